@@ -1,0 +1,4 @@
+//! The node agent: watches Services and EndpointSlices, plans what this node must do with them and
+//! keeps the kernel's tables and programs so.
+
+pub mod plan;

@@ -1,0 +1,2 @@
+//! The `proxy-agent` program.
+fn main() {}

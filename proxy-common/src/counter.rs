@@ -1,0 +1,65 @@
+//! Drop reasons and counters: one list for verdicts, table indexes, metric labels and messages.
+
+/// Why the datapath dropped or refused something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u32)]
+pub enum DropReason {
+    /// The Service has no usable endpoint anywhere; the client is told.
+    NoEndpoint = 0,
+    /// The Service has endpoints, but none on this node, and its traffic policy is `Local`.
+    NoLocalEndpoint = 1,
+    /// Every backend that was tried already has a connection with the same client address and port.
+    TupleClash = 2,
+    /// The packet ended before a header that it announced, or could not be rewritten.
+    Malformed = 3,
+    /// The flow table refused an entry.
+    FlowTableFull = 4,
+}
+
+impl DropReason {
+    /// All reasons, in the order of their numbers.
+    pub const ALL: [Self; 5] =
+        [Self::NoEndpoint, Self::NoLocalEndpoint, Self::TupleClash, Self::Malformed, Self::FlowTableFull];
+
+    /// The reason in `snake_case`, as a metric label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoEndpoint => "no_endpoint",
+            Self::NoLocalEndpoint => "no_local_endpoint",
+            Self::TupleClash => "tuple_clash",
+            Self::Malformed => "malformed",
+            Self::FlowTableFull => "flow_table_full",
+        }
+    }
+}
+
+/// An index into the per-CPU `counters` table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Counter {
+    /// Connections, or peers of an unconnected socket, that a socket hook translated.
+    SocketConnections,
+    /// Flows that a TC program began to translate.
+    Flows,
+    /// Connections and packets that were dropped or refused.
+    Drop(DropReason),
+}
+
+impl Counter {
+    const FIRST_DROP: u32 = 2;
+
+    /// All counters, in the order of their indexes.
+    pub fn all() -> impl Iterator<Item = Self> {
+        [Self::SocketConnections, Self::Flows].into_iter().chain(DropReason::ALL.into_iter().map(Self::Drop))
+    }
+
+    /// Index into the table.
+    #[must_use]
+    pub const fn index(self) -> u32 {
+        match self {
+            Self::SocketConnections => 0,
+            Self::Flows => 1,
+            Self::Drop(reason) => Self::FIRST_DROP + reason as u32,
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The `flows` tables: connections that the TC programs translate, two entries for each.
+
+use crate::{BackendId, Port, Protocol, ServiceId};
+
+/// Which way a flow entry translates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Direction {
+    /// Client to frontend: the destination becomes the backend (DNAT).
+    Original = 0,
+    /// Backend to client: the source becomes the frontend (reverse NAT).
+    Reply = 1,
+}
+
+/// Addresses and ports as they are on the wire before translation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct FlowKey<A> {
+    source: A,
+    destination: A,
+    source_port: u16,
+    destination_port: u16,
+    protocol: u8,
+    direction: u8,
+    pad: u16,
+}
+
+impl<A: Copy> FlowKey<A> {
+    /// The key of packets from `source` to `destination`.
+    #[must_use]
+    pub const fn new(source: (A, Port), destination: (A, Port), protocol: Protocol, direction: Direction) -> Self {
+        Self {
+            source: source.0,
+            destination: destination.0,
+            source_port: source.1.get(),
+            destination_port: destination.1.get(),
+            protocol: protocol.number(),
+            direction: direction as u8,
+            pad: 0,
+        }
+    }
+
+    /// Source address and port.
+    #[must_use]
+    pub const fn source(&self) -> (A, Port) {
+        (self.source, Port::new(self.source_port))
+    }
+
+    /// Destination address and port.
+    #[must_use]
+    pub const fn destination(&self) -> (A, Port) {
+        (self.destination, Port::new(self.destination_port))
+    }
+
+    /// Protocol; `None` for a number that no Service can have.
+    #[must_use]
+    pub const fn protocol(&self) -> Option<Protocol> {
+        Protocol::from_number(self.protocol)
+    }
+
+    /// Which way the entry translates; `None` for a value that this version does not know.
+    #[must_use]
+    pub const fn direction(&self) -> Option<Direction> {
+        match self.direction {
+            0 => Some(Direction::Original),
+            1 => Some(Direction::Reply),
+            _ => None,
+        }
+    }
+}
+
+/// Properties of a flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct FlowFlags(u8);
+
+impl FlowFlags {
+    /// No property.
+    pub const NONE: Self = Self(0);
+    /// Each packet gets the masquerade mark.
+    pub const MASQUERADE: Self = Self(1);
+
+    /// The bits.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// Whether all of `other` are set.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// What a flow entry has seen of a TCP connection, in its own direction; a set of bits. Empty for
+/// other protocols.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct TcpState(u8);
+
+impl TcpState {
+    /// Nothing yet.
+    pub const NONE: Self = Self(0);
+    /// A SYN.
+    pub const SYN: Self = Self(1);
+    /// A segment without SYN, FIN or RST.
+    pub const DATA: Self = Self(1 << 1);
+    /// A FIN.
+    pub const FIN: Self = Self(1 << 2);
+    /// A RST.
+    pub const RST: Self = Self(1 << 3);
+
+    /// The state from its bits.
+    #[must_use]
+    pub const fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+
+    /// The bits.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// This state after `other` was seen too.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether all of `other` were seen.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether this side has ended the connection (FIN or RST).
+    #[must_use]
+    pub const fn is_closing(self) -> bool {
+        self.0 & (Self::FIN.0 | Self::RST.0) != 0
+    }
+}
+
+/// What to do with the packets of a flow entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct Flow<A> {
+    address: A,
+    port: u16,
+    flags: u8,
+    state: u8,
+    backend: u32,
+    service: u32,
+    last_seen: u32,
+}
+
+impl<A: Copy> Flow<A> {
+    /// An entry that rewrites to `to`: the destination of an original, the source of a reply entry.
+    #[must_use]
+    pub const fn new(to: (A, Port), flags: FlowFlags, backend: BackendId, service: ServiceId, now: u32) -> Self {
+        Self {
+            address: to.0,
+            port: to.1.get(),
+            flags: flags.bits(),
+            state: 0,
+            backend: backend.get(),
+            service: service.get(),
+            last_seen: now,
+        }
+    }
+
+    /// Address and port that the packet gets.
+    #[must_use]
+    pub const fn to(&self) -> (A, Port) {
+        (self.address, Port::new(self.port))
+    }
+
+    /// Properties.
+    #[must_use]
+    pub const fn flags(&self) -> FlowFlags {
+        FlowFlags(self.flags)
+    }
+
+    /// What was seen of the connection in this direction.
+    #[must_use]
+    pub const fn state(&self) -> TcpState {
+        TcpState::from_bits(self.state)
+    }
+
+    /// The backend that was chosen.
+    #[must_use]
+    pub const fn backend(&self) -> BackendId {
+        BackendId::new(self.backend)
+    }
+
+    /// The Service port that the client asked for.
+    #[must_use]
+    pub const fn service(&self) -> ServiceId {
+        ServiceId::new(self.service)
+    }
+
+    /// Time of the newest packet, seconds since boot.
+    #[must_use]
+    pub const fn last_seen(&self) -> u32 {
+        self.last_seen
+    }
+
+    /// Notes a packet. Writes only what changes, so that an established flow's cache line stays
+    /// clean for most packets.
+    pub const fn note(&mut self, now: u32, seen: TcpState) {
+        if self.last_seen != now {
+            self.last_seen = now;
+        }
+        let state = self.state | seen.bits();
+        if self.state != state {
+            self.state = state;
+        }
+    }
+}

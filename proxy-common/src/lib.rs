@@ -1,0 +1,43 @@
+//! Layout of everything that the datapath and the agent share: map keys and values, map names and
+//! capacities, verdicts and counters.
+//!
+//! Nothing here behaves: types have constructors, getters and arithmetic on themselves, no more.
+//! Every struct is `repr(C)` with explicit padding, and its size is asserted in a test, because the
+//! agent, the kernel programs and `bpftool` must agree on each byte.
+//!
+//! Byte order: addresses are arrays in network order, as on the wire. Ports are numbers in host
+//! order, so that a table dump reads `"port": 80`.
+#![no_std]
+
+mod backend;
+mod counter;
+mod family;
+mod flow;
+pub mod maps;
+mod name;
+mod net;
+#[cfg(feature = "user")]
+mod pod;
+mod service;
+mod settings;
+mod socket;
+
+pub use backend::{Backend, BackendId};
+pub use counter::{Counter, DropReason};
+pub use family::{Family, V4, V6};
+pub use flow::{Direction, Flow, FlowFlags, FlowKey, TcpState};
+pub use name::{NAME_LEN, PortName};
+pub use net::{Port, Protocol};
+pub use service::{ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange};
+pub use settings::{Detector, FamilySettings, Settings, SettingsFlags};
+pub use socket::{SocketEntry, SocketKey};
+
+/// Version of every layout in this crate together. An agent that finds pinned tables of another
+/// version does not adopt them.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Mark bit that asks for masquerading (kube-proxy's `masqueradeBit`, default 14).
+pub const DEFAULT_MASQUERADE_MARK: u32 = 0x4000;
+
+/// Mark bit by which other components ask for a packet to be dropped (KUBE-MARK-DROP).
+pub const DROP_MARK: u32 = 0x8000;

@@ -1,0 +1,144 @@
+//! The `settings` table: one element, what the programs need to know of the node's configuration.
+
+use crate::LAYOUT_VERSION;
+
+/// How a pod of this cluster is told from the outside (kube-proxy's `detectLocalMode`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Detector {
+    /// Not at all: no source makes a clusterIP packet masqueraded.
+    #[default]
+    None = 0,
+    /// By a source prefix (`ClusterCIDR`, `NodeCIDR`).
+    Prefix = 1,
+    /// By the device a packet came in on (`BridgeInterface`, `InterfaceNamePrefix`): those in the
+    /// `pod_devices` table.
+    Device = 2,
+}
+
+/// The settings of one IP family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct FamilySettings<A> {
+    prefix: A,
+    mask: A,
+    detector: u32,
+}
+
+impl<A: Copy> FamilySettings<A> {
+    /// Settings of a family. `prefix` and `mask` count with [`Detector::Prefix`] only.
+    #[must_use]
+    pub const fn new(detector: Detector, prefix: A, mask: A) -> Self {
+        Self { prefix, mask, detector: detector as u32 }
+    }
+
+    /// How pods are told from the outside.
+    #[must_use]
+    pub const fn detector(&self) -> Detector {
+        match self.detector {
+            1 => Detector::Prefix,
+            2 => Detector::Device,
+            _ => Detector::None,
+        }
+    }
+
+    /// Prefix of the pods' addresses, host bits zero.
+    #[must_use]
+    pub const fn prefix(&self) -> A {
+        self.prefix
+    }
+
+    /// Mask of [`Self::prefix`].
+    #[must_use]
+    pub const fn mask(&self) -> A {
+        self.mask
+    }
+}
+
+/// Switches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct SettingsFlags(u32);
+
+impl SettingsFlags {
+    /// All off.
+    pub const NONE: Self = Self(0);
+    /// kube-proxy's `masqueradeAll`.
+    pub const MASQUERADE_ALL: Self = Self(1);
+
+    /// Whether all of `other` are set.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// The bits.
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+/// The one element of the `settings` table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct Settings {
+    layout_version: u32,
+    flags: u32,
+    masquerade_mark: u32,
+    udp_timeout: u32,
+    v4: FamilySettings<[u8; 4]>,
+    v6: FamilySettings<[u8; 16]>,
+}
+
+impl Settings {
+    /// Settings of this layout version.
+    ///
+    /// `udp_timeout`: seconds without a datagram after which a UDP flow has ended.
+    #[must_use]
+    pub const fn new(
+        flags: SettingsFlags,
+        masquerade_mark: u32,
+        udp_timeout: u32,
+        v4: FamilySettings<[u8; 4]>,
+        v6: FamilySettings<[u8; 16]>,
+    ) -> Self {
+        Self { layout_version: LAYOUT_VERSION, flags: flags.bits(), masquerade_mark, udp_timeout, v4, v6 }
+    }
+
+    /// Version of the tables' layout; 0 in tables that no agent has written yet.
+    #[must_use]
+    pub const fn layout_version(&self) -> u32 {
+        self.layout_version
+    }
+
+    /// Switches.
+    #[must_use]
+    pub const fn flags(&self) -> SettingsFlags {
+        SettingsFlags(self.flags)
+    }
+
+    /// The mark bit that asks for masquerading.
+    #[must_use]
+    pub const fn masquerade_mark(&self) -> u32 {
+        self.masquerade_mark
+    }
+
+    /// Seconds without a datagram after which a UDP flow has ended.
+    #[must_use]
+    pub const fn udp_timeout(&self) -> u32 {
+        self.udp_timeout
+    }
+
+    /// IPv4's part.
+    #[must_use]
+    pub const fn v4(&self) -> &FamilySettings<[u8; 4]> {
+        &self.v4
+    }
+
+    /// IPv6's part.
+    #[must_use]
+    pub const fn v6(&self) -> &FamilySettings<[u8; 16]> {
+        &self.v6
+    }
+}

@@ -1,0 +1,75 @@
+//! The layout of every shared struct, byte for byte: sizes equal the sum of the fields, so there is
+//! no hidden padding that could differ between two builds or leak stack bytes into a map.
+
+use proxy_common::{
+    Backend, Counter, DropReason, FamilySettings, Flow, FlowKey, PortName, ServiceEntry, ServiceKey, Settings, SlotRange,
+    SocketEntry, SocketKey, maps,
+};
+
+type A4 = [u8; 4];
+type A6 = [u8; 16];
+
+#[test]
+fn sizes_are_the_sum_of_the_fields() {
+    assert_eq!(size_of::<ServiceKey<A4>>(), 4 + 2 + 1 + 1);
+    assert_eq!(size_of::<ServiceKey<A6>>(), 16 + 2 + 1 + 1);
+    assert_eq!(size_of::<SlotRange>(), 4 + 4);
+    assert_eq!(size_of::<ServiceEntry>(), 4 + 4 + 4 + 8 + 8);
+    assert_eq!(size_of::<Backend<A4>>(), 4 + 2 + 2 + 4);
+    assert_eq!(size_of::<Backend<A6>>(), 16 + 2 + 2 + 4);
+    assert_eq!(size_of::<FlowKey<A4>>(), 4 + 4 + 2 + 2 + 1 + 1 + 2);
+    assert_eq!(size_of::<FlowKey<A6>>(), 16 + 16 + 2 + 2 + 1 + 1 + 2);
+    assert_eq!(size_of::<Flow<A4>>(), 4 + 2 + 1 + 1 + 4 + 4 + 4);
+    assert_eq!(size_of::<Flow<A6>>(), 16 + 2 + 1 + 1 + 4 + 4 + 4);
+    assert_eq!(size_of::<SocketKey<A4>>(), 8 + 4 + 2 + 1 + 1);
+    assert_eq!(size_of::<SocketKey<A6>>(), 8 + 16 + 2 + 1 + 1);
+    assert_eq!(size_of::<SocketEntry<A4>>(), 4 + 2 + 2 + 4 + 4 + 4);
+    assert_eq!(size_of::<SocketEntry<A6>>(), 16 + 2 + 2 + 4 + 4 + 4);
+    assert_eq!(size_of::<FamilySettings<A4>>(), 4 + 4 + 4);
+    assert_eq!(size_of::<FamilySettings<A6>>(), 16 + 16 + 4);
+    assert_eq!(size_of::<Settings>(), 4 + 4 + 4 + 4 + 12 + 36);
+    assert_eq!(size_of::<PortName>(), 64 + 64 + 64 + 1 + 7);
+}
+
+#[test]
+fn every_counter_has_its_own_index_in_the_table() {
+    let indexes: Vec<u32> = Counter::all().map(Counter::index).collect();
+    let expected: Vec<u32> = (0..u32::try_from(indexes.len()).expect("few counters")).collect();
+    assert_eq!(indexes, expected);
+    assert!(indexes.len() <= maps::COUNTERS_CAPACITY);
+    assert_eq!(DropReason::ALL.map(|reason| reason as u32).to_vec(), vec![0, 1, 2, 3, 4]);
+}
+
+/// The kernel memory that all tables may take when full, in MiB. Whoever enlarges a table moves this
+/// number on purpose.
+#[test]
+fn tables_stay_within_their_memory_budget() {
+    // A hash element costs about 48 bytes beside key and value, an LRU element about 64; array
+    // elements are rounded up to 8 bytes.
+    let hash = |entries: usize, key: usize, value: usize| entries * (48 + key.next_multiple_of(8) + value.next_multiple_of(8));
+    let lru = |entries: usize, key: usize, value: usize| entries * (64 + key.next_multiple_of(8) + value.next_multiple_of(8));
+    let array = |entries: usize, value: usize| entries * value.next_multiple_of(8);
+
+    let family = |key: usize, backend: usize, flow: (usize, usize), socket: (usize, usize)| {
+        hash(maps::SERVICES_CAPACITY, key, size_of::<ServiceEntry>())
+            + array(maps::SLOTS_CAPACITY, 4)
+            + array(maps::BACKENDS_CAPACITY, backend)
+            + lru(maps::FLOWS_CAPACITY, flow.0, flow.1)
+            + lru(maps::SOCKETS_CAPACITY, socket.0, socket.1)
+    };
+    let v4 = family(
+        size_of::<ServiceKey<A4>>(),
+        size_of::<Backend<A4>>(),
+        (size_of::<FlowKey<A4>>(), size_of::<Flow<A4>>()),
+        (size_of::<SocketKey<A4>>(), size_of::<SocketEntry<A4>>()),
+    );
+    let v6 = family(
+        size_of::<ServiceKey<A6>>(),
+        size_of::<Backend<A6>>(),
+        (size_of::<FlowKey<A6>>(), size_of::<Flow<A6>>()),
+        (size_of::<SocketKey<A6>>(), size_of::<SocketEntry<A6>>()),
+    );
+    let names = hash(maps::NAMES_CAPACITY, 4, size_of::<PortName>());
+    let total = (v4 + v6 + names) >> 20;
+    assert!(total <= 192, "the full tables take {total} MiB");
+}

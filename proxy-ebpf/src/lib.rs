@@ -1,0 +1,2 @@
+//! The datapath's pipeline.
+#![no_std]
