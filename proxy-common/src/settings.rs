@@ -92,6 +92,16 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// What the table holds before an agent wrote it.
+    pub const UNSET: Self = Self {
+        layout_version: 0,
+        flags: 0,
+        masquerade_mark: 0,
+        udp_timeout: 0,
+        v4: FamilySettings::new(Detector::None, [0; 4], [0; 4]),
+        v6: FamilySettings::new(Detector::None, [0; 16], [0; 16]),
+    };
+
     /// Settings of this layout version.
     ///
     /// `udp_timeout`: seconds without a datagram after which a UDP flow has ended.

@@ -70,14 +70,7 @@ impl<A: Copy> SocketEntry<A> {
     /// An entry that translates to `to`; `now` in seconds since boot.
     #[must_use]
     pub const fn new(to: (A, Port), backend: BackendId, service: ServiceId, now: u32) -> Self {
-        Self {
-            address: to.0,
-            port: to.1.get(),
-            pad: 0,
-            backend: backend.get(),
-            service: service.get(),
-            last_used: now,
-        }
+        Self { address: to.0, port: to.1.get(), pad: 0, backend: backend.get(), service: service.get(), last_used: now }
     }
 
     /// Address and port of the other side of the translation.

@@ -2,8 +2,8 @@
 //! no hidden padding that could differ between two builds or leak stack bytes into a map.
 
 use proxy_common::{
-    Backend, Counter, DropReason, FamilySettings, Flow, FlowKey, PortName, ServiceEntry, ServiceKey, Settings, SlotRange,
-    SocketEntry, SocketKey, maps,
+    Backend, Counter, DropReason, FamilySettings, Flow, FlowKey, PortName, ServiceEntry, ServiceKey, Settings,
+    SlotRange, SocketEntry, SocketKey, maps,
 };
 
 type A4 = [u8; 4];
@@ -46,8 +46,10 @@ fn every_counter_has_its_own_index_in_the_table() {
 fn tables_stay_within_their_memory_budget() {
     // A hash element costs about 48 bytes beside key and value, an LRU element about 64; array
     // elements are rounded up to 8 bytes.
-    let hash = |entries: usize, key: usize, value: usize| entries * (48 + key.next_multiple_of(8) + value.next_multiple_of(8));
-    let lru = |entries: usize, key: usize, value: usize| entries * (64 + key.next_multiple_of(8) + value.next_multiple_of(8));
+    let hash =
+        |entries: usize, key: usize, value: usize| entries * (48 + key.next_multiple_of(8) + value.next_multiple_of(8));
+    let lru =
+        |entries: usize, key: usize, value: usize| entries * (64 + key.next_multiple_of(8) + value.next_multiple_of(8));
     let array = |entries: usize, value: usize| entries * value.next_multiple_of(8);
 
     let family = |key: usize, backend: usize, flow: (usize, usize), socket: (usize, usize)| {

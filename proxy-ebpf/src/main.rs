@@ -1,2 +1,11 @@
-//! Entry points of the kernel programs; on the host an empty program.
+//! The kernel programs. Each entry point names its hook and hands over to the pipeline; the rest of
+//! this binary, in `kernel/`, lends the pipeline the skb, the socket call and the maps.
+//!
+//! On the host this is an empty program.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(target_arch = "bpf")]
+mod kernel;
+
+#[cfg(not(target_arch = "bpf"))]
 fn main() {}

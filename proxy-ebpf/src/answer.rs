@@ -1,0 +1,236 @@
+//! Telling a client that its Service has no endpoint: the packet is turned into a TCP RST or an
+//! ICMP/ICMPv6 "port unreachable" to its sender, from the address it was sent to.
+//!
+//! The answer takes the place of the packet: link and network addresses are exchanged, the transport
+//! part is written anew, the rest is cut off. Packets with IPv4 options or IPv6 extension headers
+//! are not answered (an ICMP error must quote the whole header).
+
+use network_types::{icmp::Icmpv4Hdr, ip::IpProto, tcp::TcpHdr};
+use proxy_common::{Family, Protocol, V4, V6};
+
+use crate::{
+    bytes::{put, take},
+    checksum::{finish, fold, sum},
+    headers::{self, Headers, ParseFamily, TCP_CHECKSUM, tcp_flag},
+    packet::{Packet, Truncated},
+};
+
+/// Length of a MAC address; a link-layer header of other length than [`ETHERNET`] has none to exchange.
+const MAC: usize = 6;
+/// Length of an Ethernet header.
+const ETHERNET: usize = 14;
+/// Bytes of the refused packet that an ICMP error quotes behind its IP header (RFC 792; RFC 4443 asks
+/// for more where possible, and accepts this).
+const QUOTED: usize = 8;
+/// Length of an ICMP error's own header.
+const ICMP: usize = Icmpv4Hdr::LEN;
+const _: () = assert!(ICMP == 8);
+/// Hop limit of answers.
+const HOP_LIMIT: u8 = 64;
+/// Offset of the two unused bytes in an ICMP "unreachable" header that take a pending checksum, see
+/// [`icmp_header`].
+const ICMP_UNUSED: usize = 6;
+
+/// An IP version in which answers can be written.
+pub trait AnswerFamily: Family {
+    /// Number of the family's ICMP in the IP header.
+    const ICMP_PROTOCOL: u8;
+    /// Type and code of "port unreachable" (RFC 792; RFC 4443 §3.1).
+    const PORT_UNREACHABLE: [u8; 2];
+
+    /// Sum of the pseudo header of an ICMP message, 0 where there is none.
+    fn icmp_pseudo_sum(source: Self::Address, destination: Self::Address, len: usize) -> u32;
+
+    /// Turns the IP header at `l3` into the header of the answer with `payload` bytes of `protocol`.
+    ///
+    /// # Errors
+    /// [`Truncated`] if the packet cannot be read or written.
+    fn write_header<P: Packet>(
+        packet: &mut P,
+        headers: &Headers<Self>,
+        protocol: u8,
+        payload: usize,
+    ) -> Result<(), Truncated>;
+
+    /// Writes the ICMP error behind the answer's IP header. The refused packet's headers are still in
+    /// place when this is called; the packet is resized here.
+    ///
+    /// # Errors
+    /// [`Truncated`] if the packet cannot be read or written.
+    fn write_unreachable<P: Packet>(packet: &mut P, headers: &Headers<Self>) -> Result<(), Truncated>;
+}
+
+/// Turns the packet whose IP header is at `l3` into a refusal to its sender.
+///
+/// # Errors
+/// [`Truncated`] if that is not possible; the packet must then be dropped.
+#[inline(always)]
+pub fn refuse<F: AnswerFamily + ParseFamily, P: Packet>(packet: &mut P, l3: usize) -> Result<(), Truncated> {
+    let headers = &headers::parse::<F, P>(packet, l3)?.ok_or(Truncated)?;
+    if headers.l4 != headers.l3 + F::HEADER_LEN {
+        return Err(Truncated);
+    }
+    match headers.protocol {
+        Protocol::Tcp => reset(packet, headers)?,
+        Protocol::Udp | Protocol::Sctp => F::write_unreachable(packet, headers)?,
+    }
+    exchange_link_addresses(packet, headers.l3)
+}
+
+/// A RST that acknowledges the refused SYN (RFC 9293 §3.10.7.1: no ACK in, so sequence number 0 out).
+#[inline(always)]
+fn reset<F: AnswerFamily, P: Packet>(packet: &mut P, headers: &Headers<F>) -> Result<(), Truncated> {
+    let refused: [u8; 14] = packet.load(headers.l4)?;
+    let data_offset = usize::from(refused[12] >> 4) * 4;
+    let data = segment_len(packet, headers)?.checked_sub(data_offset).ok_or(Truncated)?;
+    // A SYN takes one sequence number, so does each byte of data it carries.
+    #[expect(clippy::cast_possible_truncation, reason = "a segment's length fits 16 bits")]
+    let acknowledged = u32::from_be_bytes(take(&refused, 4)).wrapping_add(1).wrapping_add(data as u32);
+
+    let mut header = [0; TcpHdr::LEN];
+    put(&mut header, 0, &headers.destination.1.to_wire());
+    put(&mut header, 2, &headers.source.1.to_wire());
+    put(&mut header, 8, &acknowledged.to_be_bytes());
+    header[12] = 5 << 4;
+    header[13] = tcp_flag::RST | tcp_flag::ACK;
+    let pseudo = pseudo_sum::<F>(headers.destination.0, headers.source.0, Protocol::Tcp.number(), TcpHdr::LEN);
+
+    let pending = packet.checksum_is_pending(headers.l4 + TCP_CHECKSUM)?;
+    packet.resize(headers.l4 + TcpHdr::LEN)?;
+    let checksum = if pending { fold(pseudo).to_ne_bytes() } else { finish(pseudo + sum(&header)) };
+    put(&mut header, TCP_CHECKSUM, &checksum);
+    F::write_header(packet, headers, Protocol::Tcp.number(), TcpHdr::LEN)?;
+    packet.store_summed(headers.l4, &header)
+}
+
+/// Length of the refused TCP segment: the frame's, since padding only matters to tiny frames with data.
+#[inline(always)]
+fn segment_len<F: Family, P: Packet>(packet: &P, headers: &Headers<F>) -> Result<usize, Truncated> {
+    // IPv4: total length at 2; IPv6: payload length at 4 (RFC 791 §3.1, RFC 8200 §3).
+    let (offset, counted) = if F::HEADER_CHECKSUM_OFFSET.is_some() { (2, F::HEADER_LEN) } else { (4, 0) };
+    let len: [u8; 2] = packet.load(headers.l3 + offset)?;
+    usize::from(u16::from_be_bytes(len)).checked_sub(counted).ok_or(Truncated)
+}
+
+impl AnswerFamily for V4 {
+    const ICMP_PROTOCOL: u8 = IpProto::Icmp as u8;
+    const PORT_UNREACHABLE: [u8; 2] = [3, 3];
+
+    #[inline(always)]
+    fn icmp_pseudo_sum(_: [u8; 4], _: [u8; 4], _: usize) -> u32 {
+        0
+    }
+
+    #[inline(always)]
+    fn write_header<P: Packet>(
+        packet: &mut P,
+        headers: &Headers<Self>,
+        protocol: u8,
+        payload: usize,
+    ) -> Result<(), Truncated> {
+        let mut header = [0; Self::HEADER_LEN];
+        header[0] = 0x45;
+        put(&mut header, 2, &wire_len(Self::HEADER_LEN + payload));
+        // Don't fragment: the answer is smaller than any MTU, and needs no identification (RFC 6864).
+        header[6] = 0x40;
+        header[8] = HOP_LIMIT;
+        header[9] = protocol;
+        put(&mut header, Self::SOURCE_OFFSET, &headers.destination.0);
+        put(&mut header, Self::DESTINATION_OFFSET, &headers.source.0);
+        let checksum = finish(sum(&header));
+        put(&mut header, 10, &checksum);
+        packet.store_summed(headers.l3, &header)
+    }
+
+    #[inline(always)]
+    fn write_unreachable<P: Packet>(packet: &mut P, headers: &Headers<Self>) -> Result<(), Truncated> {
+        unreachable::<Self, P, { Self::HEADER_LEN + QUOTED }>(packet, headers)
+    }
+}
+
+impl AnswerFamily for V6 {
+    const ICMP_PROTOCOL: u8 = IpProto::Ipv6Icmp as u8;
+    const PORT_UNREACHABLE: [u8; 2] = [1, 4];
+
+    #[inline(always)]
+    fn icmp_pseudo_sum(source: [u8; 16], destination: [u8; 16], len: usize) -> u32 {
+        pseudo_sum::<Self>(source, destination, Self::ICMP_PROTOCOL, len)
+    }
+
+    #[inline(always)]
+    fn write_header<P: Packet>(
+        packet: &mut P,
+        headers: &Headers<Self>,
+        protocol: u8,
+        payload: usize,
+    ) -> Result<(), Truncated> {
+        let mut header = [0; Self::HEADER_LEN];
+        header[0] = 0x60;
+        put(&mut header, 4, &wire_len(payload));
+        header[6] = protocol;
+        header[7] = HOP_LIMIT;
+        put(&mut header, Self::SOURCE_OFFSET, &headers.destination.0);
+        put(&mut header, Self::DESTINATION_OFFSET, &headers.source.0);
+        packet.store_summed(headers.l3, &header)
+    }
+
+    #[inline(always)]
+    fn write_unreachable<P: Packet>(packet: &mut P, headers: &Headers<Self>) -> Result<(), Truncated> {
+        unreachable::<Self, P, { Self::HEADER_LEN + QUOTED }>(packet, headers)
+    }
+}
+
+/// `N` is the length of the quotation: the refused packet's IP header and 8 bytes.
+#[inline(always)]
+fn unreachable<F: AnswerFamily, P: Packet, const N: usize>(
+    packet: &mut P,
+    headers: &Headers<F>,
+) -> Result<(), Truncated> {
+    let quoted: [u8; N] = packet.load(headers.l3)?;
+    let pseudo = F::icmp_pseudo_sum(headers.destination.0, headers.source.0, ICMP + N);
+    let pending = packet.checksum_is_pending(headers.l4 + ICMP_UNUSED)?;
+    let header = icmp_header::<F>(pseudo, &quoted, pending);
+    packet.resize(headers.l4 + ICMP + N)?;
+    F::write_header(packet, headers, F::ICMP_PROTOCOL, ICMP + N)?;
+    packet.store_summed(headers.l4, &header)?;
+    packet.store_summed(headers.l4 + ICMP, &quoted)
+}
+
+/// The header of the error. If the refused UDP packet's checksum is still pending, a later stage will sum
+/// everything from the transport header on and store the complement where UDP's checksum was. In the
+/// ICMP header two unused bytes lie there, so seeding them with the pseudo header makes the
+/// message's sum right without a checksum in the usual place.
+#[inline(always)]
+fn icmp_header<F: AnswerFamily>(pseudo: u32, quoted: &[u8], pending: bool) -> [u8; ICMP] {
+    let mut header = [0; ICMP];
+    put(&mut header, 0, &F::PORT_UNREACHABLE);
+    if pending {
+        put(&mut header, ICMP_UNUSED, &fold(pseudo).to_ne_bytes());
+    } else {
+        let checksum = finish(pseudo + sum(&header) + sum(quoted));
+        put(&mut header, 2, &checksum);
+    }
+    header
+}
+
+/// Sum of the pseudo header (RFC 9293 §3.1, RFC 8200 §8.1); the two families' sum the same for lengths of 16 bits.
+#[inline(always)]
+fn pseudo_sum<F: Family>(source: F::Address, destination: F::Address, protocol: u8, len: usize) -> u32 {
+    sum(source.as_ref()) + sum(destination.as_ref()) + sum(&[0, protocol]) + sum(&wire_len(len))
+}
+
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "answers are shorter than 100 bytes")]
+const fn wire_len(len: usize) -> [u8; 2] {
+    (len as u16).to_be_bytes()
+}
+
+#[inline(always)]
+fn exchange_link_addresses<P: Packet>(packet: &mut P, l3: usize) -> Result<(), Truncated> {
+    if l3 != ETHERNET {
+        return Ok(());
+    }
+    let [to, from]: [[u8; MAC]; 2] = [packet.load(0)?, packet.load(MAC)?];
+    packet.store(0, &from)?;
+    packet.store(MAC, &to)
+}

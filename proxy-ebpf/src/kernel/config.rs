@@ -1,0 +1,13 @@
+//! Constants that the agent sets before it loads the programs. The verifier sees their values, and so
+//! never looks at branches that the running kernel could not take.
+
+use aya_ebpf::Global;
+
+/// 1 if the kernel has `bpf_set_retval` (5.18, kernel commit b44123b4a3dc).
+#[unsafe(no_mangle)]
+static HAS_SET_RETVAL: Global<u8> = Global::new(0);
+
+#[inline(always)]
+pub(super) fn has_set_retval() -> bool {
+    HAS_SET_RETVAL.load() != 0
+}

@@ -1,0 +1,124 @@
+//! The maps. Layouts, names and capacities come from `proxy_common`; the names here repeat those in
+//! `proxy_common::maps` because an attribute takes only a literal, and the agent looks every one of them up by the
+//! constant when it loads the object.
+
+use aya_ebpf::{
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    macros::btf_map,
+};
+use proxy_common::{
+    Backend, BackendId, Family, Flow, FlowKey, PortName, ServiceEntry, ServiceId, ServiceKey, Settings, SocketEntry,
+    SocketKey, V4, V6,
+    maps::{
+        BACKENDS_CAPACITY, COUNTERS_CAPACITY, FLOWS_CAPACITY, NAMES_CAPACITY, POD_DEVICES_CAPACITY, SERVICES_CAPACITY,
+        SLOTS_CAPACITY, SOCKETS_CAPACITY,
+    },
+};
+
+type A4 = [u8; 4];
+type A6 = [u8; 16];
+
+const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
+const MAPPED: usize = BPF_F_MMAPABLE as usize;
+
+pub(super) type Services<A> = HashMap<ServiceKey<A>, ServiceEntry, SERVICES_CAPACITY, ON_DEMAND>;
+pub(super) type Slots = Array<BackendId, SLOTS_CAPACITY, MAPPED>;
+pub(super) type Backends<A> = Array<Backend<A>, BACKENDS_CAPACITY, MAPPED>;
+pub(super) type Flows<A> = LruHashMap<FlowKey<A>, Flow<A>, FLOWS_CAPACITY>;
+pub(super) type Sockets<A> = LruHashMap<SocketKey<A>, SocketEntry<A>, SOCKETS_CAPACITY>;
+
+#[btf_map(name = "services_v4")]
+static SERVICES_V4: Services<A4> = Services::new();
+#[btf_map(name = "services_v6")]
+static SERVICES_V6: Services<A6> = Services::new();
+#[btf_map(name = "slots_v4")]
+static SLOTS_V4: Slots = Slots::new();
+#[btf_map(name = "slots_v6")]
+static SLOTS_V6: Slots = Slots::new();
+#[btf_map(name = "backends_v4")]
+static BACKENDS_V4: Backends<A4> = Backends::new();
+#[btf_map(name = "backends_v6")]
+static BACKENDS_V6: Backends<A6> = Backends::new();
+#[btf_map(name = "flows_v4")]
+static FLOWS_V4: Flows<A4> = Flows::new();
+#[btf_map(name = "flows_v6")]
+static FLOWS_V6: Flows<A6> = Flows::new();
+#[btf_map(name = "sockets_v4")]
+static SOCKETS_V4: Sockets<A4> = Sockets::new();
+#[btf_map(name = "sockets_v6")]
+static SOCKETS_V6: Sockets<A6> = Sockets::new();
+
+// No program reads this one; it is defined here so that it is created and described like the others. The linker keeps
+// it because an entry point mentions it.
+#[btf_map(name = "names")]
+pub(super) static NAMES: HashMap<ServiceId, PortName, NAMES_CAPACITY, ON_DEMAND> = HashMap::new();
+#[btf_map(name = "settings")]
+pub(super) static SETTINGS: Array<Settings, 1> = Array::new();
+#[btf_map(name = "pod_devices")]
+pub(super) static POD_DEVICES: HashMap<u32, u32, POD_DEVICES_CAPACITY, ON_DEMAND> = HashMap::new();
+#[btf_map(name = "counters")]
+pub(super) static COUNTERS: PerCpuArray<u64, COUNTERS_CAPACITY> = PerCpuArray::new();
+
+/// Which static is which family's.
+pub(super) trait FamilyMaps: Family {
+    fn services() -> &'static Services<Self::Address>;
+    fn slots() -> &'static Slots;
+    fn backends() -> &'static Backends<Self::Address>;
+    fn flows() -> &'static Flows<Self::Address>;
+    fn sockets() -> &'static Sockets<Self::Address>;
+}
+
+impl FamilyMaps for V4 {
+    #[inline(always)]
+    fn services() -> &'static Services<A4> {
+        &SERVICES_V4
+    }
+
+    #[inline(always)]
+    fn slots() -> &'static Slots {
+        &SLOTS_V4
+    }
+
+    #[inline(always)]
+    fn backends() -> &'static Backends<A4> {
+        &BACKENDS_V4
+    }
+
+    #[inline(always)]
+    fn flows() -> &'static Flows<A4> {
+        &FLOWS_V4
+    }
+
+    #[inline(always)]
+    fn sockets() -> &'static Sockets<A4> {
+        &SOCKETS_V4
+    }
+}
+
+impl FamilyMaps for V6 {
+    #[inline(always)]
+    fn services() -> &'static Services<A6> {
+        &SERVICES_V6
+    }
+
+    #[inline(always)]
+    fn slots() -> &'static Slots {
+        &SLOTS_V6
+    }
+
+    #[inline(always)]
+    fn backends() -> &'static Backends<A6> {
+        &BACKENDS_V6
+    }
+
+    #[inline(always)]
+    fn flows() -> &'static Flows<A6> {
+        &FLOWS_V6
+    }
+
+    #[inline(always)]
+    fn sockets() -> &'static Sockets<A6> {
+        &SOCKETS_V6
+    }
+}

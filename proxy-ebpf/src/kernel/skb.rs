@@ -1,0 +1,199 @@
+//! The skb as the pipeline's packet, and the TC programs' common body.
+
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM, TC_ACT_SHOT, TC_ACT_UNSPEC},
+    helpers::{bpf_redirect, bpf_skb_change_tail},
+    programs::TcContext,
+};
+use proxy_common::{Family, V4, V6};
+use proxy_ebpf::{
+    Packet, Truncated, Verdict,
+    packet::{Change, ZeroChecksum},
+    tc::{self, Stage, TcFamily},
+};
+
+use super::{maps::FamilyMaps, tables::KernelTables};
+
+/// Where the program is attached.
+#[derive(Clone, Copy)]
+pub(super) enum Hook {
+    Ingress,
+    Egress,
+}
+
+/// Runs the hook's pipeline for the packet's family. `L3` is the offset of the IP header.
+#[inline(always)]
+pub(super) fn run<const L3: usize>(context: &TcContext, hook: Hook) -> i32 {
+    let raw = context.skb.skb;
+    // SAFETY: the context is valid for as long as the program runs. The field holds the `EtherType` without VLAN
+    // tags, in network order in its first two bytes.
+    let [high, low, ..] = unsafe { (*raw).protocol }.to_ne_bytes();
+    match u16::from_be_bytes([high, low]) {
+        V4::ETHERTYPE => stages::<V4, L3>(raw, hook),
+        V6::ETHERTYPE => stages::<V6, L3>(raw, hook),
+        _ => NEXT,
+    }
+}
+
+/// Lets the next program on the hook decide; without one, the packet goes on.
+const NEXT: i32 = TC_ACT_UNSPEC;
+/// Ends the packet here.
+const DROP: i32 = TC_ACT_SHOT;
+/// Not the kernel's: continue with [`Stage::Begin`].
+const BEGIN: i32 = i32::MAX;
+/// Not the kernel's: continue with [`Stage::Refuse`].
+const REFUSE: i32 = i32::MAX - 1;
+
+#[inline(always)]
+fn stages<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, hook: Hook) -> i32 {
+    let mut action = match hook {
+        Hook::Ingress => ingress::<F, L3>(raw),
+        Hook::Egress => egress::<F, L3>(raw),
+    };
+    if action == BEGIN {
+        action = begin::<F, L3>(raw);
+    }
+    if action == REFUSE {
+        action = refuse::<F, L3>(raw);
+    }
+    action
+}
+
+#[inline(never)]
+fn ingress<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff) -> i32 {
+    action(raw, tc::ingress::<F, _, _>(&mut Skb::new(raw), &mut KernelTables::new(), L3))
+}
+
+#[inline(never)]
+fn begin<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff) -> i32 {
+    action(raw, tc::begin::<F, _, _>(&mut Skb::new(raw), &mut KernelTables::new(), L3))
+}
+
+#[inline(never)]
+fn refuse<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff) -> i32 {
+    action(raw, tc::refuse::<F, _, _>(&mut Skb::new(raw), &mut KernelTables::new(), L3))
+}
+
+#[inline(never)]
+fn egress<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff) -> i32 {
+    action(raw, tc::egress::<F, _, _>(&mut Skb::new(raw), &mut KernelTables::new(), L3))
+}
+
+#[inline(always)]
+fn action(raw: *mut __sk_buff, verdict: Verdict) -> i32 {
+    match verdict {
+        Verdict::Pass => NEXT,
+        Verdict::Drop(_) => DROP,
+        Verdict::Answer => Skb::new(raw).send_back(),
+        Verdict::Continue(Stage::Begin) => BEGIN,
+        Verdict::Continue(Stage::Refuse) => REFUSE,
+    }
+}
+
+/// A packet in a TC hook.
+struct Skb {
+    context: TcContext,
+}
+
+impl Skb {
+    #[inline(always)]
+    const fn new(raw: *mut __sk_buff) -> Self {
+        Self { context: TcContext::new(raw) }
+    }
+
+    #[inline(always)]
+    const fn raw(&self) -> *mut __sk_buff {
+        self.context.skb.skb
+    }
+
+    #[inline(always)]
+    fn send_back(&self) -> i32 {
+        // SAFETY: the helper only notes the device; the kernel acts on it after the program ended.
+        let action = unsafe { bpf_redirect(self.device(), 0) };
+        i32::try_from(action).unwrap_or(DROP)
+    }
+}
+
+#[inline(always)]
+fn done(result: Result<(), i64>) -> Result<(), Truncated> {
+    result.map_err(|_| Truncated)
+}
+
+impl Packet for Skb {
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: usize) -> Result<[u8; N], Truncated> {
+        self.context.load(offset).map_err(|_| Truncated)
+    }
+
+    #[inline(always)]
+    fn store<const N: usize>(&mut self, offset: usize, bytes: &[u8; N]) -> Result<(), Truncated> {
+        done(self.context.store(offset, bytes, 0))
+    }
+
+    #[inline(always)]
+    fn store_summed<const N: usize>(&mut self, offset: usize, bytes: &[u8; N]) -> Result<(), Truncated> {
+        done(self.context.store(offset, bytes, u64::from(BPF_F_RECOMPUTE_CSUM)))
+    }
+
+    #[inline(always)]
+    fn adjust_header_checksum(&mut self, offset: usize, difference: u32) -> Result<(), Truncated> {
+        done(self.context.l3_csum_replace(offset, 0, u64::from(difference), 0))
+    }
+
+    #[inline(always)]
+    fn adjust_transport_checksum(
+        &mut self,
+        offset: usize,
+        difference: u32,
+        change: Change,
+        zero: ZeroChecksum,
+    ) -> Result<(), Truncated> {
+        let pseudo = match change {
+            Change::PseudoHeader => BPF_F_PSEUDO_HDR,
+            Change::Segment => 0,
+        };
+        let mangled = match zero {
+            ZeroChecksum::Absent => BPF_F_MARK_MANGLED_0,
+            ZeroChecksum::Value => 0,
+        };
+        done(self.context.l4_csum_replace(offset, 0, u64::from(difference), u64::from(pseudo | mangled)))
+    }
+
+    #[inline(always)]
+    fn checksum_is_pending(&mut self, scratch: usize) -> Result<bool, Truncated> {
+        // The helper leaves the field alone for a change in the segment if the checksum is pending, and adds the
+        // difference otherwise (inet_proto_csum_replace_by_diff). That is the only way to tell from here.
+        const FIELD: [u8; 2] = [0x12, 0x34];
+        self.store(scratch, &FIELD)?;
+        self.adjust_transport_checksum(scratch, 1, Change::Segment, ZeroChecksum::Value)?;
+        let after: [u8; 2] = self.load(scratch)?;
+        Ok(after[0] == FIELD[0] && after[1] == FIELD[1])
+    }
+
+    #[inline(always)]
+    fn resize(&mut self, len: usize) -> Result<(), Truncated> {
+        let len = u32::try_from(len).map_err(|_| Truncated)?;
+        // SAFETY: the context is valid; direct packet pointers, which the helper would invalidate, are never held.
+        match unsafe { bpf_skb_change_tail(self.raw(), len, 0) } {
+            0 => Ok(()),
+            _ => Err(Truncated),
+        }
+    }
+
+    #[inline(always)]
+    fn mark(&self) -> u32 {
+        // SAFETY: the context is valid for as long as the program runs.
+        unsafe { (*self.raw()).mark }
+    }
+
+    #[inline(always)]
+    fn set_mark(&mut self, mark: u32) {
+        self.context.set_mark(mark);
+    }
+
+    #[inline(always)]
+    fn device(&self) -> u32 {
+        // SAFETY: the context is valid for as long as the program runs.
+        unsafe { (*self.raw()).ifindex }
+    }
+}

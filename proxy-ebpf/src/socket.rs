@@ -1,0 +1,168 @@
+//! What the socket hooks do: the destination is rewritten once, when a socket connects or sends, and the
+//! application gets back the address it asked for. No packet is touched.
+//!
+//! A socket of the IPv6 kind that speaks to an IPv4 Service (`::ffff:a.b.c.d`) is served by the IPv4
+//! tables; the caller picks the family.
+
+use proxy_common::{
+    BackendId, Counter, Direction, DropReason, Family, Port, Protocol, ServiceEntry, ServiceId, ServiceKey,
+    SocketEntry, SocketKey,
+};
+
+use crate::{
+    choose,
+    tables::{Insertion, Tables},
+};
+
+/// What becomes of a socket call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict<A> {
+    /// The address stays as it is.
+    Pass,
+    /// The address is replaced.
+    Rewrite((A, Port)),
+    /// The call fails: connection refused.
+    Refuse,
+}
+
+/// A socket call: who calls, and the peer's address as the application gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call<A> {
+    /// The kernel's socket cookie.
+    pub cookie: u64,
+    /// Transport protocol of the socket.
+    pub protocol: Protocol,
+    /// The peer's address and port.
+    pub peer: (A, Port),
+}
+
+/// `connect`: TCP, or UDP that fixes its peer.
+#[inline(always)]
+pub fn connect<F: Family, T: Tables<F>>(tables: &mut T, call: &Call<F::Address>) -> Verdict<F::Address> {
+    let Some(service) = frontend(tables, call) else { return Verdict::Pass };
+    begin(tables, call, &service).map_or_else(|verdict| verdict, |chosen| Verdict::Rewrite(chosen.to))
+}
+
+/// `sendto`/`sendmsg` on an unconnected UDP socket. Datagrams of one socket to one frontend stay with one
+/// backend for as long as it is an endpoint and they do not pause for longer than the UDP timeout.
+#[inline(always)]
+pub fn sendmsg<F: Family, T: Tables<F>>(tables: &mut T, call: &Call<F::Address>) -> Verdict<F::Address> {
+    let Some(service) = frontend(tables, call) else { return Verdict::Pass };
+    let original = SocketKey::new(call.cookie, call.peer, call.protocol, Direction::Original);
+    if let Some(to) = remembered(tables, call, &original, service.id()) {
+        return Verdict::Rewrite(to);
+    }
+    match begin(tables, call, &service) {
+        Ok(Chosen { id, to }) => {
+            let entry = SocketEntry::new(to, id, service.id(), tables.now());
+            // A full table costs stickiness, not the datagram.
+            let _ = tables.insert_socket(&original, &entry, Insertion::Replace);
+            Verdict::Rewrite(to)
+        }
+        Err(verdict) => verdict,
+    }
+}
+
+/// `recvfrom`/`recvmsg` on UDP, and `getpeername`: the peer as the kernel knows it becomes the address that the
+/// application asked for.
+#[inline(always)]
+pub fn peer_name<F: Family, T: Tables<F>>(tables: &mut T, call: &Call<F::Address>) -> Verdict<F::Address> {
+    let key = SocketKey::new(call.cookie, call.peer, call.protocol, Direction::Reply);
+    tables.with_socket(&key, |entry| entry.to()).map_or(Verdict::Pass, Verdict::Rewrite)
+}
+
+#[inline(always)]
+fn frontend<F: Family, T: Tables<F>>(tables: &T, call: &Call<F::Address>) -> Option<ServiceEntry> {
+    tables.service(&ServiceKey::new(call.peer.0, call.peer.1, call.protocol))
+}
+
+/// Where the socket's former datagrams to this frontend went, if that is still right.
+#[inline(always)]
+fn remembered<F: Family, T: Tables<F>>(
+    tables: &mut T,
+    call: &Call<F::Address>,
+    original: &SocketKey<F::Address>,
+    service: ServiceId,
+) -> Option<(F::Address, Port)> {
+    let now = tables.now();
+    let entry = tables.with_socket(original, |entry| {
+        let before = *entry;
+        entry.note(now);
+        before
+    })?;
+    let idle = now.saturating_sub(entry.last_used());
+    let backend = tables.backend(entry.backend())?;
+    let current = backend.service() == service && (backend.address(), backend.port()) == entry.to();
+    if !current || idle > tables.settings().udp_timeout() {
+        return None;
+    }
+    // The way back must be known for as long as the way there is. Once a second is often enough to
+    // keep it from being evicted, and to write it again if it was.
+    if idle > 0 {
+        remember_peer(tables, call, entry.backend(), entry.to(), service);
+    }
+    Some(entry.to())
+}
+
+struct Chosen<A> {
+    id: BackendId,
+    to: (A, Port),
+}
+
+/// Chooses a backend and remembers the way back.
+#[inline(always)]
+fn begin<F: Family, T: Tables<F>>(
+    tables: &mut T,
+    call: &Call<F::Address>,
+    service: &ServiceEntry,
+) -> Result<Chosen<F::Address>, Verdict<F::Address>> {
+    let range = match choose::eligible(service) {
+        Ok(range) => range,
+        Err(DropReason::NoEndpoint) => {
+            tables.count(Counter::Drop(DropReason::NoEndpoint));
+            return Err(Verdict::Refuse);
+        }
+        // Policy `Local` without a local endpoint drops silently. A hook cannot: the packet goes out
+        // untranslated and the TC program drops it.
+        Err(_) => return Err(Verdict::Pass),
+    };
+    let mut attempt = 0;
+    while attempt < choose::ATTEMPTS {
+        attempt += 1;
+        let Some((id, backend)) = choose::one(tables, service, range) else { continue };
+        let to = (backend.address(), backend.port());
+        let last = attempt == choose::ATTEMPTS;
+        if !last && is_taken(tables, call, to) {
+            continue;
+        }
+        remember_peer(tables, call, id, to, service.id());
+        tables.count(Counter::SocketConnections);
+        return Ok(Chosen { id, to });
+    }
+    // Every backend that was hit had just been removed: the packet is left to TC.
+    Err(Verdict::Pass)
+}
+
+/// Whether the socket reaches this backend through another frontend already, so that answers could not be
+/// told apart. (If no other backend is found, the newer frontend wins: the application sees the right data
+/// under the wrong one of two names that it uses itself.)
+#[inline(always)]
+fn is_taken<F: Family, T: Tables<F>>(tables: &mut T, call: &Call<F::Address>, to: (F::Address, Port)) -> bool {
+    let key = SocketKey::new(call.cookie, to, call.protocol, Direction::Reply);
+    let peer = call.peer;
+    tables.with_socket(&key, |other| other.to() != peer).unwrap_or(false)
+}
+
+#[inline(always)]
+fn remember_peer<F: Family, T: Tables<F>>(
+    tables: &mut T,
+    call: &Call<F::Address>,
+    id: BackendId,
+    to: (F::Address, Port),
+    service: ServiceId,
+) {
+    let key = SocketKey::new(call.cookie, to, call.protocol, Direction::Reply);
+    let entry = SocketEntry::new(call.peer, id, service, tables.now());
+    // A full table costs the name that the application sees, not the connection.
+    let _ = tables.insert_socket(&key, &entry, Insertion::Replace);
+}

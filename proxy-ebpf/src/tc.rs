@@ -1,0 +1,274 @@
+//! What the TC programs do: DNAT and policy where a packet enters the node, reverse NAT where it leaves.
+//!
+//! An established packet costs one hash lookup, and once a second per flow a second one that keeps the
+//! entry of the other direction from being evicted. The first packet of a flow costs the frontend's
+//! lookup and two inserts.
+
+use proxy_common::{
+    Backend, BackendId, Counter, Detector, Direction, DropReason, Family, Flow, FlowFlags, FlowKey, Port, Protocol,
+    ServiceEntry, ServiceKey, Settings, SettingsFlags, TcpState,
+};
+
+use crate::{
+    answer::{self, AnswerFamily},
+    choose,
+    headers::{self, Headers, ParseFamily},
+    packet::{Packet, Truncated},
+    rewrite::{self, WriteFamily},
+    tables::{InsertError, Insertion, Tables},
+};
+
+/// An IP version that the TC programs handle.
+pub trait TcFamily: ParseFamily + WriteFamily + AnswerFamily {}
+
+impl<F: ParseFamily + WriteFamily + AnswerFamily> TcFamily for F {}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on, translated or not.
+    Pass,
+    /// It is dropped without a word.
+    Drop(DropReason),
+    /// It has been turned into an answer to its sender and leaves through the device it came in on.
+    Answer,
+    /// Another stage decides.
+    Continue(Stage),
+}
+
+/// A part of the pipeline behind the first one.
+///
+/// In the kernel each stage is a function that reads the packet's headers for itself: a program has 512 bytes of
+/// stack, and established packets shall not carry what only first packets need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The packet belongs to no flow and may begin one: [`begin`].
+    Begin,
+    /// The Service has no endpoint: [`refuse`].
+    Refuse,
+}
+
+/// A packet that came into the node on a device. `l3` is the offset of its IP header.
+#[inline(always)]
+pub fn ingress<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, l3: usize) -> Verdict {
+    let Ok(Some(headers)) = headers::parse::<F, P>(packet, l3) else { return Verdict::Pass };
+    match established(&headers, tables) {
+        Some(flow) => translate(packet, tables, &headers, flow.to(), flow.flags()),
+        None if headers.may_begin_connection() => Verdict::Continue(Stage::Begin),
+        None => Verdict::Pass,
+    }
+}
+
+/// The first packet of what may be a Service's connection: finds the frontend, chooses a backend, remembers it.
+#[inline(always)]
+pub fn begin<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, l3: usize) -> Verdict {
+    let Ok(Some(headers)) = headers::parse::<F, P>(packet, l3) else { return Verdict::Pass };
+    let key = ServiceKey::new(headers.destination.0, headers.destination.1, headers.protocol);
+    let Some(service) = tables.service(&key) else { return Verdict::Pass };
+    match start(packet, tables, &headers, &service) {
+        Ok(flow) => translate(packet, tables, &headers, flow.to(), flow.flags()),
+        Err(DropReason::NoEndpoint) => Verdict::Continue(Stage::Refuse),
+        Err(reason) => drop(tables, reason),
+    }
+}
+
+/// A packet whose Service has no endpoint: tells its sender.
+#[inline(always)]
+pub fn refuse<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, l3: usize) -> Verdict {
+    tables.count(Counter::Drop(DropReason::NoEndpoint));
+    match answer::refuse::<F, P>(packet, l3) {
+        Ok(()) => Verdict::Answer,
+        Err(Truncated) => Verdict::Drop(DropReason::NoEndpoint),
+    }
+}
+
+/// A packet that leaves the node on a device. `l3` is the offset of its IP header.
+#[inline(always)]
+pub fn egress<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, l3: usize) -> Verdict {
+    let Ok(Some(headers)) = headers::parse::<F, P>(packet, l3) else { return Verdict::Pass };
+    let key = FlowKey::new(headers.source, headers.destination, headers.protocol, Direction::Reply);
+    let now = tables.now();
+    let Some((flow, idle)) = note(tables, &key, now, headers.tcp) else { return Verdict::Pass };
+    if idle > 0 {
+        let original = FlowKey::new(headers.destination, flow.to(), headers.protocol, Direction::Original);
+        note(tables, &original, now, TcpState::NONE);
+    }
+    if rewrite::source(packet, &headers, flow.to()).is_err() {
+        return drop(tables, DropReason::Malformed);
+    }
+    Verdict::Pass
+}
+
+/// The flow that the packet belongs to, if it goes where it went before.
+#[inline(always)]
+fn established<F: TcFamily, T: Tables<F>>(headers: &Headers<F>, tables: &mut T) -> Option<Flow<F::Address>> {
+    let key = FlowKey::new(headers.source, headers.destination, headers.protocol, Direction::Original);
+    let now = tables.now();
+    let (flow, idle) = note(tables, &key, now, headers.tcp)?;
+    let keeps = match headers.protocol {
+        Protocol::Tcp => !headers.may_begin_connection() || !begins_anew(headers, tables, &flow),
+        Protocol::Udp | Protocol::Sctp => idle <= tables.settings().udp_timeout() && is_current(tables, &flow),
+    };
+    if !keeps {
+        return None;
+    }
+    if idle > 0 {
+        let reply = FlowKey::new(flow.to(), headers.source, headers.protocol, Direction::Reply);
+        note(tables, &reply, now, TcpState::NONE);
+    }
+    Some(flow)
+}
+
+/// Whether a SYN on a known flow begins a new connection: the former one was ended by a side, or its
+/// backend is gone. Otherwise it is a retransmission and keeps its backend.
+#[inline(always)]
+fn begins_anew<F: TcFamily, T: Tables<F>>(headers: &Headers<F>, tables: &mut T, flow: &Flow<F::Address>) -> bool {
+    if flow.state().is_closing() || !is_current(tables, flow) {
+        return true;
+    }
+    let reply = FlowKey::new(flow.to(), headers.source, headers.protocol, Direction::Reply);
+    tables.with_flow(&reply, |reply| reply.state().is_closing()).unwrap_or(true)
+}
+
+/// Whether the backend of an original entry is still an endpoint of its Service.
+#[inline(always)]
+fn is_current<F: Family, T: Tables<F>>(tables: &T, flow: &Flow<F::Address>) -> bool {
+    tables
+        .backend(flow.backend())
+        .is_some_and(|backend| backend.service() == flow.service() && (backend.address(), backend.port()) == flow.to())
+}
+
+/// The entry as it was before this packet and the seconds since the packet before, and notes the packet.
+#[inline(always)]
+fn note<F: Family, T: Tables<F>>(
+    tables: &mut T,
+    key: &FlowKey<F::Address>,
+    now: u32,
+    seen: TcpState,
+) -> Option<(Flow<F::Address>, u32)> {
+    tables.with_flow(key, |flow| {
+        let before = *flow;
+        flow.note(now, seen);
+        (before, now.saturating_sub(before.last_seen()))
+    })
+}
+
+/// Chooses a backend and remembers it in both directions.
+#[inline(always)]
+fn start<F: TcFamily, P: Packet, T: Tables<F>>(
+    packet: &P,
+    tables: &mut T,
+    headers: &Headers<F>,
+    service: &ServiceEntry,
+) -> Result<Flow<F::Address>, DropReason> {
+    let range = choose::eligible(service)?;
+    let masquerade = masquerades_source(packet, tables, headers);
+    let mut attempt = 0;
+    while attempt < choose::ATTEMPTS {
+        attempt += 1;
+        let Some((id, backend)) = choose::one(tables, service, range) else { continue };
+        match remember(tables, headers, service, id, &backend, masquerade) {
+            Ok(flow) => return Ok(flow),
+            Err(InsertError::Exists) => {}
+            Err(InsertError::Full) => return Err(DropReason::FlowTableFull),
+        }
+    }
+    Err(DropReason::TupleClash)
+}
+
+/// Inserts both entries of a flow. [`InsertError::Exists`] if the backend already has a connection with
+/// the same client address and port through another frontend.
+#[inline(always)]
+fn remember<F: TcFamily, T: Tables<F>>(
+    tables: &mut T,
+    headers: &Headers<F>,
+    service: &ServiceEntry,
+    id: BackendId,
+    backend: &Backend<F::Address>,
+    masquerade: bool,
+) -> Result<Flow<F::Address>, InsertError> {
+    let now = tables.now();
+    let to = (backend.address(), backend.port());
+    let flags = if masquerade || is_hairpin(headers, backend) { FlowFlags::MASQUERADE } else { FlowFlags::NONE };
+
+    let reply_key = FlowKey::new(to, headers.source, headers.protocol, Direction::Reply);
+    let reply = Flow::new(headers.destination, flags, id, service.id(), now);
+    let udp_timeout = tables.settings().udp_timeout();
+    let insertion = match tables.with_flow(&reply_key, |other| is_taken(other, headers, now, udp_timeout)) {
+        Some(true) => return Err(InsertError::Exists),
+        Some(false) => Insertion::Replace,
+        None => Insertion::New,
+    };
+    tables.insert_flow(&reply_key, &reply, insertion)?;
+
+    let original_key = FlowKey::new(headers.source, headers.destination, headers.protocol, Direction::Original);
+    let mut original = Flow::new(to, flags, id, service.id(), now);
+    original.note(now, headers.tcp);
+    tables.insert_flow(&original_key, &original, Insertion::Replace)?;
+    tables.count(Counter::Flows);
+    Ok(original)
+}
+
+/// Whether a reply entry belongs to another connection that is still alive.
+#[inline(always)]
+fn is_taken<F: Family>(other: &Flow<F::Address>, headers: &Headers<F>, now: u32, udp_timeout: u32) -> bool {
+    if other.to() == headers.destination {
+        return false;
+    }
+    match headers.protocol {
+        Protocol::Tcp => !other.state().is_closing(),
+        Protocol::Udp | Protocol::Sctp => now.saturating_sub(other.last_seen()) <= udp_timeout,
+    }
+}
+
+/// The backend is the client itself: without masquerading it would answer itself directly.
+#[inline(always)]
+fn is_hairpin<F: Family>(headers: &Headers<F>, backend: &Backend<F::Address>) -> bool {
+    headers.source.0 == backend.address()
+}
+
+/// Whether the source makes a clusterIP packet masqueraded.
+#[inline(always)]
+fn masquerades_source<F: TcFamily, P: Packet, T: Tables<F>>(packet: &P, tables: &T, headers: &Headers<F>) -> bool {
+    let settings = tables.settings();
+    if settings.flags().contains(SettingsFlags::MASQUERADE_ALL) {
+        return true;
+    }
+    match F::settings(settings).detector() {
+        Detector::None => false,
+        Detector::Prefix => !in_pod_prefix::<F>(settings, headers.source.0),
+        Detector::Device => !tables.is_pod_device(packet.device()),
+    }
+}
+
+#[inline(always)]
+fn in_pod_prefix<F: Family>(settings: &Settings, address: F::Address) -> bool {
+    let family = F::settings(settings);
+    let (prefix, mask) = (family.prefix(), family.mask());
+    let bytes = address.as_ref().iter().zip(mask.as_ref()).zip(prefix.as_ref());
+    bytes.fold(true, |inside, ((byte, mask), prefix)| inside & (byte & mask == *prefix))
+}
+
+/// Rewrites the destination and marks the packet.
+#[inline(always)]
+fn translate<F: TcFamily, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &mut T,
+    headers: &Headers<F>,
+    to: (F::Address, Port),
+    flags: FlowFlags,
+) -> Verdict {
+    if rewrite::destination(packet, headers, to).is_err() {
+        return drop(tables, DropReason::Malformed);
+    }
+    if flags.contains(FlowFlags::MASQUERADE) {
+        packet.set_mark(packet.mark() | tables.settings().masquerade_mark());
+    }
+    Verdict::Pass
+}
+
+#[inline(always)]
+fn drop<F: Family, T: Tables<F>>(tables: &mut T, reason: DropReason) -> Verdict {
+    tables.count(Counter::Drop(reason));
+    Verdict::Drop(reason)
+}
