@@ -1,0 +1,34 @@
+//! Builds the datapath and puts its object file where the agent embeds it from, `OUT_DIR/proxy-ebpf`.
+
+use std::{env, error::Error, fs, path::Path, process::ExitCode};
+
+#[path = "build/object.rs"]
+mod object;
+#[path = "build/toolchain.rs"]
+mod toolchain;
+
+fn main() -> ExitCode {
+    match embed() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("cargo::error={error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn embed() -> Result<(), Box<dyn Error>> {
+    let package = env::var("CARGO_MANIFEST_DIR")?;
+    let workspace = Path::new(&package).parent().ok_or("the agent is not in its workspace")?;
+    for source in ["proxy-ebpf", "proxy-common", "Cargo.lock", "Cargo.toml"] {
+        println!("cargo::rerun-if-changed={}", workspace.join(source).display());
+    }
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=build");
+
+    let tools = toolchain::Tools::find()?;
+    let object = object::build(&tools, workspace, &env::var("CARGO_CFG_TARGET_ARCH")?)?;
+    let embedded = Path::new(&env::var("OUT_DIR")?).join(object::PROGRAM);
+    fs::copy(&object, &embedded).map_err(|error| format!("{} to {}: {error}", object.display(), embedded.display()))?;
+    Ok(())
+}
