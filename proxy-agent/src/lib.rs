@@ -1,4 +1,6 @@
 //! The node agent: watches Services and EndpointSlices, plans what this node must do with them and
 //! keeps the kernel's tables and programs so.
 
+pub mod config;
 pub mod plan;
+pub mod yaml;

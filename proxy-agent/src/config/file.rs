@@ -1,0 +1,183 @@
+//! `kubeproxy.config.k8s.io/v1alpha1, kind KubeProxyConfiguration`. Every field of kube-proxy 1.36 is
+//! known by name and has its value checked; what has no effect here is checked and dropped.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use super::{
+    kube_proxy::{DetectLocal, HEALTHZ_PORT, KubeProxy, METRICS_PORT, Mode, default_addresses},
+    section::{ConfigError, Section},
+    values,
+};
+use crate::yaml::{Syntax, documents};
+
+const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
+const KIND: &str = "KubeProxyConfiguration";
+
+/// Reads the file's text.
+///
+/// # Errors
+/// Everything that is wrong with it, in the order of the text.
+pub fn parse(text: &str) -> Result<KubeProxy, Vec<ConfigError>> {
+    let mut documents = documents(text, Syntax::Yaml);
+    if documents.len() != 1 {
+        return Err(vec![ConfigError::File(format!("one {KIND} is needed, found {} documents", documents.len()))]);
+    }
+    let root = documents.remove(0).root.map_err(|error| vec![ConfigError::File(line_and_reason(&error))])?;
+    let mut errors = Vec::new();
+    let config = Section::read(&root, &mut errors, configuration);
+    errors.sort_by_key(|error| match error {
+        ConfigError::Field { line, .. } => *line,
+        ConfigError::Flag { .. } | ConfigError::File(_) => 0,
+    });
+    if errors.is_empty() { Ok(config) } else { Err(errors) }
+}
+
+fn line_and_reason(error: &crate::yaml::SyntaxError) -> String {
+    format!("line {}: {}", error.line, error.reason)
+}
+
+fn configuration(root: &mut Section<'_>) -> KubeProxy {
+    let mut config = KubeProxy::default();
+    for (key, expected) in [("apiVersion", API_VERSION), ("kind", KIND)] {
+        if root.text(key) != Some(expected) {
+            root.wrong(key, format!("is not {expected}"));
+        }
+    }
+    root.switches("featureGates");
+    root.section("clientConnection", |section| client_connection(section, &mut config));
+    root.section("logging", |section| logging(section, &mut config));
+    config.hostname_override = root.text("hostnameOverride").map(str::to_owned);
+    addresses(root, &mut config);
+    config.mode = root.parsed("mode", Mode::parse).unwrap_or_default();
+    masquerade(root, &mut config);
+    root.section("ipvs", ipvs);
+    root.section("winkernel", winkernel);
+    detect_local(root, &mut config);
+    root.section("conntrack", |section| conntrack(section, &mut config));
+    root.duration("configSyncPeriod");
+    root.boolean("bindAddressHardFail");
+    root.boolean("enableProfiling");
+    root.boolean("windowsRunAsService");
+    root.text("showHiddenMetricsForVersion");
+    root.integer("oomScoreAdj", -1000..=1000);
+    root.parsed("portRange", values::port_range);
+    config
+}
+
+fn client_connection(section: &mut Section<'_>, config: &mut KubeProxy) {
+    config.kubeconfig = section.text("kubeconfig").map(Into::into);
+    section.text("acceptContentTypes");
+    section.text("contentType");
+    match section.number("qps") {
+        Some(qps) if qps < 0.0 => config.qps = f64::INFINITY,
+        Some(qps) if qps > 0.0 => config.qps = qps,
+        _ => {}
+    }
+    match section.integer("burst", 0..=i64::from(u32::MAX)) {
+        None | Some(0) => {}
+        Some(burst) => config.burst = u32::try_from(burst).unwrap_or(u32::MAX),
+    }
+}
+
+fn logging(section: &mut Section<'_>, config: &mut KubeProxy) {
+    section.text("format");
+    // A duration, or a number of nanoseconds in files of former versions.
+    section.ignored("flushFrequency");
+    config.verbosity =
+        section.integer("verbosity", 0..=i64::from(u32::MAX)).map(|level| u8::try_from(level).unwrap_or(u8::MAX));
+    section.ignored("vmodule");
+    section.ignored("options");
+}
+
+fn addresses(root: &mut Section<'_>, config: &mut KubeProxy) {
+    let bind = root.parsed("bindAddress", values::address).unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+    let [healthz, metrics] = default_addresses(bind);
+    let listen = |port| move |text: &str| values::listen(text, port);
+    config.healthz = Some(root.parsed("healthzBindAddress", listen(HEALTHZ_PORT)).unwrap_or(healthz));
+    config.metrics = Some(root.parsed("metricsBindAddress", listen(METRICS_PORT)).unwrap_or(metrics));
+    let texts = root.texts("nodePortAddresses");
+    if texts != ["primary"] {
+        for text in texts {
+            root.checked("nodePortAddresses", values::cidr(text));
+        }
+    }
+}
+
+/// What the sections `iptables` and `nftables` have in common.
+struct Rules {
+    masquerade_bit: u8,
+    masquerade_all: bool,
+    sync_period: Duration,
+}
+
+fn masquerade(root: &mut Section<'_>, config: &mut KubeProxy) {
+    let iptables = root.section("iptables", |section| {
+        section.boolean("localhostNodePorts");
+        rules(section, config)
+    });
+    let nftables = root.section("nftables", |section| rules(section, config));
+    config.masquerade_all = iptables.masquerade_all || nftables.masquerade_all;
+    let chosen = if config.mode == Mode::Nftables { nftables } else { iptables };
+    config.masquerade_bit = chosen.masquerade_bit;
+    config.sync_period = chosen.sync_period;
+}
+
+fn rules(section: &mut Section<'_>, defaults: &KubeProxy) -> Rules {
+    let masquerade_bit = section.integer("masqueradeBit", 0..=31).and_then(|bit| u8::try_from(bit).ok());
+    let or_default = |period: Option<Duration>, default| period.filter(|period| !period.is_zero()).unwrap_or(default);
+    let sync_period = or_default(section.duration("syncPeriod"), defaults.sync_period);
+    let min_sync_period = or_default(section.duration("minSyncPeriod"), Duration::from_secs(1));
+    if min_sync_period > sync_period {
+        section.wrong("minSyncPeriod", format!("{min_sync_period:?} is longer than syncPeriod {sync_period:?}"));
+    }
+    Rules {
+        masquerade_bit: masquerade_bit.unwrap_or(defaults.masquerade_bit),
+        masquerade_all: section.boolean("masqueradeAll").unwrap_or(defaults.masquerade_all),
+        sync_period,
+    }
+}
+
+fn ipvs(section: &mut Section<'_>) {
+    for key in ["syncPeriod", "minSyncPeriod", "tcpTimeout", "tcpFinTimeout", "udpTimeout"] {
+        section.duration(key);
+    }
+    section.text("scheduler");
+    section.texts("excludeCIDRs");
+    section.boolean("strictARP");
+}
+
+fn winkernel(section: &mut Section<'_>) {
+    for key in ["networkName", "sourceVip", "rootHnsEndpointName"] {
+        section.text(key);
+    }
+    section.boolean("enableDSR");
+    section.boolean("forwardHealthCheckVip");
+}
+
+fn detect_local(root: &mut Section<'_>, config: &mut KubeProxy) {
+    config.detect = root.parsed("detectLocalMode", DetectLocal::parse).unwrap_or_default();
+    config.cluster_cidrs = root.parsed("clusterCIDR", values::cidrs).unwrap_or_default();
+    root.section("detectLocal", |section| {
+        config.bridge_interface = section.parsed("bridgeInterface", values::device);
+        config.interface_name_prefix = section.parsed("interfaceNamePrefix", values::device);
+    });
+    match config.detect {
+        DetectLocal::BridgeInterface if config.bridge_interface.is_none() => {
+            root.wrong("detectLocalMode", "BridgeInterface needs detectLocal.bridgeInterface");
+        }
+        DetectLocal::InterfaceNamePrefix if config.interface_name_prefix.is_none() => {
+            root.wrong("detectLocalMode", "InterfaceNamePrefix needs detectLocal.interfaceNamePrefix");
+        }
+        _ => {}
+    }
+}
+
+fn conntrack(section: &mut Section<'_>, config: &mut KubeProxy) {
+    section.integer("maxPerCore", 0..=i64::from(i32::MAX));
+    section.integer("min", 0..=i64::from(i32::MAX));
+    section.duration("tcpEstablishedTimeout");
+    section.duration("tcpCloseWaitTimeout");
+    section.boolean("tcpBeLiberal");
+    config.udp_timeout = section.duration("udpTimeout").filter(|timeout| !timeout.is_zero());
+    config.udp_stream_timeout = section.duration("udpStreamTimeout").filter(|timeout| !timeout.is_zero());
+}

@@ -1,0 +1,165 @@
+//! The flags of `proxy-agent run`, named as kube-proxy names them.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{
+    kube_proxy::{DetectLocal, HEALTHZ_PORT, KubeProxy, METRICS_PORT},
+    section::ConfigError,
+    values,
+};
+
+/// Flags of `proxy-agent run`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RunFlags {
+    /// KubeProxyConfiguration file (kubeproxy.config.k8s.io/v1alpha1). With it, the flags marked (*) are ignored.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Kubeconfig file (*). Without it, --master and --manifests: the pod's service account.
+    #[arg(long, value_name = "FILE", conflicts_with = "manifests")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Address of the Kubernetes API server; overrides the one in the kubeconfig.
+    #[arg(long, value_name = "URL", conflicts_with = "manifests")]
+    pub master: Option<String>,
+    /// Folder of Services, EndpointSlices and Nodes as YAML or JSON, instead of the Kubernetes API.
+    #[arg(long, value_name = "DIR")]
+    pub manifests: Option<PathBuf>,
+    /// Name of this node. Default: $NODE_NAME, or else the host's name in lower case.
+    #[arg(long, value_name = "NAME")]
+    pub hostname_override: Option<String>,
+    /// Prefixes of the pods' addresses, at most one for each family, separated by a comma (*).
+    #[arg(long, value_name = "CIDR")]
+    pub cluster_cidr: Option<String>,
+    /// How pods are told from the outside (*): ClusterCIDR (default), NodeCIDR, BridgeInterface, InterfaceNamePrefix.
+    #[arg(long, value_name = "MODE")]
+    pub detect_local_mode: Option<String>,
+    /// Bridge of the pods, for --detect-local-mode BridgeInterface (*).
+    #[arg(long, value_name = "NAME")]
+    pub pod_bridge_interface: Option<String>,
+    /// Beginning of the names of the pods' devices, for --detect-local-mode InterfaceNamePrefix (*).
+    #[arg(long, value_name = "PREFIX")]
+    pub pod_interface_name_prefix: Option<String>,
+    /// Masquerade everything that is sent to a clusterIP and translated by a TC program (*).
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub masquerade_all: Option<bool>,
+    /// Bit of the packet mark that asks for masquerading, 0 to 31 (*). Default: 14.
+    #[arg(long, value_name = "BIT")]
+    pub iptables_masquerade_bit: Option<String>,
+    /// Where /healthz and /livez listen (*). Empty: nowhere. Default: 0.0.0.0:10256.
+    #[arg(long, value_name = "ADDRESS")]
+    pub healthz_bind_address: Option<String>,
+    /// Where /metrics and /proxyMode listen (*). Empty: nowhere. Default: 127.0.0.1:10249.
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics_bind_address: Option<String>,
+    /// cgroup v2 folder whose processes are served at their sockets. Default: the root of the cgroup v2 mount.
+    #[arg(long, value_name = "DIR")]
+    pub cgroup_root: Option<PathBuf>,
+    /// Folder on a BPF file system where maps and links are pinned.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_BPFFS_ROOT)]
+    pub bpffs_root: PathBuf,
+    /// Network devices to serve, separated by commas. Default: all that qualify.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub devices: Option<Vec<String>>,
+    /// Log verbosity as in Kubernetes: 4 shows each object, 6 everything. RUST_LOG refines it.
+    #[arg(short = 'v', long = "v", value_name = "LEVEL")]
+    pub verbosity: Option<u8>,
+}
+
+/// Where maps and links are pinned by default.
+pub const DEFAULT_BPFFS_ROOT: &str = "/sys/fs/bpf/proxy-agent";
+
+impl RunFlags {
+    /// Those flags that a configuration file replaces, as far as they were given.
+    #[must_use]
+    pub fn replaced_by_file(&self) -> Vec<&'static str> {
+        [
+            ("--kubeconfig", self.kubeconfig.is_some()),
+            ("--cluster-cidr", self.cluster_cidr.is_some()),
+            ("--detect-local-mode", self.detect_local_mode.is_some()),
+            ("--pod-bridge-interface", self.pod_bridge_interface.is_some()),
+            ("--pod-interface-name-prefix", self.pod_interface_name_prefix.is_some()),
+            ("--masquerade-all", self.masquerade_all.is_some()),
+            ("--iptables-masquerade-bit", self.iptables_masquerade_bit.is_some()),
+            ("--healthz-bind-address", self.healthz_bind_address.is_some()),
+            ("--metrics-bind-address", self.metrics_bind_address.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(flag, given)| given.then_some(flag))
+        .collect()
+    }
+
+    /// What the flags say of kube-proxy's configuration, used when there is no file.
+    ///
+    /// # Errors
+    /// Every flag with a wrong value.
+    pub fn kube_proxy(&self) -> Result<KubeProxy, Vec<ConfigError>> {
+        let mut errors = Vec::new();
+        let mut read = Reader { errors: &mut errors };
+        let defaults = KubeProxy::default();
+        let bit = |text: &str| match text.parse::<u8>() {
+            Ok(bit @ 0..=31) => Ok(bit),
+            _ => Err(format!("{text:?} is not a whole number from 0 to 31")),
+        };
+        let listen =
+            |port| move |text: &str| if text.is_empty() { Ok(None) } else { values::listen(text, port).map(Some) };
+        let detect = read.value("detect-local-mode", self.detect_local_mode.as_ref(), DetectLocal::parse);
+        let config = KubeProxy {
+            kubeconfig: self.kubeconfig.clone(),
+            detect: detect.unwrap_or_default(),
+            cluster_cidrs: read.value("cluster-cidr", self.cluster_cidr.as_ref(), values::cidrs).unwrap_or_default(),
+            bridge_interface: read.value("pod-bridge-interface", self.pod_bridge_interface.as_ref(), values::device),
+            interface_name_prefix: read.value(
+                "pod-interface-name-prefix",
+                self.pod_interface_name_prefix.as_ref(),
+                values::device,
+            ),
+            masquerade_all: self.masquerade_all.unwrap_or(defaults.masquerade_all),
+            masquerade_bit: read
+                .value("iptables-masquerade-bit", self.iptables_masquerade_bit.as_ref(), bit)
+                .unwrap_or(defaults.masquerade_bit),
+            healthz: read
+                .value("healthz-bind-address", self.healthz_bind_address.as_ref(), listen(HEALTHZ_PORT))
+                .unwrap_or(defaults.healthz),
+            metrics: read
+                .value("metrics-bind-address", self.metrics_bind_address.as_ref(), listen(METRICS_PORT))
+                .unwrap_or(defaults.metrics),
+            ..defaults
+        };
+        match config.detect {
+            DetectLocal::BridgeInterface if self.pod_bridge_interface.is_none() => {
+                read.wrong("detect-local-mode", "BridgeInterface needs --pod-bridge-interface");
+            }
+            DetectLocal::InterfaceNamePrefix if self.pod_interface_name_prefix.is_none() => {
+                read.wrong("detect-local-mode", "InterfaceNamePrefix needs --pod-interface-name-prefix");
+            }
+            _ => {}
+        }
+        if errors.is_empty() { Ok(config) } else { Err(errors) }
+    }
+}
+
+struct Reader<'a> {
+    errors: &'a mut Vec<ConfigError>,
+}
+
+impl Reader<'_> {
+    fn value<T>(
+        &mut self,
+        flag: &'static str,
+        text: Option<&String>,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        match parse(text?) {
+            Ok(value) => Some(value),
+            Err(reason) => {
+                self.wrong(flag, reason);
+                None
+            }
+        }
+    }
+
+    fn wrong(&mut self, flag: &'static str, reason: impl Into<String>) {
+        self.errors.push(ConfigError::Flag { flag, reason: reason.into() });
+    }
+}

@@ -1,0 +1,150 @@
+//! kube-proxy's configuration as far as it has an effect here, with kube-proxy's defaults.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use super::values::Cidrs;
+
+/// Port of `/healthz`.
+pub(super) const HEALTHZ_PORT: u16 = 10256;
+/// Port of `/metrics`.
+pub(super) const METRICS_PORT: u16 = 10249;
+
+/// What the file `--config` names asks for, or the flags of the same meaning.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KubeProxy {
+    /// `clientConnection.kubeconfig`.
+    pub kubeconfig: Option<PathBuf>,
+    /// `clientConnection.qps`: requests a second that the API client keeps to.
+    pub qps: f64,
+    /// `clientConnection.burst`: requests the API client may make at once.
+    pub burst: u32,
+    /// `hostnameOverride`.
+    pub hostname_override: Option<String>,
+    /// `healthzBindAddress`; `None` if there shall be no such server.
+    pub healthz: Option<SocketAddr>,
+    /// `metricsBindAddress`; `None` if there shall be no such server.
+    pub metrics: Option<SocketAddr>,
+    /// `mode`.
+    pub mode: Mode,
+    /// `detectLocalMode`.
+    pub detect: DetectLocal,
+    /// `clusterCIDR`.
+    pub cluster_cidrs: Cidrs,
+    /// `detectLocal.bridgeInterface`.
+    pub bridge_interface: Option<String>,
+    /// `detectLocal.interfaceNamePrefix`.
+    pub interface_name_prefix: Option<String>,
+    /// The mode's `masqueradeBit`, 0 to 31.
+    pub masquerade_bit: u8,
+    /// `masqueradeAll` of either mode.
+    pub masquerade_all: bool,
+    /// The mode's `syncPeriod`.
+    pub sync_period: Duration,
+    /// `conntrack.udpTimeout`: silence after which an unanswered UDP flow has ended.
+    pub udp_timeout: Option<Duration>,
+    /// `conntrack.udpStreamTimeout`: silence after which an answered UDP flow has ended.
+    pub udp_stream_timeout: Option<Duration>,
+    /// `logging.verbosity`.
+    pub verbosity: Option<u8>,
+}
+
+/// kube-proxy's `mode`. There is only one here; it decides which section of the file counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// None given.
+    #[default]
+    Unset,
+    /// `iptables`.
+    Iptables,
+    /// `ipvs`.
+    Ipvs,
+    /// `nftables`.
+    Nftables,
+}
+
+/// kube-proxy's `detectLocalMode`: how pods of this cluster are told from the outside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DetectLocal {
+    /// By the cluster's prefix.
+    #[default]
+    ClusterCidr,
+    /// By the node's prefix.
+    NodeCidr,
+    /// By the bridge that packets come from.
+    BridgeInterface,
+    /// By the beginning of the name of the device that packets come from.
+    InterfaceNamePrefix,
+}
+
+impl Default for KubeProxy {
+    fn default() -> Self {
+        let [healthz, metrics] = default_addresses(Ipv4Addr::UNSPECIFIED.into());
+        Self {
+            kubeconfig: None,
+            qps: 5.0,
+            burst: 10,
+            hostname_override: None,
+            healthz: Some(healthz),
+            metrics: Some(metrics),
+            mode: Mode::default(),
+            detect: DetectLocal::default(),
+            cluster_cidrs: Cidrs::default(),
+            bridge_interface: None,
+            interface_name_prefix: None,
+            masquerade_bit: 14,
+            masquerade_all: false,
+            sync_period: Duration::from_secs(30),
+            udp_timeout: None,
+            udp_stream_timeout: None,
+            verbosity: None,
+        }
+    }
+}
+
+impl Mode {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Ok(Self::Unset),
+            "iptables" => Ok(Self::Iptables),
+            "ipvs" => Ok(Self::Ipvs),
+            "nftables" => Ok(Self::Nftables),
+            _ => Err(format!("{text:?} is none of iptables, ipvs, nftables")),
+        }
+    }
+
+    /// The mode as kube-proxy writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unset => "",
+            Self::Iptables => "iptables",
+            Self::Ipvs => "ipvs",
+            Self::Nftables => "nftables",
+        }
+    }
+}
+
+impl DetectLocal {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "ClusterCIDR" => Ok(Self::ClusterCidr),
+            "NodeCIDR" => Ok(Self::NodeCidr),
+            "BridgeInterface" => Ok(Self::BridgeInterface),
+            "InterfaceNamePrefix" => Ok(Self::InterfaceNamePrefix),
+            _ => Err(format!("{text:?} is none of ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix")),
+        }
+    }
+}
+
+/// Where `/healthz` and `/metrics` listen by default, for a `bindAddress`.
+pub(super) fn default_addresses(bind: IpAddr) -> [SocketAddr; 2] {
+    let (everywhere, loopback): (IpAddr, IpAddr) = match bind {
+        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::LOCALHOST.into()),
+    };
+    [SocketAddr::new(everywhere, HEALTHZ_PORT), SocketAddr::new(loopback, METRICS_PORT)]
+}

@@ -1,0 +1,192 @@
+//! Reading a configuration file section by section, so that every error is found in one go, each with
+//! its field and line.
+
+use std::{fmt::Display, ops::RangeInclusive, time::Duration};
+
+use serde_json::Value;
+use thiserror::Error;
+
+use super::values;
+use crate::yaml::{Content, Entry, Node};
+
+/// One thing that is wrong with the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ConfigError {
+    /// A flag's value.
+    #[error("--{flag}: {reason}")]
+    Flag {
+        /// The flag without dashes.
+        flag: &'static str,
+        /// What is wrong with its value.
+        reason: String,
+    },
+    /// A field of the file.
+    #[error("line {line}: {field}: {reason}")]
+    Field {
+        /// Line in the file, counted from 1.
+        line: u64,
+        /// Path of the field.
+        field: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The file itself.
+    #[error("{0}")]
+    File(String),
+}
+
+/// A map of the file. Every field that is asked for counts as known.
+pub(super) struct Section<'a> {
+    node: &'a Node,
+    path: String,
+    known: Vec<&'static str>,
+    errors: &'a mut Vec<ConfigError>,
+}
+
+impl<'a> Section<'a> {
+    /// Reads the map `node` with `read`; fields that `read` did not ask for are errors.
+    pub(super) fn read<T>(node: &'a Node, errors: &'a mut Vec<ConfigError>, read: impl FnOnce(&mut Self) -> T) -> T {
+        Self::read_at(node, String::new(), errors, read)
+    }
+
+    /// A map within this one; an empty one if it is missing.
+    pub(super) fn section<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
+        let missing = Node { line: self.node.line, content: Content::Mapping(Vec::new()) };
+        let path = self.path(key);
+        let node = self.value(key).map_or(&missing, |entry| &entry.value);
+        Section::read_at(node, path, self.errors, read)
+    }
+
+    /// A string; `None` if missing or empty.
+    pub(super) fn text(&mut self, key: &'static str) -> Option<&'a str> {
+        let entry = self.value(key)?;
+        let text = entry.value.as_str();
+        if text.is_none() {
+            self.wrong(key, "is not a string");
+        }
+        text.filter(|text| !text.is_empty())
+    }
+
+    /// A string in the syntax that `parse` reads.
+    pub(super) fn parsed<T>(&mut self, key: &'static str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        let text = self.text(key)?;
+        self.checked(key, parse(text))
+    }
+
+    /// A duration in Go's syntax; `None` if missing.
+    pub(super) fn duration(&mut self, key: &'static str) -> Option<Duration> {
+        self.parsed(key, values::duration)
+    }
+
+    /// A boolean; `None` if missing.
+    pub(super) fn boolean(&mut self, key: &'static str) -> Option<bool> {
+        let entry = self.value(key)?;
+        let value = match &entry.value.content {
+            Content::Scalar(Value::Bool(value)) => Some(*value),
+            _ => None,
+        };
+        if value.is_none() {
+            self.wrong(key, "is neither true nor false");
+        }
+        value
+    }
+
+    /// A whole number in `range`; `None` if missing.
+    pub(super) fn integer(&mut self, key: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
+        let number = self.number(key)?;
+        #[expect(clippy::cast_possible_truncation, reason = "compared with the original")]
+        let whole = number as i64;
+        #[expect(clippy::cast_precision_loss, reason = "larger numbers are in no range")]
+        if whole as f64 != number || !range.contains(&whole) {
+            self.wrong(key, format!("{number} is not a whole number from {} to {}", range.start(), range.end()));
+            return None;
+        }
+        Some(whole)
+    }
+
+    /// A number; `None` if missing.
+    pub(super) fn number(&mut self, key: &'static str) -> Option<f64> {
+        let entry = self.value(key)?;
+        let number = match &entry.value.content {
+            Content::Scalar(value) => value.as_f64(),
+            Content::Sequence(_) | Content::Mapping(_) => None,
+        };
+        if number.is_none() {
+            self.wrong(key, "is not a number");
+        }
+        number
+    }
+
+    /// A list of strings; empty if missing.
+    pub(super) fn texts(&mut self, key: &'static str) -> Vec<&'a str> {
+        let Some(entry) = self.value(key) else { return Vec::new() };
+        let texts: Option<Vec<_>> =
+            entry.value.as_sequence().and_then(|nodes| nodes.iter().map(Node::as_str).collect());
+        if texts.is_none() {
+            self.wrong(key, "is not a list of strings");
+        }
+        texts.unwrap_or_default()
+    }
+
+    /// A field of any shape, which has no effect here.
+    pub(super) fn ignored(&mut self, key: &'static str) {
+        self.known.push(key);
+    }
+
+    /// A map from names to booleans.
+    pub(super) fn switches(&mut self, key: &'static str) {
+        let Some(entry) = self.value(key) else { return };
+        let is_switch = |entry: &Entry| matches!(entry.value.content, Content::Scalar(Value::Bool(_)));
+        match &entry.value.content {
+            Content::Mapping(entries) if entries.iter().all(is_switch) => {}
+            _ => self.wrong(key, "is not a map from names to true or false"),
+        }
+    }
+
+    /// Adds an error about `key`.
+    pub(super) fn wrong(&mut self, key: &str, reason: impl Display) {
+        let field = self.path(key);
+        let line = self.node.line_of(key);
+        self.errors.push(ConfigError::Field { line, field, reason: reason.to_string() });
+    }
+
+    /// The value, or an error about `key`.
+    pub(super) fn checked<T>(&mut self, key: &str, result: Result<T, String>) -> Option<T> {
+        result.map_err(|reason| self.wrong(key, reason)).ok()
+    }
+
+    fn read_at<T>(
+        node: &'a Node,
+        path: String,
+        errors: &'a mut Vec<ConfigError>,
+        read: impl FnOnce(&mut Self) -> T,
+    ) -> T {
+        let mut section = Self { node, path, known: Vec::new(), errors };
+        let value = read(&mut section);
+        section.finish();
+        value
+    }
+
+    fn value(&mut self, key: &'static str) -> Option<&'a Entry> {
+        self.known.push(key);
+        let node: &'a Node = self.node;
+        let Content::Mapping(entries) = &node.content else { return None };
+        entries.iter().find(|entry| entry.key == key && !entry.value.is_null())
+    }
+
+    fn path(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    fn finish(self) {
+        let Content::Mapping(entries) = &self.node.content else {
+            let field = if self.path.is_empty() { "document".to_owned() } else { self.path };
+            self.errors.push(ConfigError::Field { line: self.node.line, field, reason: "is not a map".to_owned() });
+            return;
+        };
+        for entry in entries.iter().filter(|entry| !self.known.contains(&entry.key.as_str())) {
+            let field = self.path(&entry.key);
+            self.errors.push(ConfigError::Field { line: entry.line, field, reason: "is no field".to_owned() });
+        }
+    }
+}

@@ -1,0 +1,312 @@
+use std::{fs, time::Duration};
+
+use clap::Parser;
+
+use super::*;
+
+#[derive(Parser)]
+struct Command {
+    #[command(flatten)]
+    flags: RunFlags,
+}
+
+fn load(arguments: &[&str]) -> Result<Config, ConfigErrors> {
+    let command = Command::try_parse_from(["run"].iter().chain(arguments)).expect("flags that exist");
+    Config::load(&command.flags)
+}
+
+fn messages(text: &str) -> Vec<String> {
+    parse(text).expect_err("a wrong file").iter().map(ToString::to_string).collect()
+}
+
+const HEAD: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
+
+/// What kubeadm writes into its ConfigMap, with the fields that it leaves empty.
+const KUBEADM: &str = r#"apiVersion: kubeproxy.config.k8s.io/v1alpha1
+bindAddress: 0.0.0.0
+bindAddressHardFail: false
+clientConnection:
+  acceptContentTypes: ""
+  burst: 0
+  contentType: ""
+  kubeconfig: /var/lib/kube-proxy/kubeconfig.conf
+  qps: 0
+clusterCIDR: 10.244.0.0/16,fd00:10:244::/56
+configSyncPeriod: 0s
+conntrack:
+  maxPerCore: null
+  min: null
+  tcpBeLiberal: false
+  tcpCloseWaitTimeout: null
+  tcpEstablishedTimeout: null
+  udpStreamTimeout: 0s
+  udpTimeout: 0s
+detectLocal:
+  bridgeInterface: ""
+  interfaceNamePrefix: ""
+detectLocalMode: ""
+enableProfiling: false
+featureGates:
+  SomeGate: true
+healthzBindAddress: ""
+hostnameOverride: ""
+iptables:
+  localhostNodePorts: null
+  masqueradeAll: false
+  masqueradeBit: null
+  minSyncPeriod: 0s
+  syncPeriod: 0s
+ipvs:
+  excludeCIDRs: null
+  minSyncPeriod: 0s
+  scheduler: ""
+  strictARP: false
+  syncPeriod: 0s
+  tcpFinTimeout: 0s
+  tcpTimeout: 0s
+  udpTimeout: 0s
+kind: KubeProxyConfiguration
+logging:
+  flushFrequency: 0
+  options:
+    json:
+      infoBufferSize: "0"
+    text:
+      infoBufferSize: "0"
+  verbosity: 0
+metricsBindAddress: ""
+mode: ""
+nftables:
+  masqueradeAll: false
+  masqueradeBit: null
+  minSyncPeriod: 0s
+  syncPeriod: 0s
+nodePortAddresses: null
+oomScoreAdj: null
+portRange: ""
+showHiddenMetricsForVersion: ""
+windowsRunAsService: false
+winkernel:
+  enableDSR: false
+  forwardHealthCheckVip: false
+  networkName: ""
+  rootHnsEndpointName: ""
+  sourceVip: ""
+"#;
+
+#[test]
+fn kubeadms_file_means_the_defaults() {
+    let expected = KubeProxy {
+        kubeconfig: Some("/var/lib/kube-proxy/kubeconfig.conf".into()),
+        cluster_cidrs: Cidrs {
+            v4: Some("10.244.0.0/16".parse().expect("prefix")),
+            v6: Some("fd00:10:244::/56".parse().expect("prefix")),
+        },
+        verbosity: Some(0),
+        ..KubeProxy::default()
+    };
+    assert_eq!(parse(KUBEADM), Ok(expected));
+}
+
+#[test]
+fn every_field_with_an_effect_is_read() {
+    let text = format!(
+        "{HEAD}{}",
+        r#"
+mode: nftables
+clientConnection: {kubeconfig: /k, qps: 50, burst: 100}
+hostnameOverride: node-a
+healthzBindAddress: 127.0.0.1
+metricsBindAddress: "[::]:9000"
+detectLocalMode: InterfaceNamePrefix
+detectLocal: {bridgeInterface: cni0, interfaceNamePrefix: veth}
+iptables: {masqueradeAll: true, masqueradeBit: 3, syncPeriod: 10s}
+nftables: {masqueradeBit: 16, syncPeriod: 1m}
+conntrack: {udpTimeout: 30s, udpStreamTimeout: 2m}
+logging: {verbosity: 4}
+"#
+    );
+    let config = parse(&text).expect("a good file");
+    let expected = KubeProxy {
+        kubeconfig: Some("/k".into()),
+        qps: 50.0,
+        burst: 100,
+        hostname_override: Some("node-a".into()),
+        healthz: Some("127.0.0.1:10256".parse().expect("address")),
+        metrics: Some("[::]:9000".parse().expect("address")),
+        mode: Mode::Nftables,
+        detect: DetectLocal::InterfaceNamePrefix,
+        cluster_cidrs: Cidrs::default(),
+        bridge_interface: Some("cni0".into()),
+        interface_name_prefix: Some("veth".into()),
+        masquerade_bit: 16,
+        masquerade_all: true,
+        sync_period: Duration::from_mins(1),
+        udp_timeout: Some(Duration::from_secs(30)),
+        udp_stream_timeout: Some(Duration::from_mins(2)),
+        verbosity: Some(4),
+    };
+    assert_eq!(config, expected);
+}
+
+#[test]
+fn an_ipv6_bind_address_moves_the_default_servers() {
+    let config = parse(&format!("{HEAD}bindAddress: \"::\"\n")).expect("a good file");
+    assert_eq!(config.healthz, Some("[::]:10256".parse().expect("address")));
+    assert_eq!(config.metrics, Some("[::1]:10249".parse().expect("address")));
+}
+
+#[test]
+fn all_errors_are_told_at_once_with_field_and_line() {
+    let text = format!(
+        "{HEAD}{}",
+        r#"clusterCIDR: 10.0.0.0/8,11.0.0.0/8
+clusterCidr: 10.0.0.0/8
+oomScoreAdj: -1001
+iptables:
+  masqueradeBit: 32
+  minSyncPeriod: 1m
+  syncPeriods: 5s
+mode: bpf
+detectLocalMode: BridgeInterface
+nodePortAddresses: [10.0.0.0/8, here]
+conntrack:
+  min: many
+portRange: 9-1
+healthzBindAddress: localhost
+featureGates: {A: 1}
+"#
+    );
+    assert_eq!(
+        messages(&text),
+        [
+            "line 3: clusterCIDR: 11.0.0.0/8 is a second CIDR of its family, and only one is possible",
+            "line 4: clusterCidr: is no field",
+            "line 5: oomScoreAdj: -1001 is not a whole number from -1000 to 1000",
+            "line 7: iptables.masqueradeBit: 32 is not a whole number from 0 to 31",
+            "line 8: iptables.minSyncPeriod: 60s is longer than syncPeriod 30s",
+            "line 9: iptables.syncPeriods: is no field",
+            "line 10: mode: \"bpf\" is none of iptables, ipvs, nftables",
+            "line 11: detectLocalMode: BridgeInterface needs detectLocal.bridgeInterface",
+            "line 12: nodePortAddresses: \"here\" is not a CIDR such as 10.244.0.0/16",
+            "line 14: conntrack.min: is not a number",
+            "line 15: portRange: \"9-1\" is not a port range such as 30000-32767",
+            "line 16: healthzBindAddress: \"localhost\" is not an IP address with a port, such as 0.0.0.0:10256",
+            "line 17: featureGates: is not a map from names to true or false",
+        ]
+    );
+}
+
+#[test]
+fn another_kind_of_file_is_refused() {
+    assert_eq!(
+        messages("apiVersion: v1\nkind: ConfigMap\n"),
+        ["line 1: apiVersion: is not kubeproxy.config.k8s.io/v1alpha1", "line 2: kind: is not KubeProxyConfiguration",]
+    );
+    assert_eq!(messages(""), ["one KubeProxyConfiguration is needed, found 0 documents"]);
+    assert!(messages("a: [\n")[0].starts_with("line "), "{:?}", messages("a: [\n"));
+    assert_eq!(messages("- x\n")[2], "line 1: document: is not a map");
+}
+
+#[test]
+fn flags_alone() {
+    let config = load(&[
+        "--kubeconfig=/k",
+        "--master=https://10.0.0.1:6443",
+        "--hostname-override=node-a",
+        "--cluster-cidr=10.244.0.0/16",
+        "--masquerade-all",
+        "--iptables-masquerade-bit=15",
+        "--healthz-bind-address=",
+        "--metrics-bind-address=0.0.0.0",
+        "--devices=eth0,eth1",
+        "--v=4",
+    ])
+    .expect("good flags");
+    let expected = Config {
+        objects: Objects::Api { kubeconfig: Some("/k".into()), master: Some("https://10.0.0.1:6443".to_owned()) },
+        node_name: Some("node-a".to_owned()),
+        kube_proxy: KubeProxy {
+            kubeconfig: Some("/k".into()),
+            cluster_cidrs: Cidrs { v4: Some("10.244.0.0/16".parse().expect("prefix")), v6: None },
+            masquerade_all: true,
+            masquerade_bit: 15,
+            healthz: None,
+            metrics: Some("0.0.0.0:10249".parse().expect("address")),
+            ..KubeProxy::default()
+        },
+        cgroup_root: None,
+        bpffs_root: DEFAULT_BPFFS_ROOT.into(),
+        devices: Some(vec!["eth0".to_owned(), "eth1".to_owned()]),
+        verbosity: 4,
+        ignored_flags: Vec::new(),
+    };
+    assert_eq!(config, expected);
+}
+
+#[test]
+fn all_wrong_flags_are_told_at_once() {
+    let error = load(&[
+        "--cluster-cidr=10.0.0.0",
+        "--detect-local-mode=clusterCIDR",
+        "--iptables-masquerade-bit=32",
+        "--healthz-bind-address=:1",
+        "--pod-bridge-interface=much-too-long-name",
+    ])
+    .expect_err("wrong flags");
+    let text = error.to_string();
+    let flags: Vec<_> = text.lines().map(|line| line.split(':').next().unwrap_or_default()).collect();
+    assert_eq!(
+        flags,
+        [
+            "--detect-local-mode",
+            "--cluster-cidr",
+            "--pod-bridge-interface",
+            "--iptables-masquerade-bit",
+            "--healthz-bind-address"
+        ],
+        "{text}"
+    );
+}
+
+#[test]
+fn a_local_mode_by_device_needs_the_device() {
+    for mode in ["BridgeInterface", "InterfaceNamePrefix"] {
+        let error = load(&[&format!("--detect-local-mode={mode}")]).expect_err("no device given");
+        assert!(error.to_string().starts_with(&format!("--detect-local-mode: {mode} needs --pod-")), "{error}");
+    }
+}
+
+#[test]
+fn with_a_file_only_our_own_flags_and_the_name_count() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("config.yaml");
+    fs::write(&path, format!("{HEAD}hostnameOverride: from-file\nlogging: {{verbosity: 2}}\n")).expect("a file");
+    let file = format!("--config={}", path.display());
+    let config =
+        load(&[&file, "--masquerade-all=true", "--cluster-cidr=nonsense", "--manifests=/m", "--bpffs-root=/b"])
+            .expect("a good file");
+    assert_eq!(config.node_name.as_deref(), Some("from-file"));
+    assert_eq!(config.objects, Objects::Manifests("/m".into()));
+    assert_eq!(config.bpffs_root, PathBuf::from("/b"));
+    assert_eq!(config.verbosity, 2);
+    assert!(!config.kube_proxy.masquerade_all);
+    assert_eq!(config.ignored_flags, ["--cluster-cidr", "--masquerade-all"]);
+
+    let config = load(&[&file, "--hostname-override=from-flag", "-v", "5"]).expect("a good file");
+    assert_eq!(config.node_name.as_deref(), Some("from-flag"));
+    assert_eq!(config.verbosity, 5);
+}
+
+#[test]
+fn an_unreadable_file_is_one_line() {
+    let error = load(&["--config=/nowhere/config.yaml"]).expect_err("no file");
+    assert!(error.to_string().starts_with("/nowhere/config.yaml: cannot be read: No such file"), "{error}");
+    assert_eq!(error.to_string().lines().count(), 1);
+}
+
+#[test]
+fn manifests_and_the_api_exclude_each_other() {
+    let result = Command::try_parse_from(["run", "--manifests=/m", "--kubeconfig=/k"]);
+    assert!(result.is_err_and(|error| error.kind() == clap::error::ErrorKind::ArgumentConflict));
+}
