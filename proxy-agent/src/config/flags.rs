@@ -1,5 +1,7 @@
 //! The flags of `proxy-agent run`, named as kube-proxy names them.
 
+#![expect(clippy::doc_markdown, reason = "the comments of flags are shown as help, where backticks would be noise")]
+
 use std::path::PathBuf;
 
 use clap::Args;

@@ -160,7 +160,7 @@ fn an_ipv6_bind_address_moves_the_default_servers() {
 fn all_errors_are_told_at_once_with_field_and_line() {
     let text = format!(
         "{HEAD}{}",
-        r#"clusterCIDR: 10.0.0.0/8,11.0.0.0/8
+        r"clusterCIDR: 10.0.0.0/8,11.0.0.0/8
 clusterCidr: 10.0.0.0/8
 oomScoreAdj: -1001
 iptables:
@@ -175,7 +175,7 @@ conntrack:
 portRange: 9-1
 healthzBindAddress: localhost
 featureGates: {A: 1}
-"#
+"
     );
     assert_eq!(
         messages(&text),
