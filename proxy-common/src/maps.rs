@@ -10,7 +10,7 @@ use crate::Family;
 pub struct FamilyMap {
     v4: &'static str,
     v6: &'static str,
-    capacity: u32,
+    capacity: usize,
 }
 
 impl FamilyMap {
@@ -22,21 +22,21 @@ impl FamilyMap {
 
     /// Entries the map has room for by default.
     #[must_use]
-    pub const fn capacity(&self) -> u32 {
+    pub const fn capacity(&self) -> usize {
         self.capacity
     }
 }
 
 /// Frontends: [`ServiceKey`](crate::ServiceKey) → [`ServiceEntry`](crate::ServiceEntry). Hash.
-pub const SERVICES: FamilyMap = FamilyMap { v4: "services_v4", v6: "services_v6", capacity: SERVICES_CAPACITY as u32 };
+pub const SERVICES: FamilyMap = FamilyMap { v4: "services_v4", v6: "services_v6", capacity: SERVICES_CAPACITY };
 /// Backend numbers, contiguous per Service port: index → [`BackendId`](crate::BackendId). Array, mmap-able.
-pub const SLOTS: FamilyMap = FamilyMap { v4: "slots_v4", v6: "slots_v6", capacity: SLOTS_CAPACITY as u32 };
+pub const SLOTS: FamilyMap = FamilyMap { v4: "slots_v4", v6: "slots_v6", capacity: SLOTS_CAPACITY };
 /// Endpoints: [`BackendId`](crate::BackendId) → [`Backend`](crate::Backend). Array, mmap-able.
-pub const BACKENDS: FamilyMap = FamilyMap { v4: "backends_v4", v6: "backends_v6", capacity: BACKENDS_CAPACITY as u32 };
+pub const BACKENDS: FamilyMap = FamilyMap { v4: "backends_v4", v6: "backends_v6", capacity: BACKENDS_CAPACITY };
 /// Translated connections: [`FlowKey`](crate::FlowKey) → [`Flow`](crate::Flow). LRU hash.
-pub const FLOWS: FamilyMap = FamilyMap { v4: "flows_v4", v6: "flows_v6", capacity: FLOWS_CAPACITY as u32 };
+pub const FLOWS: FamilyMap = FamilyMap { v4: "flows_v4", v6: "flows_v6", capacity: FLOWS_CAPACITY };
 /// Translated sockets: [`SocketKey`](crate::SocketKey) → [`SocketEntry`](crate::SocketEntry). LRU hash.
-pub const SOCKETS: FamilyMap = FamilyMap { v4: "sockets_v4", v6: "sockets_v6", capacity: SOCKETS_CAPACITY as u32 };
+pub const SOCKETS: FamilyMap = FamilyMap { v4: "sockets_v4", v6: "sockets_v6", capacity: SOCKETS_CAPACITY };
 
 /// The maps that exist once for each family.
 pub const FAMILY_MAPS: [FamilyMap; 5] = [SERVICES, SLOTS, BACKENDS, FLOWS, SOCKETS];

@@ -101,7 +101,6 @@ impl SlotRange {
             return None;
         }
         // Multiplying and taking the high half is uniform up to count / 2^32 and needs no division.
-        #[expect(clippy::cast_possible_truncation, reason = "the shifted product is below count")]
         let index = ((random as u64 * self.count as u64) >> 32) as u32;
         Some(self.offset + index)
     }

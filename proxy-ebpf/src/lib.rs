@@ -8,12 +8,24 @@
 //! The pipeline never loops over Services or backends, never allocates, and never touches a packet
 //! that belongs to no Service.
 #![no_std]
+#![expect(
+    clippy::inline_always,
+    reason = "a function that is not inlined costs the verifier and the stack; where it pays, it is said"
+)]
+
+#[cfg(feature = "host")]
+extern crate std;
 
 pub mod answer;
 mod bytes;
 pub mod checksum;
 pub mod choose;
+#[cfg(feature = "fixtures")]
+#[expect(clippy::missing_panics_doc, reason = "a fixture that cannot be built is a mistake in the fixture")]
+pub mod fixtures;
 pub mod headers;
+#[cfg(feature = "host")]
+pub mod host;
 pub mod packet;
 pub mod rewrite;
 pub mod socket;

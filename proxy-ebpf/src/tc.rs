@@ -245,8 +245,8 @@ fn masquerades_source<F: TcFamily, P: Packet, T: Tables<F>>(packet: &P, tables: 
 fn in_pod_prefix<F: Family>(settings: &Settings, address: F::Address) -> bool {
     let family = F::settings(settings);
     let (prefix, mask) = (family.prefix(), family.mask());
-    let bytes = address.as_ref().iter().zip(mask.as_ref()).zip(prefix.as_ref());
-    bytes.fold(true, |inside, ((byte, mask), prefix)| inside & (byte & mask == *prefix))
+    let mut bytes = address.as_ref().iter().zip(mask.as_ref()).zip(prefix.as_ref());
+    bytes.all(|((byte, mask), prefix)| byte & mask == *prefix)
 }
 
 /// Rewrites the destination and marks the packet.

@@ -1,0 +1,159 @@
+//! Tables in ordinary maps, with a clock that stands still and a repeatable source of random numbers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proxy_common::{
+    Backend, BackendId, Counter, Family, Flow, FlowKey, ServiceEntry, ServiceKey, Settings, SocketEntry, SocketKey,
+};
+
+use crate::tables::{InsertError, Insertion, Tables};
+
+/// One family's tables, filled by assigning to the fields.
+#[derive(Clone, Debug)]
+pub struct HostTables<F: Family> {
+    /// The one element of `settings`.
+    pub settings: Settings,
+    /// Frontends.
+    pub services: BTreeMap<ServiceKey<F::Address>, ServiceEntry>,
+    /// Slots, by index.
+    pub slots: BTreeMap<u32, BackendId>,
+    /// Endpoints.
+    pub backends: BTreeMap<BackendId, Backend<F::Address>>,
+    /// Translated connections.
+    pub flows: BTreeMap<FlowKey<F::Address>, Flow<F::Address>>,
+    /// Entries for which `flows` has room.
+    pub flows_capacity: usize,
+    /// Translated sockets.
+    pub sockets: BTreeMap<SocketKey<F::Address>, SocketEntry<F::Address>>,
+    /// Devices behind which pods live.
+    pub pod_devices: BTreeSet<u32>,
+    /// Counters, by index.
+    pub counters: BTreeMap<u32, u64>,
+    /// Seconds since boot.
+    pub now: u32,
+    /// State of the random numbers; never 0.
+    pub seed: u32,
+    /// Lookups and inserts in hash tables so far.
+    pub hash_accesses: core::cell::Cell<u32>,
+}
+
+impl<F: Family> Default for HostTables<F> {
+    fn default() -> Self {
+        Self {
+            settings: Settings::UNSET,
+            services: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            backends: BTreeMap::new(),
+            flows: BTreeMap::new(),
+            flows_capacity: usize::MAX,
+            sockets: BTreeMap::new(),
+            pod_devices: BTreeSet::new(),
+            counters: BTreeMap::new(),
+            now: 1_000,
+            seed: 1,
+            hash_accesses: core::cell::Cell::new(0),
+        }
+    }
+}
+
+impl<F: Family> HostTables<F> {
+    /// A counter's value.
+    #[must_use]
+    pub fn counter(&self, counter: Counter) -> u64 {
+        self.counters.get(&counter.index()).copied().unwrap_or(0)
+    }
+
+    fn accessed(&self) {
+        self.hash_accesses.set(self.hash_accesses.get() + 1);
+    }
+}
+
+impl<F: Family> Tables<F> for HostTables<F> {
+    fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn service(&self, key: &ServiceKey<F::Address>) -> Option<ServiceEntry> {
+        self.accessed();
+        self.services.get(key).copied()
+    }
+
+    fn slot(&self, index: u32) -> Option<BackendId> {
+        self.slots.get(&index).copied()
+    }
+
+    fn backend(&self, id: BackendId) -> Option<Backend<F::Address>> {
+        self.backends.get(&id).copied()
+    }
+
+    fn with_flow<R>(
+        &mut self,
+        key: &FlowKey<F::Address>,
+        action: impl FnOnce(&mut Flow<F::Address>) -> R,
+    ) -> Option<R> {
+        self.accessed();
+        self.flows.get_mut(key).map(action)
+    }
+
+    fn insert_flow(
+        &mut self,
+        key: &FlowKey<F::Address>,
+        flow: &Flow<F::Address>,
+        insertion: Insertion,
+    ) -> Result<(), InsertError> {
+        self.accessed();
+        let exists = self.flows.contains_key(key);
+        if exists && insertion == Insertion::New {
+            return Err(InsertError::Exists);
+        }
+        if !exists && self.flows.len() >= self.flows_capacity {
+            return Err(InsertError::Full);
+        }
+        self.flows.insert(*key, *flow);
+        Ok(())
+    }
+
+    fn with_socket<R>(
+        &mut self,
+        key: &SocketKey<F::Address>,
+        action: impl FnOnce(&mut SocketEntry<F::Address>) -> R,
+    ) -> Option<R> {
+        self.accessed();
+        self.sockets.get_mut(key).map(action)
+    }
+
+    fn insert_socket(
+        &mut self,
+        key: &SocketKey<F::Address>,
+        entry: &SocketEntry<F::Address>,
+        insertion: Insertion,
+    ) -> Result<(), InsertError> {
+        self.accessed();
+        if insertion == Insertion::New && self.sockets.contains_key(key) {
+            return Err(InsertError::Exists);
+        }
+        self.sockets.insert(*key, *entry);
+        Ok(())
+    }
+
+    fn is_pod_device(&self, device: u32) -> bool {
+        self.accessed();
+        self.pod_devices.contains(&device)
+    }
+
+    fn count(&mut self, counter: Counter) {
+        *self.counters.entry(counter.index()).or_default() += 1;
+    }
+
+    fn random(&mut self) -> u32 {
+        // xorshift32 (Marsaglia 2003): every value but 0 once in its period.
+        self.seed ^= self.seed << 13;
+        self.seed ^= self.seed >> 17;
+        self.seed ^= self.seed << 5;
+        self.seed
+    }
+
+    fn now(&self) -> u32 {
+        self.now
+    }
+}

@@ -1,0 +1,50 @@
+//! Every fixture through the pipeline on the host.
+
+use proxy_common::Counter;
+use proxy_ebpf::{
+    Verdict,
+    fixtures::{self, Case, Outcome, frames},
+    host::{self, HostPacket, HostTables},
+    tc::TcFamily,
+};
+
+const ETHERNET: usize = 14;
+
+#[test]
+fn every_case_ends_as_it_says() {
+    let cases = fixtures::all();
+    assert!(cases.len() > 100, "the fixtures are there");
+    for mut case in cases {
+        let is_v6 = case.frame[12..14] == [0x86, 0xdd];
+        if is_v6 {
+            let mut tables = std::mem::take(&mut case.world.v6);
+            check(&case, &mut tables);
+        } else {
+            let mut tables = std::mem::take(&mut case.world.v4);
+            check(&case, &mut tables);
+        }
+    }
+}
+
+fn check<F: TcFamily>(case: &Case, tables: &mut HostTables<F>) {
+    let mut packet = HostPacket::new(case.frame.clone()).with_mark(case.mark);
+    let verdict = host::run(&mut packet, tables, case.hook, ETHERNET);
+    let name = case.name;
+    match &case.outcome {
+        Outcome::Pass { frame, mark } => {
+            assert_eq!(verdict, Verdict::Pass, "{name}");
+            assert_eq!(packet.bytes(), frame, "{name}");
+            assert_eq!(proxy_ebpf::Packet::mark(&packet), *mark, "{name}");
+            assert!(frames::checksums_are_right(packet.bytes()), "{name}");
+        }
+        Outcome::Drop(reason) => {
+            assert_eq!(verdict, Verdict::Drop(*reason), "{name}");
+            assert_eq!(tables.counter(Counter::Drop(*reason)), 1, "{name}");
+        }
+        Outcome::Answer(frame) => {
+            assert_eq!(verdict, Verdict::Answer, "{name}");
+            assert_eq!(packet.bytes(), frame, "{name}");
+            assert!(frames::checksums_are_right(packet.bytes()), "{name}");
+        }
+    }
+}

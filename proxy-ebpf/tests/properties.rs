@@ -1,0 +1,319 @@
+//! What holds for every packet, not only for those that somebody thought of.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use proptest::{prelude::*, test_runner::FileFailurePersistence};
+use proxy_common::{Protocol, TcpState, V4, V6};
+use proxy_ebpf::{
+    Packet, Verdict,
+    fixtures::{
+        World,
+        frames::{self, Segment},
+    },
+    host::{self, ChecksumState, Hook, HostPacket, HostTables},
+    tc::TcFamily,
+};
+
+const ETHERNET: usize = 14;
+const IPV6: [u8; 2] = [0x86, 0xdd];
+
+/// Runs the program for the frame's family and returns the verdict and the packet after it.
+fn run(world: &mut World, hook: Hook, frame: Vec<u8>) -> (Verdict, Vec<u8>) {
+    let mut packet = HostPacket::new(frame);
+    let verdict = run_packet(world, hook, &mut packet);
+    (verdict, packet.bytes().to_vec())
+}
+
+fn run_packet(world: &mut World, hook: Hook, packet: &mut HostPacket) -> Verdict {
+    if packet.bytes().get(12..14) == Some(&IPV6[..]) {
+        host::run(packet, &mut world.v6, hook, ETHERNET)
+    } else {
+        host::run(packet, &mut world.v4, hook, ETHERNET)
+    }
+}
+
+fn address_v4() -> impl Strategy<Value = IpAddr> {
+    any::<u32>().prop_map(|bits| Ipv4Addr::from_bits(bits).into())
+}
+
+fn address_v6() -> impl Strategy<Value = IpAddr> {
+    any::<u128>().prop_map(|bits| Ipv6Addr::from_bits(bits).into())
+}
+
+/// Four different addresses of one family: client, frontend and two backends, with ports.
+fn addresses() -> impl Strategy<Value = [SocketAddr; 4]> {
+    let ports = any::<[u16; 4]>().prop_map(|ports| ports.map(|port| port.max(1)));
+    let ips = prop_oneof![
+        [address_v4(), address_v4(), address_v4(), address_v4()],
+        [address_v6(), address_v6(), address_v6(), address_v6()],
+    ];
+    (ips, ports)
+        .prop_map(|(ips, ports)| {
+            let mut ports = ports.into_iter();
+            ips.map(|ip| SocketAddr::new(ip, ports.next().expect("as many ports as addresses")))
+        })
+        .prop_filter("addresses differ", |all| {
+            all.iter().enumerate().all(|(index, one)| all[..index].iter().all(|other| other.ip() != one.ip()))
+        })
+}
+
+fn protocol() -> impl Strategy<Value = Protocol> {
+    prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)]
+}
+
+fn packet(
+    protocol: Protocol,
+    source: SocketAddr,
+    destination: SocketAddr,
+    segment: Segment,
+    payload: &[u8],
+) -> Vec<u8> {
+    match protocol {
+        Protocol::Tcp => frames::tcp(source, destination, segment, payload),
+        Protocol::Udp | Protocol::Sctp => frames::udp(source, destination, payload),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))), ..ProptestConfig::default() })]
+
+    /// Bytes that are no Service's packet come out as they went in, whatever they are.
+    #[test]
+    fn random_bytes_stay_as_they_are(
+        mut frame in proptest::collection::vec(any::<u8>(), 0..200),
+        v6 in any::<bool>(),
+        egress in any::<bool>(),
+    ) {
+        if let Some(ethertype) = frame.get_mut(12..14) {
+            ethertype.copy_from_slice(if v6 { &IPV6 } else { &[8, 0] });
+        }
+        let mut world = World::default().masquerade_all();
+        let hook = if egress { Hook::Egress } else { Hook::Ingress };
+        let (verdict, after) = run(&mut world, hook, frame.clone());
+        prop_assert_eq!(verdict, Verdict::Pass);
+        prop_assert_eq!(after, frame);
+    }
+
+    /// A Service's packet that is cut off anywhere, or has any byte changed, never makes the pipeline panic, and
+    /// is not touched unless its headers are whole.
+    #[test]
+    fn mutilated_packets_are_survived(
+        [client, frontend, backend, _] in addresses(),
+        protocol in protocol(),
+        cut in 0_usize..120,
+        (position, value) in (14_usize..90, any::<u8>()),
+        refuse in any::<bool>(),
+    ) {
+        let endpoints: &[SocketAddr] = if refuse { &[] } else { &[backend] };
+        let mut world = World::default().cluster_ip(frontend, protocol, endpoints);
+        let mut frame = packet(protocol, client, frontend, Segment::Syn, b"payload");
+        frame.truncate(cut);
+        if let Some(byte) = frame.get_mut(position) {
+            *byte = value;
+        }
+        let (verdict, after) = run(&mut world, Hook::Ingress, frame.clone());
+        let whole = if client.is_ipv4() { ETHERNET + 20 + 8 } else { ETHERNET + 40 + 8 };
+        if cut < whole {
+            prop_assert_eq!(verdict, Verdict::Pass);
+            prop_assert_eq!(after, frame);
+        }
+    }
+
+    /// DNAT changes the destination and nothing else; reverse NAT of the reply restores the frontend; every
+    /// checksum is right in between.
+    #[test]
+    fn reverse_nat_undoes_dnat(
+        [client, frontend, one, other] in addresses(),
+        protocol in protocol(),
+        payload in proptest::collection::vec(any::<u8>(), 0..64),
+        seed in 1_u32..,
+    ) {
+        let mut world = World::default().cluster_ip(frontend, protocol, &[one, other]);
+        world.v4.seed = seed;
+        world.v6.seed = seed;
+        let (verdict, request) = run(&mut world, Hook::Ingress, packet(protocol, client, frontend, Segment::Syn, &payload));
+        prop_assert_eq!(verdict, Verdict::Pass);
+        let chosen: Vec<SocketAddr> = [one, other]
+            .into_iter()
+            .filter(|backend| request == packet(protocol, client, *backend, Segment::Syn, &payload))
+            .collect();
+        prop_assert_eq!(chosen.len(), 1, "exactly the packet to one of the backends");
+
+        let (verdict, reply) = run(&mut world, Hook::Egress, packet(protocol, chosen[0], client, Segment::SynAck, &payload));
+        prop_assert_eq!(verdict, Verdict::Pass);
+        prop_assert_eq!(reply, packet(protocol, frontend, client, Segment::SynAck, &payload));
+    }
+
+    /// A packet whose checksum the device is to complete has the right one once it has.
+    #[test]
+    fn pending_checksums_come_out_right(
+        [client, frontend, backend, _] in addresses(),
+        protocol in protocol(),
+        payload in proptest::collection::vec(any::<u8>(), 0..64),
+        refuse in any::<bool>(),
+    ) {
+        let endpoints: &[SocketAddr] = if refuse { &[] } else { &[backend] };
+        let mut world = World::default().cluster_ip(frontend, protocol, endpoints);
+        let mut frame = packet(protocol, client, frontend, Segment::Syn, &payload);
+        let checksum = Offload::of(&frame);
+        checksum.defer(&mut frame);
+        let mut packet = HostPacket::new(frame).with_checksum(ChecksumState::Pending);
+        let verdict = run_packet(&mut world, Hook::Ingress, &mut packet);
+        prop_assert_eq!(verdict, if refuse { Verdict::Answer } else { Verdict::Pass });
+        let mut sent = packet.bytes().to_vec();
+        checksum.complete(&mut sent);
+        prop_assert!(frames::checksums_are_right(&sent), "{:02x?}", sent);
+    }
+
+    /// Two connections with the same client port to two frontends never end up as one.
+    #[test]
+    fn connections_are_never_mixed(
+        [client, first, second, backend] in addresses(),
+        protocol in protocol(),
+    ) {
+        let mut world = World::default().cluster_ip(first, protocol, &[backend]).cluster_ip(second, protocol, &[backend]);
+        let (verdict, _) = run(&mut world, Hook::Ingress, packet(protocol, client, first, Segment::Syn, b""));
+        prop_assert_eq!(verdict, Verdict::Pass);
+        let (verdict, _) = run(&mut world, Hook::Ingress, packet(protocol, client, second, Segment::Syn, b""));
+        prop_assert!(matches!(verdict, Verdict::Drop(_)));
+        let (_, reply) = run(&mut world, Hook::Egress, packet(protocol, backend, client, Segment::SynAck, b""));
+        prop_assert_eq!(reply, packet(protocol, first, client, Segment::SynAck, b""));
+    }
+
+    /// An established packet costs at most three hash lookups, in each direction, also in the second in which
+    /// the other direction's entry is refreshed.
+    #[test]
+    fn established_packets_cost_at_most_three_lookups(
+        [client, frontend, backend, _] in addresses(),
+        protocol in protocol(),
+        pause in 0_u32..100,
+    ) {
+        let mut world = World::default()
+            .cluster_ip(frontend, protocol, &[backend])
+            .connection(client, frontend, protocol, backend, TcpState::DATA);
+        world.v4.now += pause;
+        world.v6.now += pause;
+        for (hook, frame, expected) in [
+            (
+                Hook::Ingress,
+                packet(protocol, client, frontend, Segment::Ack, b"x"),
+                packet(protocol, client, backend, Segment::Ack, b"x"),
+            ),
+            (
+                Hook::Egress,
+                packet(protocol, backend, client, Segment::Ack, b"x"),
+                packet(protocol, frontend, client, Segment::Ack, b"x"),
+            ),
+        ] {
+            world.v4.hash_accesses.set(0);
+            world.v6.hash_accesses.set(0);
+            let (_, after) = run(&mut world, hook, frame);
+            prop_assert_eq!(after, expected);
+            prop_assert!(world.v4.hash_accesses.get() + world.v6.hash_accesses.get() <= 3);
+        }
+    }
+}
+
+/// Each of ten backends gets its share of ten thousand connections: chi-squared with 9 degrees of freedom is
+/// below 27.9 with probability 0.999 for a uniform choice. The seed is fixed, so the test is repeatable.
+#[test]
+fn the_choice_is_uniform() {
+    fn connections<F: TcFamily>(
+        tables: &mut HostTables<F>,
+        frontend: SocketAddr,
+        client: impl Fn(u16) -> SocketAddr,
+    ) -> Vec<Vec<u8>> {
+        (0..10_000)
+            .map(|number| {
+                let mut packet = HostPacket::new(frames::udp(client(number), frontend, b""));
+                assert_eq!(host::run(&mut packet, tables, Hook::Ingress, ETHERNET), Verdict::Pass);
+                let offset = ETHERNET + F::DESTINATION_OFFSET;
+                packet.bytes()[offset..offset + F::ADDRESS_LEN].to_vec()
+            })
+            .collect()
+    }
+    fn assert_uniform(destinations: &[Vec<u8>]) {
+        let mut counts = std::collections::BTreeMap::new();
+        for destination in destinations {
+            *counts.entry(destination).or_insert(0_u32) += 1;
+        }
+        assert_eq!(counts.len(), 10, "every backend is chosen");
+        let chi_squared: f64 = counts.values().map(|count| (f64::from(*count) - 1000.0).powi(2) / 1000.0).sum();
+        assert!(chi_squared < 27.9, "chi-squared {chi_squared}");
+    }
+    let address = |text: &str| text.parse::<SocketAddr>().expect("a well-formed address");
+
+    let backends: Vec<SocketAddr> =
+        (1..=10).map(|host| SocketAddr::new(Ipv4Addr::new(10, 1, 0, host).into(), 80)).collect();
+    let frontend = address("10.96.0.1:80");
+    let mut world = World::default().cluster_ip(frontend, Protocol::Udp, &backends);
+    let client = |number| SocketAddr::new(Ipv4Addr::new(192, 0, 2, 1).into(), 1000 + number);
+    assert_uniform(&connections::<V4>(&mut world.v4, frontend, client));
+
+    let backends: Vec<SocketAddr> =
+        (1..=10).map(|host| SocketAddr::new(Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, host).into(), 80)).collect();
+    let frontend = address("[fd96::1]:80");
+    let mut world = World::default().cluster_ip(frontend, Protocol::Udp, &backends);
+    let client = |number| SocketAddr::new(Ipv6Addr::LOCALHOST.into(), 1000 + number);
+    assert_uniform(&connections::<V6>(&mut world.v6, frontend, client));
+}
+
+/// A full flow table drops and counts new connections and leaves the packet's mark alone.
+#[test]
+fn a_full_flow_table_refuses_new_flows() {
+    let frontend = "10.96.0.1:80".parse().expect("a well-formed address");
+    let client = "10.1.0.1:4000".parse().expect("a well-formed address");
+    let backend = "10.1.0.2:80".parse().expect("a well-formed address");
+    let mut world = World::default().masquerade_all().cluster_ip(frontend, Protocol::Tcp, &[backend]);
+    world.v4.flows_capacity = 1;
+    let mut packet = HostPacket::new(frames::tcp(client, frontend, Segment::Syn, b"")).with_mark(5);
+    let verdict = host::run(&mut packet, &mut world.v4, Hook::Ingress, ETHERNET);
+    assert_eq!(verdict, Verdict::Drop(proxy_common::DropReason::FlowTableFull));
+    assert_eq!(packet.mark(), 5);
+}
+
+/// What a device with checksum offload does, written without the pipeline's checksum code.
+struct Offload {
+    start: usize,
+    field: usize,
+}
+
+impl Offload {
+    fn of(frame: &[u8]) -> Self {
+        let (start, protocol) = if frame[12..14] == IPV6 {
+            (ETHERNET + 40, frame[ETHERNET + 6])
+        } else {
+            (ETHERNET + 20, frame[ETHERNET + 9])
+        };
+        Self { start, field: start + if protocol == 6 { 16 } else { 6 } }
+    }
+
+    /// Puts the pseudo header's sum into the field, as the stack does before it hands a packet to the device.
+    fn defer(&self, frame: &mut [u8]) {
+        let addresses = if self.start == ETHERNET + 40 { ETHERNET + 8..self.start } else { ETHERNET + 12..self.start };
+        let protocol = if self.start == ETHERNET + 40 { frame[ETHERNET + 6] } else { frame[ETHERNET + 9] };
+        let len = u32::try_from(frame.len() - self.start).expect("a short frame");
+        let sum = big_endian_sum(&frame[addresses]) + u32::from(protocol) + len;
+        frame[self.field..self.field + 2].copy_from_slice(&folded(sum).to_be_bytes());
+    }
+
+    /// Sums everything from the transport header on and stores the complement.
+    fn complete(&self, frame: &mut [u8]) {
+        let checksum = match !folded(big_endian_sum(&frame[self.start..])) {
+            0 => 0xffff,
+            checksum => checksum,
+        };
+        frame[self.field..self.field + 2].copy_from_slice(&checksum.to_be_bytes());
+    }
+}
+
+fn big_endian_sum(bytes: &[u8]) -> u32 {
+    bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0))).sum()
+}
+
+fn folded(mut sum: u32) -> u16 {
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    u16::try_from(sum).expect("folded")
+}
