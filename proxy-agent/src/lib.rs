@@ -2,5 +2,6 @@
 //! keeps the kernel's tables and programs so.
 
 pub mod config;
+pub mod model;
 pub mod plan;
 pub mod yaml;

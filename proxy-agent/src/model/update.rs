@@ -1,0 +1,25 @@
+//! What the sources of objects tell the index.
+
+use super::{EndpointSlice, Node, ObjectName, Service};
+
+/// A change to the objects of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change<T> {
+    /// The object exists and looks like this.
+    Apply(T),
+    /// The object does not exist, or is no longer for this program.
+    Delete(ObjectName),
+    /// The complete list: what is not in it does not exist.
+    Reset(Vec<T>),
+}
+
+/// A change of any kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Update {
+    /// Services changed.
+    Service(Change<Service>),
+    /// Slices changed.
+    Slice(Change<EndpointSlice>),
+    /// Nodes changed; only the node that this program runs on counts.
+    Node(Change<Node>),
+}
