@@ -5,7 +5,8 @@ use aya_ebpf::{
     helpers::{bpf_redirect, bpf_skb_change_tail},
     programs::TcContext,
 };
-use proxy_common::{Family, V4, V6};
+use aya_log_ebpf::trace;
+use proxy_common::{DropReason, Family, V4, V6};
 use proxy_ebpf::{
     Packet, Truncated, Verdict,
     packet::{Change, ZeroChecksum},
@@ -83,8 +84,14 @@ fn egress<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff) -> i32
 fn action(raw: *mut __sk_buff, verdict: Verdict) -> i32 {
     match verdict {
         Verdict::Pass => NEXT,
-        Verdict::Drop(_) => DROP,
-        Verdict::Answer => Skb::new(raw).send_back(),
+        Verdict::Drop(reason) => {
+            trace!(&TcContext::new(raw), "packet dropped: {}", reason.name());
+            DROP
+        }
+        Verdict::Answer => {
+            trace!(&TcContext::new(raw), "packet refused: {}", DropReason::NoEndpoint.name());
+            Skb::new(raw).send_back()
+        }
         Verdict::Continue(Stage::Begin) => BEGIN,
         Verdict::Continue(Stage::Refuse) => REFUSE,
     }
