@@ -129,7 +129,7 @@ impl Compiler {
 
 impl Version {
     /// The first three numbers of a version such as `1.96.0-nightly`.
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(str::parse);
         let mut next = || numbers.next()?.ok();
         Some(Self(next()?, next()?, next()?))
@@ -143,16 +143,20 @@ impl fmt::Display for Version {
     }
 }
 
+impl Missing {
+    /// What is missing, without saying what to do.
+    pub(crate) fn what(&self) -> String {
+        match self {
+            Self::Compiler => format!("no Rust toolchain {OLDEST_RUSTC} or newer with library source (rust-src)"),
+            Self::Linker => "bpf-linker is not installed".to_owned(),
+            Self::UnfitLinker(why) => format!("bpf-linker does not fit: {why}"),
+        }
+    }
+}
+
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Compiler => {
-                write!(f, "no Rust toolchain {OLDEST_RUSTC} or newer with library source (rust-src)")?;
-            }
-            Self::Linker => write!(f, "bpf-linker is not installed")?,
-            Self::UnfitLinker(why) => write!(f, "bpf-linker does not fit: {why}")?,
-        }
-        write!(f, "; run: cargo xtask setup")
+        write!(f, "{}; run: cargo xtask setup", self.what())
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::{command, object, toolchain::Tools, workspace};
+use crate::{command, object, setup, workspace};
 
 /// The only target that is linked statically: musl's is not in every distribution.
 const STATIC_TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -45,5 +45,5 @@ fn build(options: &Options) -> anyhow::Result<PathBuf> {
 /// The datapath's object, up to date. The agent's build script does the same; here the errors of the
 /// datapath come first and undecorated.
 pub(crate) fn datapath() -> anyhow::Result<PathBuf> {
-    Ok(object::build(&Tools::find()?, workspace::root(), std::env::consts::ARCH)?)
+    Ok(object::build(&setup::building()?, workspace::root(), std::env::consts::ARCH)?)
 }

@@ -1,6 +1,10 @@
 //! Runs other programs.
 
-use std::{env, process::Command};
+use std::{
+    env, iter,
+    path::{Path, PathBuf},
+    process::{Child, Command},
+};
 
 use anyhow::{Context, bail};
 
@@ -20,18 +24,30 @@ pub(crate) fn cargo() -> Command {
 
 /// Runs a command to its end after showing it; an exit code other than 0 is an error.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
-    let shown = show(command);
-    eprintln!("$ {shown}");
-    let status = command.status().with_context(|| format!("cannot start `{shown}`"))?;
+    let status = spawn(command)?.wait()?;
     if !status.success() {
-        bail!("`{shown}` failed ({status})");
+        bail!("`{}` failed ({status})", show(command));
     }
     Ok(())
 }
 
+/// Starts a command after showing it.
+pub(crate) fn spawn(command: &mut Command) -> anyhow::Result<Child> {
+    let shown = show(command);
+    eprintln!("$ {shown}");
+    command.spawn().with_context(|| format!("cannot start `{shown}`"))
+}
+
+/// A program in `PATH`, or in the folders for administration that a user's `PATH` leaves out.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    folders.map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
 /// The command as a person would type it.
 fn show(command: &Command) -> String {
-    let program = std::path::Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
-    let words = std::iter::once(program).chain(command.get_args());
+    let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
+    let words = iter::once(program).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }

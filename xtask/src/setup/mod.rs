@@ -1,0 +1,134 @@
+//! `cargo xtask setup`: finds or installs what building, testing and the demo need.
+//!
+//! Idempotent, and done in a moment when nothing is missing. Without root, and on distributions
+//! without apt, it installs what a user may install and says exactly what is left.
+
+mod apt;
+mod linker;
+mod rustup;
+
+use std::{path::Path, process::Command};
+
+use anyhow::bail;
+use clap::Args;
+
+use crate::{
+    command,
+    toolchain::{Compiler, Missing, Tools},
+};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Install the programs that only `check` uses as well: cargo-deny, cargo-machete.
+    #[arg(long)]
+    all: bool,
+}
+
+/// A program that is looked up by name when it is needed.
+struct Program {
+    name: &'static str,
+    /// The Debian and Ubuntu packages that may hold it, the likelier one first.
+    packages: &'static [&'static str],
+    purpose: &'static str,
+}
+
+/// What tests and the demo run. Building needs none of it.
+const PROGRAMS: [Program; 3] = [
+    Program { name: "ip", packages: &["iproute2"], purpose: "namespaces and devices of the demo and the tests" },
+    Program { name: "nft", packages: &["nftables"], purpose: "masquerading" },
+    Program { name: "bpftool", packages: &["bpftool", "linux-tools-generic"], purpose: "showing the tables" },
+];
+
+/// What only `check` runs, installed by cargo.
+const CHECKERS: [&str; 2] = ["cargo-deny", "cargo-machete"];
+
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    let tools = building()?;
+    linting(&tools.compiler)?;
+    running()?;
+    if options.all {
+        for checker in CHECKERS.iter().filter(|checker| command::find(checker).is_none()) {
+            command::run(command::cargo().args(["install", "--locked", checker]))?;
+        }
+    }
+    println!("Everything is installed.");
+    Ok(())
+}
+
+/// Makes sure that the datapath can be built.
+pub(crate) fn building() -> anyhow::Result<Tools> {
+    if Compiler::all().is_empty() {
+        compiler()?;
+    }
+    match Tools::find() {
+        Ok(tools) => Ok(tools),
+        Err(missing @ Missing::Compiler) => Err(missing.into()),
+        Err(missing @ (Missing::Linker | Missing::UnfitLinker(_))) => {
+            eprintln!("{}", missing.what());
+            linker::install(&Compiler::all())?;
+            Ok(Tools::find()?)
+        }
+    }
+}
+
+/// Makes sure that the demo and the tests that need root find the programs they run.
+pub(crate) fn running() -> anyhow::Result<()> {
+    let missing: Vec<_> = PROGRAMS.iter().filter(|program| command::find(program.name).is_none()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<_> = missing.iter().map(|program| apt::first_known(program.packages)).collect();
+    match apt::access() {
+        apt::Access::Root => apt::install(&packages)?,
+        apt::Access::User | apt::Access::None => {
+            for Program { name, packages, purpose } in &missing {
+                eprintln!("`{name}` is missing ({purpose}); Debian and Ubuntu have it in {}", packages.join(" or "));
+            }
+            bail!("as root: apt-get update && apt-get install {}", packages.join(" "));
+        }
+    }
+    match missing.iter().find(|program| command::find(program.name).is_none()) {
+        Some(program) => bail!("`{}` is still missing after installing {}", program.name, packages.join(" ")),
+        None => Ok(()),
+    }
+}
+
+/// Makes sure that the datapath can be linted, if the compiler is a package that has its own clippy.
+pub(crate) fn linting(compiler: &Compiler) -> anyhow::Result<()> {
+    if compiler.bin == Path::new("/usr/bin")
+        && apt::access() == apt::Access::Root
+        && !Path::new("/usr/bin/clippy-driver").exists()
+        && let Some(clippy) = apt::clippy_package()
+    {
+        apt::install(&[clippy])?;
+    }
+    Ok(())
+}
+
+/// Installs a compiler that can build for BPF: the distribution's if it is new enough, else rustup's.
+fn compiler() -> anyhow::Result<()> {
+    eprintln!("{}", Missing::Compiler.what());
+    let access = apt::access();
+    if access == apt::Access::Root {
+        apt::update()?;
+    }
+    match (apt::compiler_packages(), access) {
+        (Some(packages), apt::Access::Root) => match apt::install(&packages) {
+            Err(error) if command::find("rustup").is_some() => {
+                eprintln!("{error:#}; trying rustup");
+                rustup::install()
+            }
+            result => result,
+        },
+        (Some(packages), _) if command::find("rustup").is_none() => {
+            bail!("as root: apt-get install {}", packages.join(" "))
+        }
+        _ => rustup::install(),
+    }
+}
+
+/// What a program prints, if it is there and succeeds.
+fn output(command: &mut Command) -> Option<String> {
+    let output = command.output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
