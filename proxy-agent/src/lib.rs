@@ -2,6 +2,7 @@
 //! keeps the kernel's tables and programs so.
 
 pub mod config;
+pub mod dataplane;
 pub mod model;
 pub mod plan;
 pub mod yaml;

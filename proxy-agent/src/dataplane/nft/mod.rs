@@ -1,0 +1,134 @@
+//! The one thing that netfilter does for the agent: masquerade the packets that carry the masquerade
+//! mark, and drop those that carry the drop mark.
+//!
+//! Owns the table `inet proxy-agent` of the calling thread's network namespace, over netlink and
+//! without the nft program. Touches no other table.
+
+mod ruleset;
+
+use std::io;
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterProtoFamily, nftables::NfTablesMessage, none::ControlMessage,
+};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+
+pub use self::ruleset::TABLE;
+
+/// Why the table cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum NftError {
+    /// There is no netfilter socket.
+    #[error("no netfilter socket: {0}")]
+    Socket(io::Error),
+    /// The kernel refused the table; nothing was changed.
+    #[error("the kernel refused the nftables table {TABLE}, at its {step}: {error}")]
+    Refused {
+        /// The part that it refused.
+        step: String,
+        /// What it says.
+        error: io::Error,
+    },
+    /// The kernel's answer makes no sense.
+    #[error("the kernel's answer about the nftables table {TABLE} cannot be read: {0}")]
+    Answer(String),
+}
+
+impl NftError {
+    /// Whether the kernel lacks `nf_tables` or a part of it that the table needs.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        match self {
+            Self::Socket(error) => error.raw_os_error() == Some(libc::EPROTONOSUPPORT),
+            // A missing chain type or expression module is ENOENT, a missing subsystem EINVAL.
+            Self::Refused { error, .. } => {
+                matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL | libc::EOPNOTSUPP))
+            }
+            Self::Answer(_) => false,
+        }
+    }
+}
+
+/// Writes the table, replacing one that is there in the same transaction. `masquerade_mark` is the
+/// mark bit that asks for masquerading.
+///
+/// # Errors
+/// The kernel refuses, or lacks what the table needs; the old table is then still there.
+pub fn install(masquerade_mark: u32) -> Result<(), NftError> {
+    transaction(ruleset::install(masquerade_mark))
+}
+
+/// Removes the table, if it is there.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn remove() -> Result<(), NftError> {
+    match transaction(ruleset::remove()) {
+        Err(error) if error.is_unsupported() => Ok(()),
+        result => result,
+    }
+}
+
+/// One message of a transaction, with the name by which errors call it.
+struct Step {
+    name: &'static str,
+    message: NfTablesMessage,
+}
+
+/// Sends all steps as one batch: the kernel carries out all of them or none.
+fn transaction(steps: Vec<Step>) -> Result<(), NftError> {
+    let socket = Socket::new(NETLINK_NETFILTER).map_err(NftError::Socket)?;
+    socket.connect(&SocketAddr::new(0, 0)).map_err(NftError::Socket)?;
+
+    let mut buffer = Vec::new();
+    let names: Vec<&str> = steps.iter().map(|step| step.name).collect();
+    append(&mut buffer, 0, 0, control(ControlMessage::BatchBegin));
+    for (sequence, step) in (1..).zip(steps) {
+        let header = NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0);
+        append(&mut buffer, sequence, NLM_F_ACK | NLM_F_CREATE, NetfilterMessage::new(header, step.message));
+    }
+    append(&mut buffer, 0, 0, control(ControlMessage::BatchEnd));
+    socket.send(&buffer, 0).map_err(NftError::Socket)?;
+
+    // Each step is acknowledged or refused; a refused batch may be answered by its first error alone.
+    let mut answered = 0;
+    while answered < names.len() {
+        let mut answer = Vec::with_capacity(1 << 16);
+        socket.recv(&mut answer, 0).map_err(NftError::Socket)?;
+        let mut rest = answer.as_slice();
+        while !rest.is_empty() {
+            let message = NetlinkMessage::<NetfilterMessage>::deserialize(rest)
+                .map_err(|error| NftError::Answer(error.to_string()))?;
+            let NetlinkPayload::Error(result) = message.payload else {
+                return Err(NftError::Answer(format!("unexpected message of type {}", message.header.message_type)));
+            };
+            if result.code.is_some() {
+                let step = usize::try_from(message.header.sequence_number).unwrap_or(0);
+                let step = step.checked_sub(1).and_then(|step| names.get(step)).unwrap_or(&"batch");
+                return Err(NftError::Refused { step: (*step).to_owned(), error: result.to_io() });
+            }
+            answered += 1;
+            let length = usize::try_from(message.header.length).unwrap_or(rest.len()).next_multiple_of(4);
+            rest = rest.get(length..).unwrap_or_default();
+        }
+    }
+    Ok(())
+}
+
+/// The messages around a batch name the subsystem that it is for.
+fn control(message: ControlMessage) -> NetfilterMessage {
+    const SUBSYSTEM_NFTABLES: u16 = 10;
+    NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, SUBSYSTEM_NFTABLES), message)
+}
+
+fn append(buffer: &mut Vec<u8>, sequence: u32, flags: u16, message: NetfilterMessage) {
+    let mut header = NetlinkHeader::default();
+    header.sequence_number = sequence;
+    header.flags = NLM_F_REQUEST | flags;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
+    message.finalize();
+    let start = buffer.len();
+    buffer.resize(start + message.buffer_len().next_multiple_of(4), 0);
+    message.serialize(&mut buffer[start..]);
+}

@@ -1,0 +1,149 @@
+//! What the table contains. Pure.
+//!
+//! ```text
+//! table inet proxy-agent {
+//!     chain masquerade-marked {                   # once for each connection
+//!         type nat hook postrouting priority srcnat
+//!         meta mark & BIT != 0  meta mark set meta mark & ~BIT  counter  masquerade fully-random
+//!     }
+//!     chain clear-mark {                          # every packet
+//!         type filter hook postrouting priority srcnat + 1
+//!         meta mark & BIT != 0  meta mark set meta mark & ~BIT
+//!     }
+//!     chain drop-forwarded { type filter hook prerouting priority filter;  meta mark & 0x8000 != 0  counter  drop }
+//!     chain drop-local     { type filter hook output priority filter;      meta mark & 0x8000 != 0  counter  drop }
+//! }
+//! ```
+//!
+//! Why the bit is cleared, and why twice: the mark of a packet is copied to the packet that
+//! encapsulates it, which would be masqueraded again. The nat chain clears the bit before it
+//! masquerades, as kube-proxy does; but a nat chain sees only the first packet of a connection, so the
+//! second chain clears it on all the others.
+//!
+//! The chains' names are no words of nft's language, so that `nft list chain` takes them unquoted.
+//!
+//! The drop mark (KUBE-MARK-DROP) is set in nat chains, at priority -100; the chains that honour it
+//! come after them, at priority 0.
+
+use netlink_packet_core::DefaultNla;
+use netlink_packet_netfilter::nftables::{
+    Bitwise, ChainAttribute, ChainMessage, Cmp, DataAttribute, ExpressionAttribute, Expressions, Hook, Immediate,
+    InetHookNumber, ListAttribute, Meta, MetaKey, NfTablesMessage, Operator, Register, RuleAttribute, RuleMessage,
+    TableAttribute, TableMessage, Verdict, VerdictAttribute,
+};
+use proxy_common::DROP_MARK;
+
+use super::Step;
+
+/// The name of the table, of family inet.
+pub const TABLE: &str = "proxy-agent";
+
+/// `NF_IP_PRI_NAT_SRC`.
+const PRIORITY_SRCNAT: u32 = 100;
+/// `NF_IP_PRI_FILTER`.
+const PRIORITY_FILTER: u32 = 0;
+/// `NF_DROP`.
+const DROP: u32 = 0;
+/// `NFTA_MASQ_FLAGS`, and `NF_NAT_RANGE_PROTO_RANDOM_FULLY` as its value.
+const MASQUERADE_FLAGS: u16 = 1;
+const FULLY_RANDOM: u32 = 1 << 4;
+
+/// The steps that make the table, and unmake one that was there before.
+pub(super) fn install(masquerade_mark: u32) -> Vec<Step> {
+    let mut steps = remove();
+    steps.push(table("table"));
+    steps.push(chain("masquerade-marked", "nat", InetHookNumber::PostRouting, PRIORITY_SRCNAT));
+    steps.push(rule(
+        "masquerade-marked",
+        [mark_has(masquerade_mark), mark_clear(masquerade_mark), counter(), masquerade()],
+    ));
+    steps.push(chain("clear-mark", "filter", InetHookNumber::PostRouting, PRIORITY_SRCNAT + 1));
+    steps.push(rule("clear-mark", [mark_has(masquerade_mark), mark_clear(masquerade_mark)]));
+    for (name, hook) in [("drop-forwarded", InetHookNumber::PreRouting), ("drop-local", InetHookNumber::LocalOut)] {
+        steps.push(chain(name, "filter", hook, PRIORITY_FILTER));
+        steps.push(rule(name, [mark_has(DROP_MARK), counter(), drop_packet()]));
+    }
+    steps
+}
+
+/// The steps that remove the table. Making it first keeps them from failing if it is not there.
+pub(super) fn remove() -> Vec<Step> {
+    let name = || TableMessage { attributes: vec![TableAttribute::Name(TABLE.to_owned())] };
+    vec![table("table"), Step { name: "former table", message: NfTablesMessage::DeleteTable(name()) }]
+}
+
+fn table(step: &'static str) -> Step {
+    let attributes = vec![TableAttribute::Name(TABLE.to_owned())];
+    Step { name: step, message: NfTablesMessage::NewTable(TableMessage { attributes }) }
+}
+
+fn chain(name: &'static str, kind: &str, hook: InetHookNumber, priority: u32) -> Step {
+    let attributes = vec![
+        ChainAttribute::Table(TABLE.to_owned()),
+        ChainAttribute::Name(name.to_owned()),
+        ChainAttribute::Hook(vec![Hook::Number(hook.into()), Hook::Priority(priority)]),
+        ChainAttribute::Type(kind.to_owned()),
+    ];
+    Step { name, message: NfTablesMessage::NewChain(ChainMessage { attributes }) }
+}
+
+/// A rule at the end of a chain, from groups of expressions.
+fn rule<const N: usize>(chain: &'static str, parts: [Vec<Expressions>; N]) -> Step {
+    let expressions: Vec<ListAttribute<ExpressionAttribute>> =
+        parts.into_iter().flatten().map(ListAttribute::from).collect();
+    let attributes = vec![
+        RuleAttribute::Table(TABLE.to_owned()),
+        RuleAttribute::Chain(chain.to_owned()),
+        RuleAttribute::Expressions(expressions),
+    ];
+    Step { name: chain, message: NfTablesMessage::NewRule(RuleMessage { attributes }) }
+}
+
+/// The mark is a number in host order in the register.
+fn value(number: u32) -> DataAttribute {
+    DataAttribute::Value(number.to_ne_bytes().to_vec())
+}
+
+fn load_mark() -> Expressions {
+    Expressions::Meta(vec![Meta::Key(MetaKey::Mark), Meta::DestinationRegister(Register::Reg1)])
+}
+
+fn mask(bits: u32) -> Expressions {
+    Expressions::Bitwise(vec![
+        Bitwise::SourceRegister(Register::Reg1),
+        Bitwise::DestinationRegister(Register::Reg1),
+        Bitwise::Length(4),
+        Bitwise::Mask(value(bits)),
+        Bitwise::Xor(value(0)),
+    ])
+}
+
+/// Goes on with the rule if the packet's mark has the bit.
+fn mark_has(bit: u32) -> Vec<Expressions> {
+    let not_zero =
+        Expressions::Cmp(vec![Cmp::SourceRegister(Register::Reg1), Cmp::Op(Operator::NotEqual), Cmp::Data(value(0))]);
+    vec![load_mark(), mask(bit), not_zero]
+}
+
+/// Clears the bit in the packet's mark.
+fn mark_clear(bit: u32) -> Vec<Expressions> {
+    let store = Expressions::Meta(vec![Meta::Key(MetaKey::Mark), Meta::SourceRegister(Register::Reg1)]);
+    vec![load_mark(), mask(!bit), store]
+}
+
+fn counter() -> Vec<Expressions> {
+    vec![other("counter", Vec::new())]
+}
+
+fn masquerade() -> Vec<Expressions> {
+    vec![other("masq", vec![DefaultNla::new(MASQUERADE_FLAGS, FULLY_RANDOM.to_be_bytes().to_vec())])]
+}
+
+fn drop_packet() -> Vec<Expressions> {
+    let verdict = DataAttribute::Verdict(vec![VerdictAttribute::Code(Verdict::Other(DROP))]);
+    vec![Expressions::Immediate(vec![Immediate::DestinationRegister(Register::Verdict), Immediate::Data(verdict)])]
+}
+
+fn other(expression_type: &str, attributes: Vec<DefaultNla>) -> Expressions {
+    Expressions::Other { expression_type: expression_type.to_owned(), attributes }
+}

@@ -1,0 +1,4 @@
+//! The datapath's object file, embedded at build time.
+
+/// The ELF object with all maps and programs.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/proxy-ebpf"));

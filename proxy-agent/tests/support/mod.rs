@@ -1,0 +1,65 @@
+//! What the tests that need root share: namespaces, cgroups and pin directories that clean up after
+//! themselves.
+//!
+//! Names carry the process id and a counter, so that tests run in parallel, also with another run of
+//! themselves. Every guard removes what it made when it is dropped, also while a test panics; what a
+//! killed run left behind is removed by the next one.
+#![allow(dead_code, reason = "each test file is a crate of its own and uses what it needs")]
+
+mod cgroup;
+mod netns;
+mod pins;
+
+use std::{
+    process::{Command, Output},
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+pub use self::{cgroup::Cgroup, netns::Netns, pins::Pins};
+
+/// What the names of everything made here begin with.
+const PREFIX: &str = "patest";
+
+/// `patest-PID-N`: a name that nobody else uses.
+fn unique_name() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{PREFIX}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Whether a name was given by a process that is gone.
+fn is_left_behind(name: &str) -> bool {
+    let process =
+        name.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix('-')).and_then(|rest| rest.split('-').next());
+    process
+        .is_some_and(|process| process.parse::<u32>().is_ok() && !std::path::Path::new("/proc").join(process).exists())
+}
+
+/// Runs a command to its end and returns its standard output.
+///
+/// # Panics
+/// It cannot be run, or does not succeed.
+#[track_caller]
+pub fn run(command: &mut Command) -> String {
+    let Output { status, stdout, stderr } = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    assert!(status.success(), "{command:?}: {status}\n{stdout}{stderr}");
+    stdout.into_owned()
+}
+
+/// Asks again and again until the answer is `Some`, for two seconds at most, and returns it with the
+/// time that it took.
+///
+/// # Panics
+/// The time is over.
+#[track_caller]
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> (T, Duration) {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return (answer, start.elapsed());
+        }
+        assert!(start.elapsed() < Duration::from_secs(2), "not within two seconds: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
