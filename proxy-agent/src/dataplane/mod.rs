@@ -10,3 +10,4 @@ pub mod features;
 pub mod lock;
 pub mod mounts;
 pub mod nft;
+pub mod object;

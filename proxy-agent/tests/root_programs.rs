@@ -1,0 +1,202 @@
+//! Needs root. Every fixture of the pipeline through the TC programs in the kernel (`BPF_PROG_TEST_RUN`, since 4.12;
+//! its context argument since 5.2): what the pipeline does on the host, the kernel must do too.
+
+use std::fs;
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, MapData, PerCpuArray},
+    programs::{SchedClassifier, TestRun as _, TestRunOptions},
+};
+use proxy_agent::dataplane::object::OBJECT;
+use proxy_common::{
+    Backend, BackendId, Counter, Family, Flow, FlowKey, PortName, ServiceEntry, ServiceId, ServiceKey, Settings, V4,
+    V6, maps,
+};
+use proxy_ebpf::{
+    fixtures::{self, Case, Outcome},
+    host::{Hook, HostTables},
+};
+
+const TC_ACT_UNSPEC: u32 = u32::MAX;
+const TC_ACT_SHOT: u32 = 2;
+const TC_ACT_REDIRECT: u32 = 7;
+
+/// Size of `struct __sk_buff`, and where the mark is in it (include/uapi/linux/bpf.h).
+const CONTEXT: usize = 192;
+const MARK: usize = 8;
+
+#[test]
+fn the_kernel_does_what_the_pipeline_does() {
+    check_all(&mut Kernel::load(LOG_NOTHING));
+}
+
+#[test]
+fn the_kernel_does_the_same_while_it_logs() {
+    check_all(&mut Kernel::load(LOG_EVERYTHING));
+}
+
+/// Values of the global that `aya-log` sets: the most verbose level that is logged.
+const LOG_NOTHING: u8 = 0;
+const LOG_EVERYTHING: u8 = 5;
+
+fn check_all(kernel: &mut Kernel) {
+    let cases = fixtures::all();
+    assert!(cases.len() > 100, "the fixtures are there");
+    for case in cases {
+        kernel.fill(&case);
+        let before = kernel.drops(&case);
+        let (action, frame, mark) = kernel.run(&case);
+        let name = case.name;
+        match &case.outcome {
+            Outcome::Pass { frame: expected, mark: expected_mark } => {
+                assert_eq!(action, TC_ACT_UNSPEC, "{name}");
+                assert_eq!(&frame, expected, "{name}");
+                assert_eq!(mark, *expected_mark, "{name}");
+            }
+            Outcome::Drop(_) => {
+                assert_eq!(action, TC_ACT_SHOT, "{name}");
+                assert_eq!(kernel.drops(&case), before + 1, "{name}");
+            }
+            Outcome::Answer(expected) => {
+                assert_eq!(action, TC_ACT_REDIRECT, "{name}");
+                assert_eq!(&frame, expected, "{name}");
+            }
+        }
+    }
+}
+
+/// The object's maps and its TC programs, attached nowhere.
+struct Kernel {
+    bpf: Ebpf,
+}
+
+impl Kernel {
+    fn load(log_level: u8) -> Self {
+        let mut loader = EbpfLoader::new();
+        let mut bpf = loader
+            .override_global("AYA_LOG_LEVEL", &log_level, true)
+            .load(OBJECT)
+            .expect("the object's maps are created");
+        for name in ["tc_ingress", "tc_egress"] {
+            program(&mut bpf, name).load().expect("the verifier accepts the program");
+        }
+        Self { bpf }
+    }
+
+    fn fill(&mut self, case: &Case) {
+        let settings = case.world.v4.settings;
+        let mut table: Array<_, Settings> = Array::try_from(self.map(maps::SETTINGS)).expect("an array of settings");
+        table.set(0, settings, 0).expect("settings are written");
+        self.fill_family::<V4>(&case.world.v4);
+        self.fill_family::<V6>(&case.world.v6);
+        let mut devices: HashMap<_, u32, u32> =
+            HashMap::try_from(self.map(maps::POD_DEVICES)).expect("a hash of devices");
+        clear(&mut devices);
+        for device in &case.world.v4.pod_devices {
+            devices.insert(device, 1, 0).expect("the device is written");
+        }
+    }
+
+    fn fill_family<F: Family>(&mut self, world: &HostTables<F>)
+    where
+        ServiceKey<F::Address>: aya::Pod,
+        Backend<F::Address>: aya::Pod,
+        FlowKey<F::Address>: aya::Pod,
+        Flow<F::Address>: aya::Pod,
+    {
+        let mut services: HashMap<_, ServiceKey<F::Address>, ServiceEntry> =
+            HashMap::try_from(self.map(maps::SERVICES.name::<F>())).expect("a hash of services");
+        clear(&mut services);
+        for (key, entry) in &world.services {
+            services.insert(key, entry, 0).expect("the service is written");
+        }
+        let mut slots: Array<_, BackendId> =
+            Array::try_from(self.map(maps::SLOTS.name::<F>())).expect("an array of slots");
+        for (index, id) in &world.slots {
+            slots.set(*index, *id, 0).expect("the slot is written");
+        }
+        let mut backends: Array<_, Backend<F::Address>> =
+            Array::try_from(self.map(maps::BACKENDS.name::<F>())).expect("an array of backends");
+        let free = Backend::new(F::UNSPECIFIED, proxy_common::Port::new(0), 0, ServiceId::new(0));
+        for number in 0..16 {
+            let backend = world.backends.get(&BackendId::new(number)).copied().unwrap_or(free);
+            backends.set(number, backend, 0).expect("the backend is written");
+        }
+        let mut flows: HashMap<_, FlowKey<F::Address>, Flow<F::Address>> =
+            HashMap::try_from(self.map(maps::FLOWS.name::<F>())).expect("a hash of flows");
+        clear(&mut flows);
+        let uptime = uptime();
+        for (key, flow) in &world.flows {
+            // The same age by the kernel's clock as by the fixture's.
+            let seen = uptime - (world.now - flow.last_seen());
+            let mut installed = Flow::new(flow.to(), flow.flags(), flow.backend(), flow.service(), seen);
+            installed.note(seen, flow.state());
+            flows.insert(key, installed, 0).expect("the flow is written");
+        }
+    }
+
+    /// The program's action, and the frame and its mark after it.
+    fn run(&mut self, case: &Case) -> (u32, Vec<u8>, u32) {
+        let name = match case.hook {
+            Hook::Ingress => "tc_ingress",
+            Hook::Egress => "tc_egress",
+        };
+        let mut context = [0; CONTEXT];
+        context[MARK..MARK + 4].copy_from_slice(&case.mark.to_ne_bytes());
+        let mut context_after = [0; CONTEXT];
+        let mut frame = vec![0; 4096];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(&case.frame);
+        options.data_out = Some(&mut frame);
+        options.ctx_in = Some(&context);
+        options.ctx_out = Some(&mut context_after);
+        let result = program(&mut self.bpf, name).test_run(options).expect("the kernel runs the program");
+        frame.truncate(usize::try_from(result.data_size_out).expect("a short frame"));
+        let mark = context_after[MARK..].first_chunk().copied().map(u32::from_ne_bytes).expect("the context is whole");
+        (result.return_value, frame, mark)
+    }
+
+    /// How often the reason was counted that the case expects; 0 if it expects no drop.
+    fn drops(&mut self, case: &Case) -> u64 {
+        let Outcome::Drop(reason) = case.outcome else { return 0 };
+        let counters: PerCpuArray<_, u64> =
+            PerCpuArray::try_from(self.map(maps::COUNTERS)).expect("an array of counters");
+        counters.get(&Counter::Drop(reason).index(), 0).expect("the counter is read").iter().sum()
+    }
+
+    fn map(&mut self, name: &str) -> &mut aya::maps::Map {
+        self.bpf.map_mut(name).unwrap_or_else(|| panic!("the object has a map {name}"))
+    }
+}
+
+fn program<'a>(bpf: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier {
+    let program = bpf.program_mut(name).unwrap_or_else(|| panic!("the object has a program {name}"));
+    program.try_into().expect("it is a TC program")
+}
+
+fn clear<K: aya::Pod, V: aya::Pod>(table: &mut HashMap<&mut MapData, K, V>) {
+    let keys: Vec<K> = table.keys().collect::<Result<_, _>>().expect("the table is read");
+    for key in keys {
+        table.remove(&key).expect("the key is removed");
+    }
+}
+
+/// Seconds since boot, as the programs' clock counts them.
+fn uptime() -> u32 {
+    let text = fs::read_to_string("/proc/uptime").expect("procfs is mounted");
+    let seconds = text.split('.').next().expect("a number");
+    seconds.parse().expect("a number")
+}
+
+#[test]
+fn every_shared_map_is_in_the_object() {
+    let bpf = EbpfLoader::new().load(OBJECT).expect("the object's maps are created");
+    let names = maps::SHARED_MAPS.into_iter();
+    let names = names.chain(maps::FAMILY_MAPS.iter().flat_map(|map| [map.name::<V4>(), map.name::<V6>()]));
+    for name in names {
+        assert!(bpf.map(name).is_some(), "the object has a map {name}");
+    }
+    let _: HashMap<_, ServiceId, PortName> =
+        HashMap::try_from(bpf.map(maps::NAMES).expect("asserted above")).expect("a hash of names");
+}
