@@ -59,12 +59,7 @@ impl<'a> Section<'a> {
 
     /// A string; `None` if missing or empty.
     pub(super) fn text(&mut self, key: &'static str) -> Option<&'a str> {
-        let entry = self.value(key)?;
-        let text = entry.value.as_str();
-        if text.is_none() {
-            self.wrong(key, "is not a string");
-        }
-        text.filter(|text| !text.is_empty())
+        self.scalar(key, "a string", Value::is_string)?.as_str().filter(|text| !text.is_empty())
     }
 
     /// A string in the syntax that `parse` reads.
@@ -80,41 +75,22 @@ impl<'a> Section<'a> {
 
     /// A boolean; `None` if missing.
     pub(super) fn boolean(&mut self, key: &'static str) -> Option<bool> {
-        let entry = self.value(key)?;
-        let value = match &entry.value.content {
-            Content::Scalar(Value::Bool(value)) => Some(*value),
-            _ => None,
-        };
-        if value.is_none() {
-            self.wrong(key, "is neither true nor false");
-        }
-        value
+        self.scalar(key, "true or false", Value::is_boolean)?.as_bool()
     }
 
     /// A whole number in `range`; `None` if missing.
     pub(super) fn integer(&mut self, key: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
-        let number = self.number(key)?;
-        #[expect(clippy::cast_possible_truncation, reason = "compared with the original")]
-        let whole = number as i64;
-        #[expect(clippy::cast_precision_loss, reason = "larger numbers are in no range")]
-        if whole as f64 != number || !range.contains(&whole) {
+        let number = self.scalar(key, "a number", Value::is_number)?;
+        let whole = number.as_i64().filter(|whole| range.contains(whole));
+        if whole.is_none() {
             self.wrong(key, format!("{number} is not a whole number from {} to {}", range.start(), range.end()));
-            return None;
         }
-        Some(whole)
+        whole
     }
 
     /// A number; `None` if missing.
     pub(super) fn number(&mut self, key: &'static str) -> Option<f64> {
-        let entry = self.value(key)?;
-        let number = match &entry.value.content {
-            Content::Scalar(value) => value.as_f64(),
-            Content::Sequence(_) | Content::Mapping(_) => None,
-        };
-        if number.is_none() {
-            self.wrong(key, "is not a number");
-        }
-        number
+        self.scalar(key, "a number", Value::is_number)?.as_f64()
     }
 
     /// A list of strings; empty if missing.
@@ -165,6 +141,16 @@ impl<'a> Section<'a> {
         let value = read(&mut section);
         section.finish();
         value
+    }
+
+    fn scalar(&mut self, key: &'static str, what: &str, is: impl Fn(&Value) -> bool) -> Option<&'a Value> {
+        match &self.value(key)?.value.content {
+            Content::Scalar(value) if is(value) => Some(value),
+            _ => {
+                self.wrong(key, format!("is not {what}"));
+                None
+            }
+        }
     }
 
     fn value(&mut self, key: &'static str) -> Option<&'a Entry> {

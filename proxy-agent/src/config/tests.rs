@@ -21,7 +21,7 @@ fn messages(text: &str) -> Vec<String> {
 
 const HEAD: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
 
-/// What kubeadm writes into its ConfigMap, with the fields that it leaves empty.
+/// What kubeadm writes into its `ConfigMap`, with the fields that it leaves empty.
 const KUBEADM: &str = r#"apiVersion: kubeproxy.config.k8s.io/v1alpha1
 bindAddress: 0.0.0.0
 bindAddressHardFail: false

@@ -133,6 +133,8 @@ fn json_chunks(text: &str) -> Vec<Result<Chunk<'_>, SyntaxError>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write;
+
     use serde_json::json;
 
     use super::*;
@@ -199,7 +201,7 @@ mod tests {
         let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
         for level in 1..9 {
             let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
-            text.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
+            writeln!(text, "a{level}: &a{level} [{aliases}]").expect("a String takes everything");
         }
         assert!(roots(&text, Syntax::Yaml)[0].is_err());
     }
