@@ -1,0 +1,104 @@
+//! An API server as far as the agent needs one: lists in pages, watches with bookmarks, selectors,
+//! and every way to fail that a test asks for. Listens on loopback.
+
+mod routes;
+mod state;
+
+use std::{net::SocketAddr, time::Duration};
+
+use serde_json::{Value, json};
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, Runtime},
+};
+
+pub(crate) use self::state::{Resource, State};
+
+/// A server that runs until it is dropped.
+pub(crate) struct FakeApi {
+    pub(crate) address: SocketAddr,
+    state: State,
+    /// One of its own, so that ending it ends all connections.
+    runtime: Option<Runtime>,
+}
+
+impl FakeApi {
+    /// A server without objects.
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let mut this = Self { address, state: State::default(), runtime: None };
+        this.serve(listener);
+        this
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(crate) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Breaks all connections and refuses new ones.
+    pub(crate) fn stop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+        self.state.close_watches();
+    }
+
+    /// Listens again, on the same port.
+    pub(crate) async fn restart(&mut self) {
+        for _ in 0..100 {
+            match TcpListener::bind(self.address).await {
+                Ok(listener) => return self.serve(listener),
+                // The old listener is closed by another thread.
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+        panic!("{} does not become free", self.address);
+    }
+
+    fn serve(&mut self, listener: TcpListener) {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let listener = listener.into_std().expect("a listener of this runtime");
+        let router = routes::router(self.state.clone());
+        runtime.spawn(async move {
+            let listener = TcpListener::from_std(listener).expect("a listener");
+            axum::serve(listener, router).await.expect("a server runs until its runtime ends");
+        });
+        self.runtime = Some(runtime);
+    }
+}
+
+impl Drop for FakeApi {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A Service with one port.
+pub(crate) fn service(name: &str, ip: &str) -> Value {
+    json!({
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"clusterIP": ip, "clusterIPs": [ip], "ports": [{"port": 80, "protocol": "TCP"}]},
+    })
+}
+
+/// A slice of that Service's endpoints.
+pub(crate) fn slice(name: &str, service: &str, addresses: &[&str]) -> Value {
+    let endpoints: Vec<Value> =
+        addresses.iter().map(|address| json!({"addresses": [address], "conditions": {"ready": true}})).collect();
+    json!({
+        "metadata": {"name": name, "namespace": "default", "labels": {"kubernetes.io/service-name": service}},
+        "addressType": "IPv4",
+        "ports": [{"name": "", "port": 8080, "protocol": "TCP"}],
+        "endpoints": endpoints,
+    })
+}
+
+/// A Node.
+pub(crate) fn node(name: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"podCIDRs": ["10.244.1.0/24"]}})
+}
