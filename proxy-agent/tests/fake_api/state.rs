@@ -20,7 +20,6 @@ pub(crate) enum Resource {
     Nodes,
 }
 
-
 pub(crate) type Chunk = Result<String, io::Error>;
 
 /// The server's data and behaviour.
