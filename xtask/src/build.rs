@@ -25,6 +25,11 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The agent, not optimised.
+pub(crate) fn agent() -> anyhow::Result<PathBuf> {
+    build(&Options { release: false, linked_statically: false })
+}
+
 fn build(options: &Options) -> anyhow::Result<PathBuf> {
     datapath()?;
     let mut cargo = command::cargo();

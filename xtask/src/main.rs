@@ -3,6 +3,7 @@
 mod build;
 mod check;
 mod command;
+mod demo;
 #[path = "../../proxy-agent/build/object.rs"]
 mod object;
 mod setup;
@@ -29,16 +30,25 @@ enum Command {
     Setup(setup::Options),
     /// Build the datapath and the agent.
     Build(build::Options),
+    /// Show real connections balanced by the real datapath. Needs root.
+    Demo,
     /// Run all tests; those that need root are skipped without it.
     Test(test::Options),
     /// Check format, lints and dependencies.
     Check,
+    #[command(hide = true)]
+    DemoEnter(demo::enter::Options),
+    #[command(hide = true, subcommand)]
+    DemoPeer(demo::peer::Role),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Setup(options) => setup::run(&options).map(success),
         Command::Build(options) => build::run(&options).map(success),
+        Command::Demo => demo::run().map(success),
+        Command::DemoEnter(options) => demo::enter::run(&options).map(success),
+        Command::DemoPeer(role) => demo::peer::run(&role).map(success),
         Command::Test(options) => test::run(&options),
         Command::Check => check::run().map(success),
     };
