@@ -40,7 +40,7 @@ pub struct Call<A> {
 #[inline(always)]
 pub fn connect<F: Family, T: Tables<F>>(tables: &mut T, call: &Call<F::Address>) -> Verdict<F::Address> {
     let Some(service) = frontend(tables, call) else { return Verdict::Pass };
-    begin(tables, call, &service).map_or_else(|verdict| verdict, |chosen| Verdict::Rewrite(chosen.to))
+    begin(tables, call, &service, Peers::One).map_or_else(|verdict| verdict, |chosen| Verdict::Rewrite(chosen.to))
 }
 
 /// `sendto`/`sendmsg` on an unconnected UDP socket. Datagrams of one socket to one frontend stay with one
@@ -52,7 +52,7 @@ pub fn sendmsg<F: Family, T: Tables<F>>(tables: &mut T, call: &Call<F::Address>)
     if let Some(to) = remembered(tables, call, &original, service.id()) {
         return Verdict::Rewrite(to);
     }
-    match begin(tables, call, &service) {
+    match begin(tables, call, &service, Peers::Many) {
         Ok(Chosen { id, to }) => {
             let entry = SocketEntry::new(to, id, service.id(), tables.now());
             // A full table costs stickiness, not the datagram.
@@ -104,6 +104,15 @@ fn remembered<F: Family, T: Tables<F>>(
     Some(entry.to())
 }
 
+/// How many peers a socket has at a time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Peers {
+    /// It is being connected; what it spoke to before is over.
+    One,
+    /// It is not connected.
+    Many,
+}
+
 struct Chosen<A> {
     id: BackendId,
     to: (A, Port),
@@ -115,6 +124,7 @@ fn begin<F: Family, T: Tables<F>>(
     tables: &mut T,
     call: &Call<F::Address>,
     service: &ServiceEntry,
+    peers: Peers,
 ) -> Result<Chosen<F::Address>, Verdict<F::Address>> {
     let range = match choose::eligible(service) {
         Ok(range) => range,
@@ -131,8 +141,7 @@ fn begin<F: Family, T: Tables<F>>(
         attempt += 1;
         let Some((id, backend)) = choose::one(tables, service, range) else { continue };
         let to = (backend.address(), backend.port());
-        let last = attempt == choose::ATTEMPTS;
-        if !last && is_taken(tables, call, to) {
+        if peers == Peers::Many && attempt < choose::ATTEMPTS && is_taken(tables, call, to) {
             continue;
         }
         remember_peer(tables, call, id, to, service.id());

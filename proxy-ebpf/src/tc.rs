@@ -191,34 +191,45 @@ fn remember<F: TcFamily, T: Tables<F>>(
     let to = (backend.address(), backend.port());
     let flags = if masquerade || is_hairpin(headers, backend) { FlowFlags::MASQUERADE } else { FlowFlags::NONE };
 
-    let reply_key = FlowKey::new(to, headers.source, headers.protocol, Direction::Reply);
-    let reply = Flow::new(headers.destination, flags, id, service.id(), now);
-    let udp_timeout = tables.settings().udp_timeout();
-    let insertion = match tables.with_flow(&reply_key, |other| is_taken(other, headers, now, udp_timeout)) {
-        Some(true) => return Err(InsertError::Exists),
-        Some(false) => Insertion::Replace,
+    // One variable for both keys and one for both flows: each is a piece of the kernel's stack.
+    let mut key = FlowKey::new(to, headers.source, headers.protocol, Direction::Reply);
+    let mut flow = Flow::new(headers.destination, flags, id, service.id(), now);
+    let insertion = match tables.with_flow(&key, |other| (other.to(), other.state(), other.last_seen())) {
         None => Insertion::New,
+        Some((frontend, ..)) if frontend == headers.destination => Insertion::Replace,
+        Some((frontend, state, last_seen)) => {
+            let idle = now.saturating_sub(last_seen);
+            if !has_ended(tables, headers, frontend, state, idle) {
+                return Err(InsertError::Exists);
+            }
+            Insertion::Replace
+        }
     };
-    tables.insert_flow(&reply_key, &reply, insertion)?;
+    tables.insert_flow(&key, &flow, insertion)?;
 
-    let original_key = FlowKey::new(headers.source, headers.destination, headers.protocol, Direction::Original);
-    let mut original = Flow::new(to, flags, id, service.id(), now);
-    original.note(now, headers.tcp);
-    tables.insert_flow(&original_key, &original, Insertion::Replace)?;
+    key = FlowKey::new(headers.source, headers.destination, headers.protocol, Direction::Original);
+    flow = Flow::new(to, flags, id, service.id(), now);
+    flow.note(now, headers.tcp);
+    tables.insert_flow(&key, &flow, Insertion::Replace)?;
     tables.count(Counter::Flows);
-    Ok(original)
+    Ok(flow)
 }
 
-/// Whether a reply entry belongs to another connection that is still alive.
+/// Whether the client's other connection, to `frontend`, has ended: by the state of its reply entry and the time
+/// since its last packet, or by what its original entry knows.
 #[inline(always)]
-fn is_taken<F: Family>(other: &Flow<F::Address>, headers: &Headers<F>, now: u32, udp_timeout: u32) -> bool {
-    if other.to() == headers.destination {
-        return false;
+fn has_ended<F: TcFamily, T: Tables<F>>(
+    tables: &mut T,
+    headers: &Headers<F>,
+    frontend: (F::Address, Port),
+    state: TcpState,
+    idle: u32,
+) -> bool {
+    if headers.protocol != Protocol::Tcp {
+        return idle > tables.settings().udp_timeout();
     }
-    match headers.protocol {
-        Protocol::Tcp => !other.state().is_closing(),
-        Protocol::Udp | Protocol::Sctp => now.saturating_sub(other.last_seen()) <= udp_timeout,
-    }
+    let original = FlowKey::new(headers.source, frontend, headers.protocol, Direction::Original);
+    state.is_closing() || tables.with_flow(&original, |original| original.state().is_closing()).unwrap_or(true)
 }
 
 /// The backend is the client itself: without masquerading it would answer itself directly.
