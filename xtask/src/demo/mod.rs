@@ -235,7 +235,7 @@ fn wait(
     let started = Instant::now();
     loop {
         interrupt.check()?;
-        
+
         if is_so()? {
             return Ok(());
         }

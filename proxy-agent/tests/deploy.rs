@@ -1,0 +1,103 @@
+//! The manifests in `deploy/` are what Kubernetes and this agent take.
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use k8s_openapi::api::{
+    apps::v1::DaemonSet,
+    core::v1::{ConfigMap, Node, Service, ServiceAccount},
+    discovery::v1::EndpointSlice,
+    rbac::v1::{ClusterRole, ClusterRoleBinding},
+};
+use proxy_agent::{config, model};
+use serde_json::Value;
+
+fn deploy() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../deploy")
+}
+
+/// The objects of all files in a folder, by kind.
+fn objects(folder: &str) -> BTreeMap<String, Vec<Value>> {
+    let mut objects: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for entry in fs::read_dir(deploy().join(folder)).expect("the folder is there") {
+        let text = fs::read_to_string(entry.expect("the folder can be read").path()).expect("it is text");
+        for document in text.split("\n---\n") {
+            let object: Value = serde_saphyr::from_str(document).expect("it is YAML");
+            let kind = object["kind"].as_str().expect("it has a kind").to_owned();
+            objects.entry(kind).or_default().push(object);
+        }
+    }
+    objects
+}
+
+fn typed<T: serde::de::DeserializeOwned>(object: &Value) -> T {
+    serde_json::from_value(object.clone()).expect("it has the shape of its kind")
+}
+
+#[test]
+fn the_daemon_set_runs_the_agent_as_the_account_that_may_read_what_it_watches() {
+    let objects = objects("manifests");
+    let daemon_set: DaemonSet = typed(&objects["DaemonSet"][0]);
+    let account: ServiceAccount = typed(&objects["ServiceAccount"][0]);
+    let role: ClusterRole = typed(&objects["ClusterRole"][0]);
+    let binding: ClusterRoleBinding = typed(&objects["ClusterRoleBinding"][0]);
+
+    let pod = daemon_set.spec.expect("it has a spec").template.spec.expect("it has a pod");
+    assert_eq!(pod.service_account_name, account.metadata.name);
+    assert_eq!(binding.role_ref.name, role.metadata.name.expect("the role has a name"));
+    let subject = &binding.subjects.expect("the binding has subjects")[0];
+    assert_eq!(Some(&subject.name), account.metadata.name.as_ref());
+    assert_eq!(subject.namespace, account.metadata.namespace);
+    assert_eq!(pod.host_network, Some(true));
+
+    let mut watched: Vec<_> = role
+        .rules
+        .expect("the role has rules")
+        .into_iter()
+        .flat_map(|rule| {
+            assert_eq!(rule.verbs, ["get", "list", "watch"], "the agent writes nothing");
+            rule.resources.unwrap_or_default()
+        })
+        .collect();
+    watched.sort();
+    assert_eq!(watched, ["endpointslices", "nodes", "services"]);
+}
+
+#[test]
+fn the_agent_takes_the_daemon_sets_arguments_and_configuration() {
+    #[derive(clap::Parser)]
+    struct Run {
+        #[command(flatten)]
+        flags: config::RunFlags,
+    }
+
+    let objects = objects("manifests");
+    let daemon_set: DaemonSet = typed(&objects["DaemonSet"][0]);
+    let pod = daemon_set.spec.expect("it has a spec").template.spec.expect("it has a pod");
+    let arguments = pod.containers[0].args.clone().expect("the container has arguments");
+    let Run { flags } = clap::Parser::try_parse_from(arguments).expect("the agent knows these flags");
+    let map: ConfigMap = typed(&objects["ConfigMap"][0]);
+    let data = map.data.expect("the ConfigMap has data");
+    let mount =
+        pod.containers[0].volume_mounts.as_ref().expect("it has mounts").iter().find(|mount| mount.name == "config");
+    let folder = PathBuf::from(&mount.expect("the configuration is mounted").mount_path);
+    let file = flags.config.expect("a configuration is given");
+    assert_eq!(file.parent(), Some(folder.as_path()));
+    let name = file.file_name().expect("it has a name").to_string_lossy().into_owned();
+    let parsed = config::parse(&data[&name]).expect("the configuration is valid");
+    assert_eq!(parsed.detect, config::DetectLocal::ClusterCidr);
+    assert_eq!(parsed.kubeconfig, None);
+}
+
+#[test]
+fn the_demos_objects_are_used_without_a_complaint() {
+    let objects = objects("demo");
+    let service = model::Service::from_api(&typed::<Service>(&objects["Service"][0]));
+    let node = model::Node::from_api(&typed::<Node>(&objects["Node"][0]));
+    assert!(service.object.is_some() && service.problems.is_empty(), "{:?}", service.problems);
+    assert!(node.object.is_some() && node.problems.is_empty(), "{:?}", node.problems);
+    assert_eq!(objects["EndpointSlice"].len(), 2);
+    for slice in &objects["EndpointSlice"] {
+        let slice = model::EndpointSlice::from_api(&typed::<EndpointSlice>(slice));
+        assert!(slice.object.is_some() && slice.problems.is_empty(), "{:?}", slice.problems);
+    }
+}
