@@ -28,6 +28,8 @@ pub use family::{Family, V4, V6};
 pub use flow::{Direction, Flow, FlowFlags, FlowKey, TcpState};
 pub use name::{NAME_LEN, PortName};
 pub use net::{Port, Protocol};
+#[cfg(feature = "user")]
+pub use pod::PlainAddress;
 pub use service::{ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange};
 pub use settings::{Detector, FamilySettings, Settings, SettingsFlags};
 pub use socket::{SocketEntry, SocketKey};

@@ -4,19 +4,35 @@ use crate::{
     Backend, BackendId, Flow, FlowKey, PortName, ServiceEntry, ServiceId, ServiceKey, Settings, SocketEntry, SocketKey,
 };
 
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// The address types of the families: those for which the generic types are plain data.
+///
+/// Implemented for `[u8; 4]` and `[u8; 16]` only.
+pub trait PlainAddress: aya::Pod + sealed::Sealed {}
+
+impl sealed::Sealed for [u8; 4] {}
+impl sealed::Sealed for [u8; 16] {}
+impl PlainAddress for [u8; 4] {}
+impl PlainAddress for [u8; 16] {}
+
 macro_rules! plain_data {
-    ($($type:ty),* $(,)?) => {
+    ($($type:ty),* $(,)?; $($generic:ident),* $(,)?) => {
         $(
             // SAFETY: the type is `Copy` and `repr(C)`, has no padding bytes (asserted in
             // tests/layout.rs) and holds only integers and byte arrays, so every bit pattern is valid.
             unsafe impl aya::Pod for $type {}
         )*
+        $(
+            // SAFETY: as above; `PlainAddress` is sealed, and the layout is asserted for both addresses.
+            unsafe impl<A: PlainAddress> aya::Pod for $generic<A> {}
+        )*
     };
 }
 
 plain_data! {
-    Backend<[u8; 4]>, Backend<[u8; 16]>, BackendId,
-    Flow<[u8; 4]>, Flow<[u8; 16]>, FlowKey<[u8; 4]>, FlowKey<[u8; 16]>,
-    PortName, ServiceEntry, ServiceId, ServiceKey<[u8; 4]>, ServiceKey<[u8; 16]>, Settings,
-    SocketEntry<[u8; 4]>, SocketEntry<[u8; 16]>, SocketKey<[u8; 4]>, SocketKey<[u8; 16]>,
+    BackendId, PortName, ServiceEntry, ServiceId, Settings;
+    Backend, Flow, FlowKey, ServiceKey, SocketEntry, SocketKey,
 }

@@ -2,12 +2,171 @@
 //! touches the kernel.
 //!
 //! Decides nothing about Services: what the tables hold comes from [`crate::plan`].
+//!
+//! [`Dataplane::open`] finds out what the kernel can do, creates or adopts the pinned tables and loads
+//! the programs; nothing that packets or sockets meet has changed by then. [`Hooks::attach`] changes it.
+//! Dropping any of this takes nothing away: only [`cleanup()`] does.
 
-#[expect(dead_code, unused_imports, reason = "the maps and programs that use the rest are still to come")]
 mod bpf;
+mod cgroup;
+mod cleanup;
 pub mod devices;
 pub mod features;
+mod grace;
+mod hooks;
 pub mod lock;
+mod mapped;
 pub mod mounts;
 pub mod nft;
 pub mod object;
+mod packet_log;
+pub mod pins;
+mod programs;
+pub mod status;
+pub mod tables;
+mod tc;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+pub use self::{
+    cgroup::CgroupError,
+    cleanup::{CleanupError, Removed, cleanup},
+    hooks::{AttachError, AttachedHooks, Hooks},
+    packet_log::PacketLogReader,
+    programs::{Adoption, LoadError, PacketLog},
+    tc::DeviceError,
+};
+use self::{
+    devices::{PodDevices, Selection},
+    features::{FeatureError, Features},
+    lock::{Lock, LockError},
+    mounts::MountError,
+    pins::Pins,
+    tables::{HashTable, KernelTables, SettingsTable, TableError},
+};
+
+/// Where things are, and which devices count.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The directory of pins, on a BPF file system; see [`pins::DEFAULT_ROOT`].
+    pub bpffs_root: PathBuf,
+    /// The cgroup whose processes are served; the root of the cgroup v2 hierarchy if there is none.
+    pub cgroup_root: Option<PathBuf>,
+    /// Which devices get programs.
+    pub devices: Selection,
+    /// Behind which devices pods live.
+    pub pod_devices: PodDevices,
+    /// The mark bit that asks for masquerading.
+    pub masquerade_mark: u32,
+    /// What the programs tell of packets.
+    pub packet_log: PacketLog,
+}
+
+/// Why the dataplane cannot be used: one line that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The kernel cannot run it.
+    #[error(transparent)]
+    Feature(#[from] FeatureError),
+    /// A file system is missing.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// Another agent is running.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// Maps or programs cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A table cannot be used.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// The directories of pins cannot be made.
+    #[error("cannot make directories in {path}: {error}")]
+    Pins {
+        /// Where.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+}
+
+/// The kernel's side of the agent, ready to be filled and attached.
+pub struct Dataplane {
+    /// What became of the tables that a former agent left. Adopted tables can be attached at once; new ones
+    /// should be filled first.
+    pub adoption: Adoption,
+    /// What the kernel can do.
+    pub features: Arc<Features>,
+    /// The tables, for the plan.
+    pub tables: KernelTables,
+    /// The programs, to be attached.
+    pub hooks: Hooks,
+    /// What the programs tell of packets, if [`Config::packet_log`] asks for it.
+    pub packet_log: Option<PacketLogReader>,
+}
+
+impl Dataplane {
+    /// Opens everything with the features that the running kernel has.
+    ///
+    /// # Errors
+    /// Rights, a file system or a feature is missing, another agent is running, or the kernel refuses maps
+    /// or programs.
+    pub fn open(config: &Config) -> Result<Self, OpenError> {
+        Self::open_with(config, Features::probe()?)
+    }
+
+    /// Opens everything, using no more than the given features.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(config: &Config, features: Features) -> Result<Self, OpenError> {
+        let Config { bpffs_root, cgroup_root, devices, pod_devices, masquerade_mark, packet_log } = config;
+        features.require()?;
+        tracing::info!("{features}");
+        for missing in features.missing() {
+            tracing::info!("without {missing} (Linux {}): {}", missing.since(), missing.without().unwrap_or_default());
+        }
+        let cgroup_root = mounts::cgroup_root(cgroup_root.as_deref())?;
+        mounts::bpffs_root(bpffs_root)?;
+        let lock = Arc::new(Lock::take(bpffs_root)?);
+        if let Err(error) = mounts::unlimit_locked_memory() {
+            tracing::debug!(%error, "the limit on locked memory stays; it counts on kernels before 5.11");
+        }
+        let pins = Pins::new(bpffs_root);
+        pins.make_directories().map_err(|error| OpenError::Pins { path: bpffs_root.clone(), error })?;
+        let (adoption, programs, mut ebpf) = programs::load(object::OBJECT, &pins, &features, *packet_log)?;
+        match &adoption {
+            Adoption::Replaced { .. } => tracing::warn!("{adoption}"),
+            Adoption::New | Adoption::Adopted => tracing::info!("using {adoption}"),
+        }
+        let packet_log = match packet_log {
+            PacketLog::Off => None,
+            PacketLog::Drops => PacketLogReader::new(&mut ebpf),
+        };
+        let features = Arc::new(features);
+        let hooks = Hooks {
+            programs,
+            features: Arc::clone(&features),
+            cgroup_root,
+            selection: devices.clone(),
+            pod_devices: pod_devices.clone(),
+            masquerade_mark: *masquerade_mark,
+            settings: SettingsTable::open(&pins)?,
+            pod_table: HashTable::open(&pins.map(proxy_common::maps::POD_DEVICES))?,
+            _lock: lock,
+            pins: pins.clone(),
+        };
+        Ok(Self { adoption, features, tables: KernelTables::open(&pins)?, hooks, packet_log })
+    }
+}
+
+/// Opens the tables that are pinned in the agent's directory, for reading; no agent need be running.
+///
+/// # Errors
+/// Nothing is pinned there, or tables of another layout.
+pub fn read_tables(bpffs_root: &Path) -> Result<tables::Tables, TableError> {
+    tables::Tables::open(&Pins::new(bpffs_root))
+}

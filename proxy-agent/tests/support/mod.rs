@@ -4,10 +4,16 @@
 //! Names carry the process id and a counter, so that tests run in parallel, also with another run of
 //! themselves. Every guard removes what it made when it is dropped, also while a test panics; what a
 //! killed run left behind is removed by the next one.
-#![allow(dead_code, reason = "each test file is a crate of its own and uses what it needs")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "each test file is a crate of its own and uses what it needs"
+)]
 
 mod cgroup;
 mod netns;
+mod node;
 mod pins;
 
 use std::{
@@ -16,7 +22,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::{cgroup::Cgroup, netns::Netns, pins::Pins};
+pub use self::{
+    cgroup::Cgroup,
+    netns::Netns,
+    node::{Node, settings},
+    pins::Pins,
+};
 
 /// What the names of everything made here begin with.
 const PREFIX: &str = "patest";

@@ -5,7 +5,9 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
 };
 
-use aya_obj::generated::{BPF_F_ALLOW_MULTI, BPF_F_BEFORE, bpf_attach_type, bpf_cmd, bpf_link_info, bpf_link_type};
+use aya_obj::generated::{
+    BPF_F_ALLOW_MULTI, BPF_F_BEFORE, bpf_attach_type, bpf_cmd, bpf_link_info, bpf_link_type, bpf_prog_info,
+};
 
 use super::{call, new_descriptor, raw, zeroed};
 
@@ -162,13 +164,19 @@ pub(crate) fn detach_program(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, ho
     unsafe { call(bpf_cmd::BPF_PROG_DETACH, &mut attr) }.map(drop)
 }
 
-/// Opens a program by its number.
+/// The number of a program.
 ///
 /// # Errors
-/// `ENOENT` if there is none; otherwise what the kernel says.
-pub(crate) fn program_by_id(id: u32) -> io::Result<OwnedFd> {
+/// `EINVAL` if the descriptor is no program; otherwise what the kernel says.
+pub(crate) fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
+    // SAFETY: the structure consists of integers and arrays of integers, for which zero is valid.
+    let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
     let mut attr = zeroed();
-    attr.__bindgen_anon_6.__bindgen_anon_1.prog_id = id;
-    // SAFETY: the command follows no pointer and returns a new descriptor.
-    unsafe { new_descriptor(bpf_cmd::BPF_PROG_GET_FD_BY_ID, &mut attr) }
+    attr.info.bpf_fd = raw(program);
+    attr.info.info_len = u32::try_from(size_of::<bpf_prog_info>()).map_err(io::Error::other)?;
+    attr.info.info = std::ptr::from_mut(&mut info) as u64;
+    // SAFETY: `info` is valid for writes of the length given and outlives the call; its pointers are
+    // null, so the kernel writes nothing else.
+    unsafe { call(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
+    Ok(info.id)
 }

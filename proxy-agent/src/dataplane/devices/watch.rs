@@ -1,6 +1,6 @@
 //! The list of devices, kept up to date from rtnetlink(7).
 
-use std::{io, time::Duration};
+use std::{collections::BTreeSet, io, time::Duration};
 
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
@@ -38,6 +38,7 @@ pub struct Watcher {
     reports: BoxStream<'static, NetlinkMessage<RouteNetlinkMessage>>,
     connection: JoinHandle<()>,
     devices: Devices,
+    removed: BTreeSet<u32>,
     /// Reports were lost, so the list must be read anew.
     stale: bool,
 }
@@ -51,7 +52,8 @@ impl Watcher {
         let (connection, handle, reports) = new_multicast_connection(&[MulticastGroup::Link])?;
         let connection = tokio::spawn(connection);
         let reports = reports.map(|(message, _)| message).boxed();
-        let mut watcher = Self { handle, reports, connection, devices: Devices::new(), stale: false };
+        let mut watcher =
+            Self { handle, reports, connection, devices: Devices::new(), removed: BTreeSet::new(), stale: false };
         watcher.devices = watcher.list().await?;
         Ok(watcher)
     }
@@ -60,6 +62,11 @@ impl Watcher {
     #[must_use]
     pub fn devices(&self) -> &Devices {
         &self.devices
+    }
+
+    /// The devices that went since the last call, by index; one of the same index may have come.
+    pub fn take_removed(&mut self) -> BTreeSet<u32> {
+        std::mem::take(&mut self.removed)
     }
 
     /// Waits until the list may have changed: a report came, or it was time to read it anew. All
@@ -86,7 +93,11 @@ impl Watcher {
     }
 
     fn take(&mut self, report: NetlinkMessage<RouteNetlinkMessage>) {
-        self.stale |= !apply(&mut self.devices, report.payload);
+        match apply(&mut self.devices, report.payload) {
+            Outcome::Nothing => {}
+            Outcome::Removed(index) => drop(self.removed.insert(index)),
+            Outcome::Lost => self.stale = true,
+        }
     }
 
     async fn list(&self) -> Result<Devices, WatchError> {
@@ -101,22 +112,32 @@ impl Drop for Watcher {
     }
 }
 
-/// Carries out one report; false if reports were lost.
-fn apply(devices: &mut Devices, payload: NetlinkPayload<RouteNetlinkMessage>) -> bool {
+/// What a report means beyond the list.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Nothing,
+    /// The device with this index went.
+    Removed(u32),
+    /// The kernel dropped reports because they were not read fast enough.
+    Lost,
+}
+
+/// Carries out one report.
+fn apply(devices: &mut Devices, payload: NetlinkPayload<RouteNetlinkMessage>) -> Outcome {
     match payload {
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) if is_about_the_device(&link) => {
             let index = link.header.index;
             if let Some(device) = device(link) {
                 devices.insert(index, device);
             }
-            true
+            Outcome::Nothing
         }
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) if is_about_the_device(&link) => {
             devices.remove(&link.header.index);
-            true
+            Outcome::Removed(link.header.index)
         }
-        NetlinkPayload::Overrun(_) => false,
-        _ => true,
+        NetlinkPayload::Overrun(_) => Outcome::Lost,
+        _ => Outcome::Nothing,
     }
 }
 
@@ -181,12 +202,12 @@ mod tests {
     #[test]
     fn devices_come_are_renamed_and_go() {
         let mut devices = Devices::new();
-        assert!(apply(&mut devices, new(link(2, "eth0"))));
-        assert!(apply(&mut devices, new(link(3, "veth1"))));
+        assert_eq!(apply(&mut devices, new(link(2, "eth0"))), Outcome::Nothing);
+        assert_eq!(apply(&mut devices, new(link(3, "veth1"))), Outcome::Nothing);
         assert_eq!(names(&devices), ["eth0", "veth1"]);
-        assert!(apply(&mut devices, new(link(3, "cali1"))));
+        assert_eq!(apply(&mut devices, new(link(3, "cali1"))), Outcome::Nothing);
         assert_eq!(names(&devices), ["eth0", "cali1"]);
-        assert!(apply(&mut devices, gone(link(2, "eth0"))));
+        assert_eq!(apply(&mut devices, gone(link(2, "eth0"))), Outcome::Removed(2));
         assert_eq!(names(&devices), ["cali1"]);
     }
 
@@ -196,7 +217,7 @@ mod tests {
         apply(&mut devices, new(link(3, "veth1")));
         let mut report = link(3, "veth1");
         report.header.interface_family = 7.into();
-        apply(&mut devices, gone(report));
+        assert_eq!(apply(&mut devices, gone(report)), Outcome::Nothing);
         assert_eq!(names(&devices), ["veth1"]);
     }
 
@@ -218,6 +239,6 @@ mod tests {
 
     #[test]
     fn lost_reports_are_noticed() {
-        assert!(!apply(&mut Devices::new(), NetlinkPayload::Overrun(Vec::new())));
+        assert_eq!(apply(&mut Devices::new(), NetlinkPayload::Overrun(Vec::new())), Outcome::Lost);
     }
 }

@@ -56,7 +56,20 @@ impl NftError {
 /// # Errors
 /// The kernel refuses, or lacks what the table needs; the old table is then still there.
 pub fn install(masquerade_mark: u32) -> Result<(), NftError> {
-    transaction(ruleset::install(masquerade_mark))
+    transaction(&ruleset::install(masquerade_mark))
+}
+
+/// Whether the table is there.
+///
+/// # Errors
+/// The kernel does not say.
+pub fn is_installed() -> Result<bool, NftError> {
+    match exchange(&[ruleset::query()], Framing::Single) {
+        Ok(()) => Ok(true),
+        Err(NftError::Refused { error, .. }) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) if error.is_unsupported() => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Removes the table, if it is there.
@@ -64,7 +77,7 @@ pub fn install(masquerade_mark: u32) -> Result<(), NftError> {
 /// # Errors
 /// The kernel refuses.
 pub fn remove() -> Result<(), NftError> {
-    match transaction(ruleset::remove()) {
+    match transaction(&ruleset::remove()) {
         Err(error) if error.is_unsupported() => Ok(()),
         result => result,
     }
@@ -76,39 +89,55 @@ struct Step {
     message: NfTablesMessage,
 }
 
-/// Sends all steps as one batch: the kernel carries out all of them or none.
-fn transaction(steps: Vec<Step>) -> Result<(), NftError> {
+/// How messages are sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Framing {
+    /// As one transaction: the kernel carries out all of them or none.
+    Batch,
+    /// One by one, for queries.
+    Single,
+}
+
+fn transaction(steps: &[Step]) -> Result<(), NftError> {
+    exchange(steps, Framing::Batch)
+}
+
+/// Sends all steps and waits until each is acknowledged.
+fn exchange(steps: &[Step], framing: Framing) -> Result<(), NftError> {
     let socket = Socket::new(NETLINK_NETFILTER).map_err(NftError::Socket)?;
     socket.connect(&SocketAddr::new(0, 0)).map_err(NftError::Socket)?;
 
     let mut buffer = Vec::new();
-    let names: Vec<&str> = steps.iter().map(|step| step.name).collect();
-    append(&mut buffer, 0, 0, control(ControlMessage::BatchBegin));
+    if framing == Framing::Batch {
+        append(&mut buffer, 0, 0, control(ControlMessage::BatchBegin));
+    }
     for (sequence, step) in (1..).zip(steps) {
         let header = NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0);
-        append(&mut buffer, sequence, NLM_F_ACK | NLM_F_CREATE, NetfilterMessage::new(header, step.message));
+        let flags = if framing == Framing::Batch { NLM_F_ACK | NLM_F_CREATE } else { NLM_F_ACK };
+        append(&mut buffer, sequence, flags, NetfilterMessage::new(header, step.message.clone()));
     }
-    append(&mut buffer, 0, 0, control(ControlMessage::BatchEnd));
+    if framing == Framing::Batch {
+        append(&mut buffer, 0, 0, control(ControlMessage::BatchEnd));
+    }
     socket.send(&buffer, 0).map_err(NftError::Socket)?;
 
-    // Each step is acknowledged or refused; a refused batch may be answered by its first error alone.
-    let mut answered = 0;
-    while answered < names.len() {
+    // Each step is acknowledged or refused; the first refusal ends it.
+    let mut acknowledged = 0;
+    while acknowledged < steps.len() {
         let mut answer = Vec::with_capacity(1 << 16);
         socket.recv(&mut answer, 0).map_err(NftError::Socket)?;
         let mut rest = answer.as_slice();
         while !rest.is_empty() {
             let message = NetlinkMessage::<NetfilterMessage>::deserialize(rest)
                 .map_err(|error| NftError::Answer(error.to_string()))?;
-            let NetlinkPayload::Error(result) = message.payload else {
-                return Err(NftError::Answer(format!("unexpected message of type {}", message.header.message_type)));
-            };
-            if result.code.is_some() {
-                let step = usize::try_from(message.header.sequence_number).unwrap_or(0);
-                let step = step.checked_sub(1).and_then(|step| names.get(step)).unwrap_or(&"batch");
-                return Err(NftError::Refused { step: (*step).to_owned(), error: result.to_io() });
+            if let NetlinkPayload::Error(result) = message.payload {
+                if result.code.is_some() {
+                    let step = usize::try_from(message.header.sequence_number).unwrap_or(0);
+                    let step = step.checked_sub(1).and_then(|step| steps.get(step)).map_or("batch", |step| step.name);
+                    return Err(NftError::Refused { step: step.to_owned(), error: result.to_io() });
+                }
+                acknowledged += 1;
             }
-            answered += 1;
             let length = usize::try_from(message.header.length).unwrap_or(rest.len()).next_multiple_of(4);
             rest = rest.get(length..).unwrap_or_default();
         }

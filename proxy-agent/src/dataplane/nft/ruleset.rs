@@ -72,6 +72,12 @@ pub(super) fn remove() -> Vec<Step> {
     vec![table("table"), Step { name: "former table", message: NfTablesMessage::DeleteTable(name()) }]
 }
 
+/// Asks for the table.
+pub(super) fn query() -> Step {
+    let attributes = vec![TableAttribute::Name(TABLE.to_owned())];
+    Step { name: "query", message: NfTablesMessage::GetTable(TableMessage { attributes }) }
+}
+
 fn table(step: &'static str) -> Step {
     let attributes = vec![TableAttribute::Name(TABLE.to_owned())];
     Step { name: step, message: NfTablesMessage::NewTable(TableMessage { attributes }) }

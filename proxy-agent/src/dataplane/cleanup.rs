@@ -1,0 +1,88 @@
+//! Takes everything of the agent's away, and nothing of anybody else's.
+
+use std::{fs, io, path::Path};
+
+use super::{
+    cgroup,
+    lock::{Lock, LockError},
+    mounts::{self, MountError},
+    nft,
+    pins::{Direction, Pins},
+    tc::clsact,
+};
+
+/// What could not be removed; the rest was.
+#[derive(Debug, thiserror::Error)]
+pub enum CleanupError {
+    /// An agent is running.
+    #[error(transparent)]
+    Running(#[from] LockError),
+    /// The file systems cannot be examined.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// Something could not be removed.
+    #[error("cannot remove {what}: {error}")]
+    Remove {
+        /// What.
+        what: String,
+        /// What the system says.
+        error: io::Error,
+    },
+}
+
+/// What was removed, a line for each sort of thing.
+pub type Removed = Vec<String>;
+
+/// Removes programs, links, tables and pins below `bpffs_root`, and the filters and the nftables table
+/// of the calling process's network namespace. `cgroup_root` counts only on kernels before 5.7, where
+/// programs have no links.
+///
+/// Connections that the TC programs translate are broken by it.
+///
+/// # Errors
+/// An agent is running with the same root, or something could not be removed; everything else has
+/// been removed nevertheless.
+pub fn cleanup(bpffs_root: &Path, cgroup_root: Option<&Path>) -> Result<Removed, CleanupError> {
+    let mut removed = Removed::new();
+    let mut failure = None;
+    let mut step = |what: String, result: io::Result<bool>| match result {
+        Ok(true) => removed.push(what),
+        Ok(false) => {}
+        Err(error) => {
+            failure.get_or_insert(CleanupError::Remove { what, error });
+        }
+    };
+
+    // Nothing is pinned where there is no BPF file system.
+    if mounts::is_bpffs(bpffs_root)? {
+        let _lock = Lock::take(bpffs_root)?;
+        let pins = Pins::new(bpffs_root);
+        if pins.programs().read_dir().is_ok_and(|mut programs| programs.next().is_some()) {
+            let root = mounts::cgroup_root(cgroup_root)?;
+            step(
+                format!("programs at cgroup {}", root.display()),
+                cgroup::detach_programs(&root, &pins).map(|()| true),
+            );
+        }
+        step(
+            format!("programs and tables pinned at {}", bpffs_root.display()),
+            fs::remove_dir_all(bpffs_root).map(|()| true),
+        );
+    }
+    for index in clsact::devices().unwrap_or_default() {
+        for direction in Direction::ALL {
+            let result = clsact::attached(index, direction).and_then(|program| {
+                if program.is_some() { clsact::detach(index, direction).map(|()| true) } else { Ok(false) }
+            });
+            step(format!("{direction} filter of the device with index {index}"), result);
+        }
+    }
+    let table = nft::is_installed().unwrap_or(false);
+    if table {
+        step(format!("nftables table inet {}", nft::TABLE), nft::remove().map(|()| true).map_err(io::Error::other));
+    }
+    match failure {
+        Some(failure) => Err(failure),
+        None => Ok(removed),
+    }
+}

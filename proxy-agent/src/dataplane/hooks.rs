@@ -1,0 +1,252 @@
+//! Attaches the programs, and keeps them on the devices that come and go.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use proxy_common::{Settings, maps};
+
+use super::{
+    cgroup::{self, CgroupError},
+    devices::{Devices, LinkLayer, PodDevices, Selection, SelectionError, WatchError, Watcher},
+    features::Features,
+    lock::Lock,
+    nft::{self, NftError},
+    pins::Pins,
+    programs::Programs,
+    tables::{HashTable, SettingsTable, TableError},
+    tc,
+};
+
+/// Why the programs cannot be attached.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// The cgroup refuses.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// A device that the user named does not exist.
+    #[error(transparent)]
+    Selection(#[from] SelectionError),
+    /// Devices cannot be watched.
+    #[error(transparent)]
+    Watch(#[from] WatchError),
+    /// A table cannot be written.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// The directory of pins cannot be read.
+    #[error("cannot read {path}: {error}")]
+    Pins {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+}
+
+/// The loaded programs and where they belong. Dropping this detaches nothing.
+pub struct Hooks {
+    pub(super) programs: Programs,
+    pub(super) pins: Pins,
+    pub(super) features: Arc<Features>,
+    pub(super) cgroup_root: PathBuf,
+    pub(super) selection: Selection,
+    pub(super) pod_devices: PodDevices,
+    pub(super) masquerade_mark: u32,
+    pub(super) settings: SettingsTable,
+    pub(super) pod_table: HashTable<u32, u32>,
+    pub(super) _lock: Arc<Lock>,
+}
+
+impl Hooks {
+    /// Writes the settings, makes the nftables table, and attaches the programs to the cgroup and to all
+    /// devices that qualify, replacing those of a former agent in place. From now on the tables count.
+    ///
+    /// # Errors
+    /// The cgroup refuses, a device named by the user does not exist, or devices cannot be watched. That a
+    /// device refuses its programs, or the kernel the nftables table, is logged, and tried again later.
+    pub async fn attach(mut self, settings: &Settings) -> Result<AttachedHooks, AttachError> {
+        let watcher = Watcher::start().await?;
+        self.selection.check(watcher.devices())?;
+        self.settings.write(settings)?;
+        let masquerading = Masquerading::install(self.masquerade_mark);
+        let stale = self.pins.device_links().map_err(|error| AttachError::Pins { path: self.pins.links(), error })?;
+        let mut hooks = AttachedHooks {
+            attached: stale.into_iter().map(|(index, _)| (index, None)).collect(),
+            pods: self.pod_table.all()?.into_keys().collect(),
+            hooks: self,
+            watcher,
+            masquerading,
+            reported: BTreeSet::new(),
+        };
+        // Packets are served before sockets, so that there is somebody to undo what a socket does not.
+        hooks.sync_pods();
+        hooks.sync_devices();
+        let Self { programs, cgroup_root, pins, features, .. } = &hooks.hooks;
+        cgroup::attach(programs, cgroup_root, pins, features)?;
+        Ok(hooks)
+    }
+}
+
+/// The programs, attached. Dropping this detaches nothing.
+pub struct AttachedHooks {
+    hooks: Hooks,
+    watcher: Watcher,
+    masquerading: Masquerading,
+    /// The devices with programs; those that a former agent left, without their link layer.
+    attached: BTreeMap<u32, Option<LinkLayer>>,
+    pods: BTreeSet<u32>,
+    /// The devices whose failure has been logged.
+    reported: BTreeSet<u32>,
+}
+
+impl AttachedHooks {
+    /// Waits for a change of the devices, or half a minute, and brings everything in step. To be called
+    /// again and again; nothing is lost if the future is dropped.
+    ///
+    /// # Errors
+    /// Devices can no longer be watched.
+    pub async fn follow(&mut self) -> Result<(), WatchError> {
+        match self.watcher.changed().await {
+            Ok(()) => {}
+            Err(error) => {
+                tracing::warn!(%error, "watching network devices anew");
+                self.watcher = Watcher::start().await?;
+            }
+        }
+        self.sync_pods();
+        self.sync_devices();
+        self.masquerading.keep(self.hooks.masquerade_mark);
+        Ok(())
+    }
+
+    /// Replaces the settings.
+    ///
+    /// # Errors
+    /// The table cannot be written.
+    pub fn set_settings(&mut self, settings: &Settings) -> Result<(), TableError> {
+        self.hooks.settings.write(settings)
+    }
+
+    /// The devices with programs, by index.
+    pub fn attached_devices(&self) -> impl Iterator<Item = u32> {
+        self.attached.keys().copied()
+    }
+
+    /// The devices of this network namespace.
+    #[must_use]
+    pub fn devices(&self) -> &Devices {
+        self.watcher.devices()
+    }
+
+    /// Attaches programs to the devices that should have them, and takes them from the others.
+    fn sync_devices(&mut self) {
+        let removed = self.watcher.take_removed();
+        let devices = self.watcher.devices();
+        let wanted = self.hooks.selection.select(devices);
+        let Hooks { programs, pins, features, .. } = &self.hooks;
+
+        let is_gone = |index: &u32| removed.contains(index) || !wanted.contains(index);
+        let gone: Vec<u32> = self.attached.keys().copied().filter(is_gone).collect();
+        for index in gone {
+            match tc::detach(index, pins, features) {
+                Ok(()) => tracing::debug!(index, "programs taken from device"),
+                Err(error) if error.is_gone() => {}
+                Err(error) => tracing::warn!(%error),
+            }
+            self.attached.remove(&index);
+            self.reported.remove(&index);
+        }
+        for (index, device) in wanted.iter().filter_map(|index| Some((*index, devices.get(index)?))) {
+            if self.attached.get(&index) == Some(&Some(device.link_layer)) {
+                continue;
+            }
+            match tc::attach(programs, index, device.link_layer, pins, features) {
+                Ok(()) => {
+                    tracing::debug!(device = device.name, index, "programs attached");
+                    self.attached.insert(index, Some(device.link_layer));
+                    self.reported.remove(&index);
+                }
+                // The report that it went is on its way.
+                Err(error) if error.is_gone() => {}
+                Err(error) => {
+                    if self.reported.insert(index) {
+                        tracing::warn!(device = device.name, %error, "trying again every half minute");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Brings the `pod_devices` table in step.
+    fn sync_pods(&mut self) {
+        let wanted = self.hooks.pod_devices.select(self.watcher.devices());
+        let table = &mut self.hooks.pod_table;
+        let new: Vec<(u32, u32)> = wanted.difference(&self.pods).map(|&index| (index, 1)).collect();
+        let result = table.insert(&new).and_then(|refused| {
+            if !refused.is_empty() {
+                tracing::warn!(table = maps::POD_DEVICES, devices = refused.len(), "the table is full");
+            }
+            self.pods.difference(&wanted).try_for_each(|index| table.remove(index))
+        });
+        match result {
+            Ok(()) => self.pods = wanted,
+            Err(error) => tracing::warn!(%error),
+        }
+    }
+}
+
+/// Whether the nftables table is there.
+enum Masquerading {
+    /// It was when last looked for.
+    Installed,
+    /// The kernel lacks what it needs; that has been said.
+    Unsupported,
+    /// It could not be made; that has been said.
+    Failed,
+}
+
+impl Masquerading {
+    fn install(mark: u32) -> Self {
+        match nft::install(mark) {
+            Ok(()) => Self::Installed,
+            Err(error) => Self::failed(&error),
+        }
+    }
+
+    /// Makes the table again if somebody removed it, as a reload of a firewall's rules does.
+    fn keep(&mut self, mark: u32) {
+        *self = match self {
+            Self::Unsupported => return,
+            Self::Installed => match nft::is_installed() {
+                Ok(true) => return,
+                Ok(false) => {
+                    tracing::warn!("somebody removed the nftables table {}; making it again", nft::TABLE);
+                    Self::install(mark)
+                }
+                Err(error) => Self::failed(&error),
+            },
+            Self::Failed => match nft::install(mark) {
+                Ok(()) => {
+                    tracing::info!("the nftables table {} is there now", nft::TABLE);
+                    Self::Installed
+                }
+                Err(_) => return,
+            },
+        }
+    }
+
+    fn failed(error: &NftError) -> Self {
+        if error.is_unsupported() {
+            tracing::warn!(
+                %error,
+                "packets are not masqueraded: the kernel needs nf_tables with CONFIG_NFT_MASQ and CONFIG_NFT_NAT"
+            );
+            Self::Unsupported
+        } else {
+            tracing::warn!(%error, "packets are not masqueraded; trying again every half minute");
+            Self::Failed
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Where things are pinned: the one place that knows the layout of the agent's directory on the BPF
+//! file system.
+//!
+//! ```text
+//! ROOT/services_v4 …                a map, by its name
+//! ROOT/links/connect4 …             the link that holds a program to the cgroup
+//! ROOT/links/ingress_7, egress_7 …  the link that holds a program to the device with index 7
+//! ROOT/programs/connect4 …          a program attached to the cgroup without a link (before Linux 5.7)
+//! ```
+//!
+//! Names on a BPF file system cannot contain a dot.
+
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
+
+use super::{bpf::Hook, features::Feature};
+
+/// The directory that is used when the user names none.
+pub const DEFAULT_ROOT: &str = "/sys/fs/bpf/proxy-agent";
+
+/// A hook of the socket calls in a cgroup; the name is also the program's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SocketHook {
+    /// connect(2) on an IPv4 socket.
+    Connect4,
+    /// connect(2) on an IPv6 socket.
+    Connect6,
+    /// sendto(2) and sendmsg(2) with an address on an IPv4 UDP socket.
+    SendMsg4,
+    /// The same on an IPv6 UDP socket.
+    SendMsg6,
+    /// recvfrom(2) and recvmsg(2) on an IPv4 UDP socket.
+    RecvMsg4,
+    /// The same on an IPv6 UDP socket.
+    RecvMsg6,
+    /// getpeername(2) on an IPv4 socket.
+    GetPeerName4,
+    /// getpeername(2) on an IPv6 socket.
+    GetPeerName6,
+}
+
+impl SocketHook {
+    /// All hooks. Those that give addresses back come before those that change them, so that no
+    /// application sees a backend's address while the programs are being attached.
+    pub const ALL: [Self; 8] = [
+        Self::RecvMsg4,
+        Self::RecvMsg6,
+        Self::GetPeerName4,
+        Self::GetPeerName6,
+        Self::Connect4,
+        Self::Connect6,
+        Self::SendMsg4,
+        Self::SendMsg6,
+    ];
+
+    /// The name of the hook's program.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connect4 => "connect4",
+            Self::Connect6 => "connect6",
+            Self::SendMsg4 => "sendmsg4",
+            Self::SendMsg6 => "sendmsg6",
+            Self::RecvMsg4 => "recvmsg4",
+            Self::RecvMsg6 => "recvmsg6",
+            Self::GetPeerName4 => "getpeername4",
+            Self::GetPeerName6 => "getpeername6",
+        }
+    }
+
+    /// What the kernel must have for the hook.
+    #[must_use]
+    pub const fn feature(self) -> Feature {
+        match self {
+            Self::Connect4 | Self::Connect6 | Self::SendMsg4 | Self::SendMsg6 => Feature::SocketHooks,
+            Self::RecvMsg4 | Self::RecvMsg6 => Feature::ReceiveHooks,
+            Self::GetPeerName4 | Self::GetPeerName6 => Feature::PeerNameHooks,
+        }
+    }
+
+    pub(super) const fn kernel_name(self) -> Hook {
+        match self {
+            Self::Connect4 => Hook::BPF_CGROUP_INET4_CONNECT,
+            Self::Connect6 => Hook::BPF_CGROUP_INET6_CONNECT,
+            Self::SendMsg4 => Hook::BPF_CGROUP_UDP4_SENDMSG,
+            Self::SendMsg6 => Hook::BPF_CGROUP_UDP6_SENDMSG,
+            Self::RecvMsg4 => Hook::BPF_CGROUP_UDP4_RECVMSG,
+            Self::RecvMsg6 => Hook::BPF_CGROUP_UDP6_RECVMSG,
+            Self::GetPeerName4 => Hook::BPF_CGROUP_INET4_GETPEERNAME,
+            Self::GetPeerName6 => Hook::BPF_CGROUP_INET6_GETPEERNAME,
+        }
+    }
+}
+
+impl fmt::Display for SocketHook {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// Which way packets pass a device, as the kernel sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// Into this network namespace.
+    Ingress,
+    /// Out of it.
+    Egress,
+}
+
+impl Direction {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Ingress, Self::Egress];
+
+    /// `ingress` or `egress`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+
+    pub(super) const fn kernel_name(self) -> Hook {
+        match self {
+            Self::Ingress => Hook::BPF_TCX_INGRESS,
+            Self::Egress => Hook::BPF_TCX_EGRESS,
+        }
+    }
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// The paths of everything pinned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pins {
+    root: PathBuf,
+}
+
+impl Pins {
+    /// The paths below the directory `root`.
+    #[must_use]
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The map with this name.
+    #[must_use]
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// The directory of links.
+    #[must_use]
+    pub fn links(&self) -> PathBuf {
+        self.root.join("links")
+    }
+
+    /// The directory of programs.
+    #[must_use]
+    pub fn programs(&self) -> PathBuf {
+        self.root.join("programs")
+    }
+
+    /// The link at a hook of the cgroup.
+    #[must_use]
+    pub fn socket_link(&self, hook: SocketHook) -> PathBuf {
+        self.links().join(hook.name())
+    }
+
+    /// The program at a hook of the cgroup, where there are no links.
+    #[must_use]
+    pub fn socket_program(&self, hook: SocketHook) -> PathBuf {
+        self.programs().join(hook.name())
+    }
+
+    /// The link at a device.
+    #[must_use]
+    pub fn device_link(&self, index: u32, direction: Direction) -> PathBuf {
+        self.links().join(format!("{direction}_{index}"))
+    }
+
+    /// The devices with a pinned link, by index; a device that is gone may be among them.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn device_links(&self) -> io::Result<Vec<(u32, Direction)>> {
+        let mut found: Vec<(u32, Direction)> =
+            names(&self.links())?.iter().filter_map(|name| parse_device_link(name)).collect();
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Makes the directories for links and programs.
+    ///
+    /// # Errors
+    /// The BPF file system refuses.
+    pub fn make_directories(&self) -> io::Result<()> {
+        fs::create_dir_all(self.links())?;
+        fs::create_dir_all(self.programs())
+    }
+}
+
+/// The names in a directory; none if it does not exist.
+fn names(directory: &Path) -> io::Result<Vec<String>> {
+    match fs::read_dir(directory) {
+        Ok(entries) => {
+            entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect::<io::Result<_>>()
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+fn parse_device_link(name: &str) -> Option<(u32, Direction)> {
+    let (direction, index) = name.split_once('_')?;
+    let direction = Direction::ALL.into_iter().find(|known| known.name() == direction)?;
+    Some((index.parse().ok()?, direction))
+}
+
+/// Removes a pin, if it is there.
+pub(super) fn unpin(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_links_are_found_by_their_names() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let pins = Pins::new(directory.path());
+        assert_eq!(pins.device_links().expect("reads"), [], "no directory yet");
+        pins.make_directories().expect("makes");
+        for path in [
+            pins.device_link(12, Direction::Egress),
+            pins.device_link(3, Direction::Ingress),
+            pins.socket_link(SocketHook::Connect4),
+            pins.links().join("ingress_x"),
+            pins.links().join("sideways_3"),
+        ] {
+            fs::write(path, "").expect("writes");
+        }
+        assert_eq!(pins.device_links().expect("reads"), [(3, Direction::Ingress), (12, Direction::Egress)]);
+    }
+
+    #[test]
+    fn removing_a_pin_that_is_not_there_is_fine() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("pin");
+        fs::write(&path, "").expect("writes");
+        unpin(&path).expect("removes");
+        unpin(&path).expect("nothing to remove");
+    }
+}

@@ -1,0 +1,266 @@
+//! Creates or reopens the pinned maps, and loads the programs.
+//!
+//! Attaches nothing.
+
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::PathBuf,
+};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    maps::{MapError, MapInfo},
+    programs::{CgroupSockAddr, ProgramError, SchedClassifier},
+};
+use proxy_common::{LAYOUT_VERSION, V4, V6, maps};
+
+use super::{
+    devices::LinkLayer,
+    features::{Feature, Features},
+    pins::{Direction, Pins, SocketHook, unpin},
+    tables::{SettingsTable, TableError},
+};
+
+/// Why maps or programs cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The object file is not what this agent expects; it was built from other sources.
+    #[error("the embedded datapath has no {name}: build the agent again")]
+    Incomplete {
+        /// The map or program that is missing.
+        name: String,
+    },
+    /// The object file cannot be read, or a map cannot be created.
+    #[error("cannot load the datapath: {}", one_line(.0))]
+    Object(#[source] EbpfError),
+    /// The kernel refused a program.
+    #[error("the kernel refused the program {name}: {}", one_line(.error))]
+    Program {
+        /// The program.
+        name: String,
+        /// What the kernel says.
+        #[source]
+        error: ProgramError,
+    },
+    /// What is pinned cannot be read or removed.
+    #[error("{path}: {error}")]
+    Pin {
+        /// The pin.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// A pinned table cannot be read.
+    #[error(transparent)]
+    Table(#[from] TableError),
+}
+
+/// What became of the tables that a former agent left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Adoption {
+    /// There were none.
+    New,
+    /// They are used.
+    Adopted,
+    /// They were of no use and have been replaced by empty ones. Programs that a former agent attached go
+    /// on with the old tables until they are replaced.
+    Replaced {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl fmt::Display for Adoption {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::New => formatter.write_str("new tables"),
+            Self::Adopted => formatter.write_str("the tables of a former agent"),
+            Self::Replaced { reason } => write!(formatter, "new tables instead of those that are there: {reason}"),
+        }
+    }
+}
+
+/// What the programs tell the agent of packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PacketLog {
+    /// Nothing.
+    #[default]
+    Off,
+    /// Each packet that is dropped or refused.
+    Drops,
+}
+
+/// The loaded programs. They go when this is dropped, but for those that are attached by then.
+#[derive(Debug)]
+pub(super) struct Programs {
+    sockets: BTreeMap<SocketHook, OwnedFd>,
+    classifiers: BTreeMap<&'static str, OwnedFd>,
+}
+
+impl Programs {
+    /// The programs for the socket calls, as far as the kernel has their hooks.
+    pub(super) fn sockets(&self) -> impl Iterator<Item = (SocketHook, BorrowedFd<'_>)> {
+        SocketHook::ALL.into_iter().filter_map(|hook| Some((hook, self.sockets.get(&hook)?.as_fd())))
+    }
+
+    /// The program for packets that pass a device in a direction.
+    pub(super) fn classifier(&self, direction: Direction, link_layer: LinkLayer) -> Option<BorrowedFd<'_>> {
+        self.classifiers.get(classifier_name(direction, link_layer)).map(OwnedFd::as_fd)
+    }
+}
+
+/// The name of the program for packets that pass a device in a direction.
+pub(super) const fn classifier_name(direction: Direction, link_layer: LinkLayer) -> &'static str {
+    match (direction, link_layer) {
+        (Direction::Ingress, LinkLayer::Ethernet | LinkLayer::Loopback) => "tc_ingress",
+        (Direction::Egress, LinkLayer::Ethernet | LinkLayer::Loopback) => "tc_egress",
+        (Direction::Ingress, LinkLayer::Ip) => "tc_ingress_l3",
+        (Direction::Egress, LinkLayer::Ip) => "tc_egress_l3",
+    }
+}
+
+/// The names of all pinned maps.
+pub(super) fn map_names() -> impl Iterator<Item = &'static str> {
+    maps::FAMILY_MAPS.iter().flat_map(|map| [map.name::<V4>(), map.name::<V6>()]).chain(maps::SHARED_MAPS)
+}
+
+/// Opens the maps pinned in the agent's directory, or creates and pins them, and loads the programs.
+///
+/// Pinned maps are used if all of them are of this version's layout. If one is not, all are replaced,
+/// because they refer to each other.
+///
+/// # Errors
+/// The kernel refuses a map or program, or a pin cannot be read or removed.
+pub(super) fn load(
+    object: &[u8],
+    pins: &Pins,
+    features: &Features,
+    log: PacketLog,
+) -> Result<(Adoption, Programs, Ebpf), LoadError> {
+    let adoption = examine(object, pins)?;
+    if let Adoption::Replaced { .. } = adoption {
+        for path in map_names().map(|name| pins.map(name)) {
+            unpin(&path).map_err(|error| LoadError::Pin { path, error })?;
+        }
+    }
+    let has_set_retval = u8::from(features.has(Feature::SetRetval));
+    let log_level: u8 = match log {
+        PacketLog::Off => 0,
+        PacketLog::Drops => aya_log::Level::Trace as u8,
+    };
+    let mut loader = EbpfLoader::new();
+    loader.override_global("HAS_SET_RETVAL", &has_set_retval, true);
+    loader.override_global(aya_log::LEVEL, &log_level, false);
+    let paths: Vec<(&str, PathBuf)> = map_names().map(|name| (name, pins.map(name))).collect();
+    for (name, path) in &paths {
+        loader.map_pin_path(name, path.as_path());
+    }
+    let mut ebpf = loader.load(object).map_err(LoadError::Object)?;
+    if let Some(name) = map_names().find(|name| ebpf.map(name).is_none()) {
+        return Err(LoadError::Incomplete { name: name.to_owned() });
+    }
+    let programs = load_programs(&mut ebpf, features)?;
+    Ok((adoption, programs, ebpf))
+}
+
+/// What is to become of the pinned maps.
+fn examine(object: &[u8], pins: &Pins) -> Result<Adoption, LoadError> {
+    let object = aya_obj::Object::parse(object).map_err(|error| LoadError::Object(error.into()))?;
+    let mut found = false;
+    for name in map_names() {
+        let wanted = object.maps.get(name).ok_or_else(|| LoadError::Incomplete { name: name.to_owned() })?;
+        let path = pins.map(name);
+        let info = match MapInfo::from_pin(&path) {
+            Ok(info) => info,
+            Err(error) if is_missing(&error) => continue,
+            Err(error) => return Err(LoadError::Pin { path, error: io::Error::other(error) }),
+        };
+        found = true;
+        let kind = info.map_type().map_or(u32::MAX, |kind| kind as u32);
+        let pinned = [kind, info.key_size(), info.value_size(), info.max_entries(), info.map_flags()];
+        let wanted =
+            [wanted.map_type(), wanted.key_size(), wanted.value_size(), wanted.max_entries(), wanted.map_flags()];
+        if pinned != wanted {
+            let reason = format!("{name} has type, key size, value size, entries, flags {pinned:?} and not {wanted:?}");
+            return Ok(Adoption::Replaced { reason });
+        }
+    }
+    if !found {
+        return Ok(Adoption::New);
+    }
+    let version = match SettingsTable::open(pins) {
+        Ok(settings) => settings.read()?.layout_version(),
+        Err(error) if error.is_missing() => 0,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(match version {
+        LAYOUT_VERSION => Adoption::Adopted,
+        // A former agent ended before it had written anything.
+        0 => Adoption::New,
+        other => Adoption::Replaced { reason: format!("their layout has version {other} and not {LAYOUT_VERSION}") },
+    })
+}
+
+fn is_missing(error: &MapError) -> bool {
+    matches!(error, MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::ENOENT))
+}
+
+fn load_programs(ebpf: &mut Ebpf, features: &Features) -> Result<Programs, LoadError> {
+    let mut programs = Programs { sockets: BTreeMap::new(), classifiers: BTreeMap::new() };
+    for hook in SocketHook::ALL {
+        if features.has(hook.feature()) {
+            let program = load_program(ebpf, hook.name(), |program| {
+                let program: &mut CgroupSockAddr = program.try_into()?;
+                program.load()?;
+                Ok(program.fd()?.as_fd().try_clone_to_owned()?)
+            })?;
+            programs.sockets.insert(hook, program);
+        }
+    }
+    for direction in Direction::ALL {
+        for link_layer in [LinkLayer::Ethernet, LinkLayer::Ip] {
+            let name = classifier_name(direction, link_layer);
+            let program = load_program(ebpf, name, |program| {
+                let program: &mut SchedClassifier = program.try_into()?;
+                program.load()?;
+                Ok(program.fd()?.as_fd().try_clone_to_owned()?)
+            })?;
+            programs.classifiers.insert(name, program);
+        }
+    }
+    Ok(programs)
+}
+
+fn load_program(
+    ebpf: &mut Ebpf,
+    name: &str,
+    load: impl FnOnce(&mut aya::programs::Program) -> Result<OwnedFd, ProgramError>,
+) -> Result<OwnedFd, LoadError> {
+    let program = ebpf.program_mut(name).ok_or_else(|| LoadError::Incomplete { name: name.to_owned() })?;
+    load(program).map_err(|error| {
+        if let ProgramError::LoadError { verifier_log, .. } = &error {
+            tracing::debug!(program = name, "the verifier says: {verifier_log}");
+        }
+        LoadError::Program { name: name.to_owned(), error }
+    })
+}
+
+/// An error and its causes in one line. The verifier's log, which has thousands, is left to the debug log.
+fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let line = error.to_string();
+        let line = line.lines().next().unwrap_or_default();
+        if !text.contains(line) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(line);
+        }
+        next = error.source();
+    }
+    text
+}

@@ -1,0 +1,112 @@
+//! What is attached, read back from the kernel: the truth, whatever an agent meant to do.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+};
+
+use super::{
+    bpf::{self, LinkTarget},
+    pins::{Direction, Pins, SocketHook},
+    tc::{clsact, tcx},
+};
+
+/// A program at a hook of the cgroup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttachedSocketHook {
+    /// The hook.
+    pub hook: SocketHook,
+    /// The program's number.
+    pub program: u32,
+    /// Id of the cgroup; `None` where programs have no links.
+    pub cgroup: Option<u64>,
+}
+
+/// How a program is attached to a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceMechanism {
+    /// By a TCX link.
+    Tcx,
+    /// By a filter on the clsact qdisc.
+    Clsact,
+}
+
+impl DeviceMechanism {
+    /// `tcx` or `clsact`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        }
+    }
+}
+
+/// A program at a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttachedDevice {
+    /// The device's index.
+    pub index: u32,
+    /// The direction of the packets.
+    pub direction: Direction,
+    /// The program's number.
+    pub program: u32,
+    /// How it is attached.
+    pub mechanism: DeviceMechanism,
+}
+
+/// The programs at the cgroup.
+///
+/// # Errors
+/// A pin cannot be opened.
+pub fn socket_hooks(pins: &Pins) -> io::Result<Vec<AttachedSocketHook>> {
+    let mut found = Vec::new();
+    for hook in SocketHook::ALL {
+        if let Some(link) = open(&pins.socket_link(hook))? {
+            let info = bpf::link_info(link.as_fd())?;
+            match info.target {
+                // The cgroup is gone, and the program with it.
+                LinkTarget::Cgroup(0) | LinkTarget::Device(_) | LinkTarget::Other => {}
+                LinkTarget::Cgroup(id) => {
+                    found.push(AttachedSocketHook { hook, program: info.program, cgroup: Some(id) });
+                }
+            }
+        } else if let Some(program) = open(&pins.socket_program(hook))? {
+            let program = bpf::program_id(program.as_fd())?;
+            found.push(AttachedSocketHook { hook, program, cgroup: None });
+        }
+    }
+    Ok(found)
+}
+
+/// The programs at the devices of the calling process's network namespace.
+///
+/// # Errors
+/// A pin cannot be opened, or the kernel does not answer.
+pub fn devices(pins: &Pins) -> io::Result<Vec<AttachedDevice>> {
+    let mut found = Vec::new();
+    for (index, direction) in pins.device_links()? {
+        let Some(link) = open(&pins.device_link(index, direction))? else { continue };
+        if tcx::is_at(link.as_fd(), index, direction).unwrap_or(false) {
+            let program = bpf::link_info(link.as_fd())?.program;
+            found.push(AttachedDevice { index, direction, program, mechanism: DeviceMechanism::Tcx });
+        }
+    }
+    for index in clsact::devices()? {
+        for direction in Direction::ALL {
+            if let Some(program) = clsact::attached(index, direction)? {
+                found.push(AttachedDevice { index, direction, program, mechanism: DeviceMechanism::Clsact });
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn open(path: &Path) -> io::Result<Option<OwnedFd>> {
+    match bpf::open_pinned(path) {
+        Ok(object) => Ok(Some(object)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

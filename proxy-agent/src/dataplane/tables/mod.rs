@@ -1,0 +1,243 @@
+//! The pinned tables: reading them, which needs no agent, and writing what the plan asks for.
+//!
+//! Knows the order of the writes and nothing of what they mean.
+
+mod hash;
+mod write;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Pod,
+    maps::{Array, Map, MapData, MapError, MapInfo, PerCpuArray},
+};
+use proxy_common::{
+    Backend, BackendId, Counter, Family, Flow, FlowKey, PlainAddress, PortName, ServiceEntry, ServiceId, ServiceKey,
+    Settings, SocketEntry, SocketKey, V4, V6, maps,
+};
+
+use self::hash::into_io;
+pub use self::{hash::HashTable, write::KernelTables};
+use super::{
+    mapped::{Access, Mapped},
+    pins::Pins,
+};
+use crate::plan::{FamilySnapshot, Snapshot};
+
+/// Why a table cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}: {error}", path.display())]
+pub struct TableError {
+    path: PathBuf,
+    action: &'static str,
+    error: io::Error,
+}
+
+impl TableError {
+    fn new(path: &Path, action: &'static str, error: io::Error) -> Self {
+        Self { path: path.to_owned(), action, error }
+    }
+
+    /// Whether nothing is pinned where the table should be.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        self.error.raw_os_error() == Some(libc::ENOENT)
+    }
+}
+
+/// All tables, opened for reading.
+pub struct Tables {
+    /// What Service ports the ids stand for.
+    pub names: HashTable<ServiceId, PortName>,
+    /// IPv4's tables.
+    pub v4: FamilyTables<V4>,
+    /// IPv6's tables.
+    pub v6: FamilyTables<V6>,
+    /// What the programs count.
+    pub counters: Counters,
+    /// The one element of the `settings` table.
+    pub settings: SettingsTable,
+}
+
+impl Tables {
+    /// Opens what is pinned.
+    ///
+    /// # Errors
+    /// A table is not there or has another layout.
+    pub fn open(pins: &Pins) -> Result<Self, TableError> {
+        Self::open_for(pins, Access::Read)
+    }
+
+    fn open_for(pins: &Pins, access: Access) -> Result<Self, TableError> {
+        Ok(Self {
+            names: HashTable::open(&pins.map(maps::NAMES))?,
+            v4: FamilyTables::open(pins, access)?,
+            v6: FamilyTables::open(pins, access)?,
+            counters: Counters::open(pins)?,
+            settings: SettingsTable::open(pins)?,
+        })
+    }
+
+    /// Reads everything that the plan knows of.
+    ///
+    /// # Errors
+    /// A table cannot be read.
+    pub fn snapshot(&self) -> Result<Snapshot, TableError> {
+        Ok(Snapshot { names: self.names.all()?, v4: self.v4.snapshot()?, v6: self.v6.snapshot()? })
+    }
+}
+
+/// The tables of one family.
+#[derive(Debug)]
+pub struct FamilyTables<F: Family> {
+    /// Frontends.
+    pub services: HashTable<ServiceKey<F::Address>, ServiceEntry>,
+    /// Flows that the TC programs translate.
+    pub flows: HashTable<FlowKey<F::Address>, Flow<F::Address>>,
+    /// What the socket hooks translated.
+    pub sockets: HashTable<SocketKey<F::Address>, SocketEntry<F::Address>>,
+    slots: Mapped<BackendId>,
+    backends: Mapped<Backend<F::Address>>,
+    slots_path: PathBuf,
+    backends_path: PathBuf,
+}
+
+impl<F: Family<Address: PlainAddress>> FamilyTables<F> {
+    fn open(pins: &Pins, access: Access) -> Result<Self, TableError> {
+        let slots_path = pins.map(maps::SLOTS.name::<F>());
+        let backends_path = pins.map(maps::BACKENDS.name::<F>());
+        Ok(Self {
+            services: HashTable::open(&pins.map(maps::SERVICES.name::<F>()))?,
+            flows: HashTable::open(&pins.map(maps::FLOWS.name::<F>()))?,
+            sockets: HashTable::open(&pins.map(maps::SOCKETS.name::<F>()))?,
+            slots: map_array(&slots_path, access)?,
+            backends: map_array(&backends_path, access)?,
+            slots_path,
+            backends_path,
+        })
+    }
+
+    /// How many slots there are.
+    #[must_use]
+    pub fn slots_capacity(&self) -> u32 {
+        self.slots.len()
+    }
+
+    /// How many backends there is room for.
+    #[must_use]
+    pub fn backends_capacity(&self) -> u32 {
+        self.backends.len()
+    }
+
+    /// The services, the slots that they name, and all backends.
+    ///
+    /// # Errors
+    /// A table cannot be read.
+    pub fn snapshot(&self) -> Result<FamilySnapshot<F>, TableError> {
+        let services = self.services.all()?;
+        let ranges = services.values().flat_map(|entry| [entry.cluster(), entry.local()]);
+        let indexes = ranges.flat_map(|range| range.offset()..range.offset().saturating_add(range.count()));
+        let slots = indexes.filter_map(|index| Some((index, self.slots.get(index)?))).collect();
+        let backends = (0..self.backends.len())
+            .filter_map(|index| Some((BackendId::new(index), self.backends.get(index)?)))
+            .filter(|(_, backend)| !backend.is_free())
+            .collect();
+        Ok(FamilySnapshot { services, slots, backends })
+    }
+
+    fn write_backend(&mut self, id: BackendId, backend: &Backend<F::Address>) -> Result<(), TableError> {
+        if self.backends.set(id.get(), backend) { Ok(()) } else { Err(beyond(&self.backends_path)) }
+    }
+
+    fn write_slot(&mut self, index: u32, backend: BackendId) -> Result<(), TableError> {
+        if self.slots.set(index, &backend) { Ok(()) } else { Err(beyond(&self.slots_path)) }
+    }
+}
+
+/// The `counters` table.
+pub struct Counters {
+    path: PathBuf,
+    array: PerCpuArray<MapData, u64>,
+}
+
+impl Counters {
+    fn open(pins: &Pins) -> Result<Self, TableError> {
+        let path = pins.map(maps::COUNTERS);
+        let array = open_map(&path)?.try_into().map_err(|error| TableError::new(&path, "open", into_io(error)))?;
+        Ok(Self { path, array })
+    }
+
+    /// All counters, each summed over the processors.
+    ///
+    /// # Errors
+    /// The table cannot be read.
+    pub fn read(&self) -> Result<BTreeMap<Counter, u64>, TableError> {
+        let read = |counter: Counter| {
+            let values = self.array.get(&counter.index(), 0);
+            let values = values.map_err(|error| TableError::new(&self.path, "read", into_io(error)))?;
+            Ok((counter, values.iter().sum()))
+        };
+        Counter::all().map(read).collect()
+    }
+}
+
+/// The `settings` table.
+pub struct SettingsTable {
+    path: PathBuf,
+    array: Array<MapData, Settings>,
+}
+
+impl SettingsTable {
+    /// Opens the pinned table.
+    ///
+    /// # Errors
+    /// It is not there, or has another layout.
+    pub fn open(pins: &Pins) -> Result<Self, TableError> {
+        let path = pins.map(maps::SETTINGS);
+        let array = open_map(&path)?.try_into().map_err(|error| TableError::new(&path, "open", into_io(error)))?;
+        Ok(Self { path, array })
+    }
+
+    /// The settings.
+    ///
+    /// # Errors
+    /// The table cannot be read.
+    pub fn read(&self) -> Result<Settings, TableError> {
+        self.array.get(&0, 0).map_err(|error| TableError::new(&self.path, "read", into_io(error)))
+    }
+
+    /// Replaces the settings.
+    ///
+    /// # Errors
+    /// The table cannot be written.
+    pub fn write(&mut self, settings: &Settings) -> Result<(), TableError> {
+        self.array.set(0, settings, 0).map_err(|error| TableError::new(&self.path, "write", into_io(error)))
+    }
+}
+
+fn open_map(path: &Path) -> Result<Map, TableError> {
+    let error = |error: MapError| TableError::new(path, "open", into_io(error));
+    MapData::from_pin(path).and_then(Map::from_map_data).map_err(error)
+}
+
+fn map_array<T: Pod>(path: &Path, access: Access) -> Result<Mapped<T>, TableError> {
+    let error = |error: MapError| TableError::new(path, "open", into_io(error));
+    let info = MapInfo::from_pin(path).map_err(error)?;
+    let expected =
+        u32::try_from(size_of::<T>()).map_err(|error| TableError::new(path, "open", io::Error::other(error)))?;
+    if info.value_size() != expected {
+        let sizes = format!("its elements have {} bytes and not {expected}", info.value_size());
+        return Err(TableError::new(path, "open", io::Error::other(sizes)));
+    }
+    let data = MapData::from_pin(path).map_err(error)?;
+    Mapped::new(data.fd().as_fd(), info.max_entries(), access).map_err(|error| TableError::new(path, "map", error))
+}
+
+fn beyond(path: &Path) -> TableError {
+    TableError::new(path, "write beyond the end of", io::Error::from_raw_os_error(libc::E2BIG))
+}

@@ -1,0 +1,131 @@
+//! Writing the tables, in the order that keeps packets from seeing half a change.
+
+use proxy_common::{Backend, Family, PlainAddress, PortName, ServiceId, ServiceKey};
+
+use super::{FamilyTables, TableError, Tables};
+use crate::{
+    dataplane::{
+        grace::Grace,
+        mapped::{self, Access},
+        pins::Pins,
+    },
+    plan::{self, Changes, FamilyChanges, Refused, Snapshot},
+};
+
+/// The tables of the running agent.
+///
+/// Two rules keep every packet's view whole. What a program can reach is never written: new backends
+/// and slots are written first, then the services are flipped to them, each at once. And nothing is used
+/// again while a program that started before the flip may still be reading it: before slots and backends
+/// are written that a former change may have released, and before retired backends are cleared, all
+/// running programs are waited for.
+pub struct KernelTables {
+    tables: Tables,
+    grace: Grace,
+    /// Services were flipped or removed, and the programs that ran at that time were not waited for.
+    unsettled: bool,
+}
+
+impl KernelTables {
+    /// Opens the pinned tables for writing.
+    pub(in crate::dataplane) fn open(pins: &Pins) -> Result<Self, TableError> {
+        let grace =
+            Grace::new().map_err(|error| TableError::new(pins.root(), "make the maps to wait with in", error))?;
+        // What an agent before this one flipped last is not known.
+        Ok(Self { tables: Tables::open_for(pins, Access::Write)?, grace, unsettled: true })
+    }
+
+    /// The tables for reading.
+    #[must_use]
+    pub fn read(&self) -> &Tables {
+        &self.tables
+    }
+
+    fn settle(&mut self) -> Result<(), TableError> {
+        if self.unsettled {
+            self.grace
+                .wait()
+                .map_err(|error| TableError::new(&self.tables.v4.slots_path, "wait for readers of", error))?;
+            self.unsettled = false;
+        }
+        Ok(())
+    }
+
+    fn write_names(&mut self, names: &[(ServiceId, PortName)]) -> Result<(), TableError> {
+        let refused = self.tables.names.insert(names)?;
+        if !refused.is_empty() {
+            // The Services work; only the command line shows numbers for them, and a restart renumbers them.
+            tracing::warn!(services = refused.len(), "the names table is full");
+        }
+        Ok(())
+    }
+}
+
+impl plan::Tables for KernelTables {
+    type Error = TableError;
+
+    fn snapshot(&self) -> Result<Snapshot, TableError> {
+        self.tables.snapshot()
+    }
+
+    fn apply(&mut self, changes: &Changes) -> Result<Refused, TableError> {
+        let Changes { names, v4, v6, retired_names } = changes;
+        self.write_names(names)?;
+        if writes_arrays(v4) || writes_arrays(v6) {
+            self.settle()?;
+        }
+        let refused = Refused { v4: write(&mut self.tables.v4, v4)?, v6: write(&mut self.tables.v6, v6)? };
+        self.unsettled |= flips(v4) || flips(v6);
+        if retires(v4) || retires(v6) {
+            self.settle()?;
+            clear(&mut self.tables.v4, v4)?;
+            clear(&mut self.tables.v6, v6)?;
+        }
+        for id in retired_names {
+            self.tables.names.remove(id)?;
+        }
+        Ok(refused)
+    }
+}
+
+fn writes_arrays<F: Family>(changes: &FamilyChanges<F>) -> bool {
+    !changes.backends.is_empty() || !changes.slots.is_empty()
+}
+
+fn flips<F: Family>(changes: &FamilyChanges<F>) -> bool {
+    !changes.services.is_empty() || !changes.removed_services.is_empty()
+}
+
+fn retires<F: Family>(changes: &FamilyChanges<F>) -> bool {
+    !changes.retired_backends.is_empty()
+}
+
+/// Everything but the retired backends, in order; returns the frontends for which there is no room.
+fn write<F: Family<Address: PlainAddress>>(
+    tables: &mut FamilyTables<F>,
+    changes: &FamilyChanges<F>,
+) -> Result<Vec<ServiceKey<F::Address>>, TableError> {
+    let FamilyChanges { backends, slots, services, removed_services, retired_backends: _ } = changes;
+    for (id, backend) in backends {
+        tables.write_backend(*id, backend)?;
+    }
+    for (first, run) in slots {
+        for (index, backend) in (*first..).zip(run) {
+            tables.write_slot(index, *backend)?;
+        }
+    }
+    mapped::settle();
+    let refused = tables.services.insert(services)?;
+    for key in removed_services {
+        tables.services.remove(key)?;
+    }
+    Ok(refused)
+}
+
+fn clear<F>(tables: &mut FamilyTables<F>, changes: &FamilyChanges<F>) -> Result<(), TableError>
+where
+    F: Family<Address: PlainAddress>,
+    Backend<F::Address>: Default,
+{
+    changes.retired_backends.iter().try_for_each(|id| tables.write_backend(*id, &Backend::default()))
+}

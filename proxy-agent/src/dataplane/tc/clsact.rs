@@ -1,0 +1,178 @@
+//! Filters on the clsact qdisc, for kernels without TCX.
+//!
+//! A filter is ours if it has our priority and handle and a name of ours. Filters are replaced in
+//! place, and no pin is needed: they stay until they are deleted.
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd},
+};
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use rtnetlink::packet_route::{
+    RouteNetlinkMessage,
+    tc::{TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcMessage, TcOption},
+};
+
+use crate::dataplane::pins::Direction;
+
+/// See the parent module for why.
+const PRIORITY: u16 = 2;
+/// "px".
+const HANDLE: u32 = 0x7078;
+/// What the names of our filters begin with.
+const NAME_PREFIX: &str = "proxy-agent:";
+
+/// `ETH_P_ALL`, as the two bytes on the wire.
+const ALL_PROTOCOLS: u16 = 0x0003_u16.to_be();
+
+/// Attaches a program to a device, making the qdisc if there is none.
+pub(crate) fn attach(program: BorrowedFd<'_>, name: &str, index: u32, direction: Direction) -> io::Result<()> {
+    let mut qdisc = message(index);
+    qdisc.header.handle = TcHandle::from(0xffff_0000);
+    qdisc.header.parent = TcHandle::CLSACT;
+    qdisc.attributes.push(TcAttribute::Kind("clsact".to_owned()));
+    match request(RouteNetlinkMessage::NewQueueDiscipline(qdisc), NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL) {
+        Ok(_) => {}
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
+        Err(error) => return Err(error),
+    }
+    let mut filter = our_filter(index, direction);
+    filter.attributes.push(TcAttribute::Options(vec![
+        TcOption::Bpf(TcFilterBpfOption::ProgFd(program.as_raw_fd().cast_unsigned())),
+        TcOption::Bpf(TcFilterBpfOption::ProgName(format!("{NAME_PREFIX}{name}"))),
+        TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
+    ]));
+    request(RouteNetlinkMessage::NewTrafficFilter(filter), NLM_F_ACK | NLM_F_CREATE).map(drop)
+}
+
+/// Detaches our program from a device; it need not be there, nor the device. Removes the qdisc if
+/// nothing uses it any more.
+pub(crate) fn detach(index: u32, direction: Direction) -> io::Result<()> {
+    if attached(index, direction)?.is_none() {
+        return Ok(());
+    }
+    request(RouteNetlinkMessage::DelTrafficFilter(our_filter(index, direction)), NLM_F_ACK)?;
+    let mut users = 0;
+    for direction in Direction::ALL {
+        users += filters(index, direction)?.len();
+    }
+    if users == 0 {
+        let mut qdisc = message(index);
+        qdisc.header.parent = TcHandle::CLSACT;
+        request(RouteNetlinkMessage::DelQueueDiscipline(qdisc), NLM_F_ACK)?;
+    }
+    Ok(())
+}
+
+/// The number of our program at a device, if it is there.
+pub(crate) fn attached(index: u32, direction: Direction) -> io::Result<Option<u32>> {
+    let ours = filters(index, direction)?.into_iter().find(|filter| {
+        let has_name = |option: &TcOption| {
+            matches!(option, TcOption::Bpf(TcFilterBpfOption::ProgName(name)) if name.starts_with(NAME_PREFIX))
+        };
+        filter.header.handle == TcHandle::from(HANDLE)
+            && filter.header.info >> 16 == u32::from(PRIORITY)
+            && options(filter).any(has_name)
+    });
+    let program = ours.and_then(|filter| {
+        options(&filter).find_map(|option| match option {
+            TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => Some(*id),
+            _ => None,
+        })
+    });
+    Ok(program)
+}
+
+/// The devices with a clsact qdisc, by index.
+pub(crate) fn devices() -> io::Result<Vec<u32>> {
+    let dump = request(RouteNetlinkMessage::GetQueueDiscipline(message(0)), NLM_F_DUMP)?;
+    let is_clsact = |attribute: &TcAttribute| matches!(attribute, TcAttribute::Kind(kind) if kind == "clsact");
+    let clsact = dump.into_iter().filter_map(|message| match message {
+        RouteNetlinkMessage::NewQueueDiscipline(qdisc) if qdisc.attributes.iter().any(is_clsact) => {
+            u32::try_from(qdisc.header.index).ok()
+        }
+        _ => None,
+    });
+    Ok(clsact.collect())
+}
+
+/// All filters of a direction, our own and others; none if there is no qdisc.
+fn filters(index: u32, direction: Direction) -> io::Result<Vec<TcMessage>> {
+    let mut query = message(index);
+    query.header.parent = parent(direction);
+    let dump = match request(RouteNetlinkMessage::GetTrafficFilter(query), NLM_F_DUMP) {
+        Ok(dump) => dump,
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EINVAL | libc::ENOENT)) => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    let filters = dump.into_iter().filter_map(|message| match message {
+        // Each group of filters is announced by a message without a handle.
+        RouteNetlinkMessage::NewTrafficFilter(filter) if filter.header.handle != TcHandle::UNSPEC => Some(filter),
+        _ => None,
+    });
+    Ok(filters.collect())
+}
+
+fn options(filter: &TcMessage) -> impl Iterator<Item = &TcOption> {
+    filter.attributes.iter().flat_map(|attribute| match attribute {
+        TcAttribute::Options(options) => options.as_slice(),
+        _ => &[],
+    })
+}
+
+/// The message that names our filter.
+fn our_filter(index: u32, direction: Direction) -> TcMessage {
+    let mut filter = message(index);
+    filter.header.parent = parent(direction);
+    filter.header.handle = TcHandle::from(HANDLE);
+    filter.header.info = u32::from(PRIORITY) << 16 | u32::from(ALL_PROTOCOLS);
+    filter.attributes.push(TcAttribute::Kind(TcFilterBpf::KIND.to_owned()));
+    filter
+}
+
+fn message(index: u32) -> TcMessage {
+    TcMessage::with_index(index.cast_signed())
+}
+
+/// `TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_INGRESS)` or `…EGRESS`.
+fn parent(direction: Direction) -> TcHandle {
+    TcHandle::from(match direction {
+        Direction::Ingress => 0xffff_fff2,
+        Direction::Egress => 0xffff_fff3,
+    })
+}
+
+/// Sends a request and returns the messages of the answer.
+fn request(message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
+    let socket = Socket::new(NETLINK_ROUTE)?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | flags;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+    message.finalize();
+    let mut buffer = vec![0; message.buffer_len()];
+    message.serialize(&mut buffer);
+    socket.send(&buffer, 0)?;
+
+    let mut answers = Vec::new();
+    loop {
+        let mut received = Vec::with_capacity(1 << 16);
+        socket.recv(&mut received, 0)?;
+        let mut rest = received.as_slice();
+        while !rest.is_empty() {
+            let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
+            match answer.payload {
+                NetlinkPayload::Error(result) if result.code.is_some() => return Err(result.to_io()),
+                NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(answers),
+                NetlinkPayload::InnerMessage(message) => answers.push(message),
+                _ => {}
+            }
+            let length = usize::try_from(answer.header.length).unwrap_or(rest.len()).next_multiple_of(4);
+            rest = rest.get(length..).unwrap_or_default();
+        }
+    }
+}

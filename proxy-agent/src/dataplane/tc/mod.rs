@@ -1,0 +1,85 @@
+//! Attaches the packet programs to devices: by TCX links, or through clsact on kernels before 6.6.
+//!
+//! Never touches a program, filter or qdisc of somebody else.
+//!
+//! # Order among others
+//!
+//! The programs are first, in both directions. Programs of others (Cilium's, for one) end with a verdict
+//! that ends the chain, so whatever comes after them does not run, while these programs hand on what they
+//! do not drop (`TCX_NEXT`, `TC_ACT_UNSPEC`), so whoever comes after them does run. On ingress the others
+//! see packets after DNAT, as they would after netfilter's; on egress they see replies whose source is
+//! already the Service again.
+//!
+//! On clsact the priority is 2: after 1, which Cilium takes for itself and which cannot be shared, and
+//! before all that the kernel chooses (49152 and up).
+
+pub(super) mod clsact;
+pub(super) mod tcx;
+
+use std::io;
+
+use super::{
+    devices::LinkLayer,
+    features::{Feature, Features},
+    pins::{Direction, Pins, unpin},
+    programs::{Programs, classifier_name},
+};
+
+/// Why programs cannot be attached to a device.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} the {direction} program of the device with index {index}: {error}")]
+pub struct DeviceError {
+    pub(super) action: &'static str,
+    pub(super) direction: Direction,
+    pub(super) index: u32,
+    pub(super) error: io::Error,
+}
+
+impl DeviceError {
+    /// Whether the device went meanwhile.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self.error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO))
+    }
+}
+
+/// Attaches both programs to a device, replacing in place those of a former agent.
+///
+/// # Errors
+/// The kernel refuses, or the device is gone.
+pub(super) fn attach(
+    programs: &Programs,
+    index: u32,
+    link_layer: LinkLayer,
+    pins: &Pins,
+    features: &Features,
+) -> Result<(), DeviceError> {
+    for direction in Direction::ALL {
+        let name = classifier_name(direction, link_layer);
+        let program = programs.classifier(direction, link_layer).ok_or(io::ErrorKind::NotFound);
+        let result = program.map_err(io::Error::from).and_then(|program| {
+            if features.has(Feature::Tcx) {
+                tcx::attach(program, index, direction, pins)
+            } else {
+                clsact::attach(program, name, index, direction)
+            }
+        });
+        result.map_err(|error| DeviceError { action: "attach", direction, index, error })?;
+    }
+    Ok(())
+}
+
+/// Detaches both programs from a device, which may be gone.
+///
+/// # Errors
+/// The kernel refuses.
+pub(super) fn detach(index: u32, pins: &Pins, features: &Features) -> Result<(), DeviceError> {
+    for direction in Direction::ALL {
+        let result = if features.has(Feature::Tcx) {
+            unpin(&pins.device_link(index, direction))
+        } else {
+            clsact::detach(index, direction)
+        };
+        result.map_err(|error| DeviceError { action: "detach", direction, index, error })?;
+    }
+    Ok(())
+}
