@@ -37,7 +37,7 @@ use self::{
 use crate::{build, setup};
 
 /// Requests from each client to each frontend.
-const REQUESTS: u32 = 300;
+const REQUESTS: u32 = 150;
 /// The backend that is taken away.
 const REMOVED: &str = BACKENDS[2].name;
 /// How long anything may take that happens at once.
@@ -52,10 +52,10 @@ const CLIENTS: [Client; 4] = [
 
 /// The frontends in `deploy/demo/service.yaml`.
 const FRONTENDS: [(Protocol, &str, u16); 4] = [
-    (Protocol::Tcp, "10.244.1.21", 8080),
-    (Protocol::Tcp, "fd00:10:244:1::21", 8080),
-    (Protocol::Udp, "10.244.1.21", 5353),
-    (Protocol::Udp, "fd00:10:244:1::21", 5353),
+    (Protocol::Tcp, "10.96.0.10", 80),
+    (Protocol::Tcp, "fd00:10:96::10", 80),
+    (Protocol::Udp, "10.96.0.10", 53),
+    (Protocol::Udp, "fd00:10:96::10", 53),
 ];
 
 /// Stops the demo between two steps once the user has asked for it.
@@ -128,7 +128,7 @@ fn story(lab: &Lab, agent: &Agent<'_>, processes: &mut Processes, interrupt: &In
         Ok(true)
     })?;
     println!("  ready after {:.1} s\n", started.elapsed().as_secs_f64());
-    eprintln!("{:?}", started.elapsed());
+    print!("{}", report::excerpt(&agent.show("services")?, 12));
 
     report::heading(&format!("{REQUESTS} requests from each client to each address of the Service"));
     let total = everybody(lab, agent, interrupt)?;
@@ -166,9 +166,9 @@ fn everybody(lab: &Lab, agent: &Agent<'_>, interrupt: &Interrupt) -> anyhow::Res
     for client in &CLIENTS {
         for frontend in frontends()? {
             interrupt.check()?;
-            let before = Served::default();
+            let before = agent.served()?;
             let tally = traffic::send(lab, client, frontend, REQUESTS)?;
-            rows.push(row(client, frontend, &tally, before, before));
+            rows.push(row(client, frontend, &tally, before, agent.served()?));
             total.add(&tally);
         }
     }
@@ -235,7 +235,7 @@ fn wait(
     let started = Instant::now();
     loop {
         interrupt.check()?;
-
+        processes.all_run()?;
         if is_so()? {
             return Ok(());
         }
@@ -243,5 +243,27 @@ fn wait(
             bail!("waited {} s in vain until {what}", PATIENCE.as_secs());
         }
         thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_manifests_name_what_the_demo_makes() {
+        let read = |file: &str| fs::read_to_string(manifests::original().join(file)).expect("the manifest is there");
+        let (service, endpoints, node) = (read("service.yaml"), read("endpoints.yaml"), read("node.yaml"));
+        for (_, address, port) in FRONTENDS {
+            assert!(service.contains(address) && service.contains(&format!("port: {port}\n")), "{address}:{port}");
+        }
+        for backend in &BACKENDS {
+            for what in [backend.name, backend.v4, backend.v6] {
+                assert!(endpoints.contains(what), "{what}");
+            }
+        }
+        assert!(node.contains(&format!("name: {}\n", network::NODE_NAME)));
     }
 }
