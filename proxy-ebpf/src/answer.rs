@@ -11,7 +11,7 @@ use proxy_common::{Family, Protocol, V4, V6};
 use crate::{
     bytes::{put, take},
     checksum::{finish, fold, sum},
-    headers::{self, Headers, ParseFamily, TCP_CHECKSUM, tcp_flag},
+    headers::{Headers, TCP_CHECKSUM, tcp_flag},
     packet::{Packet, Truncated},
 };
 
@@ -60,13 +60,12 @@ pub trait AnswerFamily: Family {
     fn write_unreachable<P: Packet>(packet: &mut P, headers: &Headers<Self>) -> Result<(), Truncated>;
 }
 
-/// Turns the packet whose IP header is at `l3` into a refusal to its sender.
+/// Turns the packet into a refusal to its sender.
 ///
 /// # Errors
 /// [`Truncated`] if that is not possible; the packet must then be dropped.
 #[inline(always)]
-pub fn refuse<F: AnswerFamily + ParseFamily, P: Packet>(packet: &mut P, l3: usize) -> Result<(), Truncated> {
-    let headers = &headers::parse::<F, P>(packet, l3)?.ok_or(Truncated)?;
+pub fn refuse<F: AnswerFamily, P: Packet>(packet: &mut P, headers: &Headers<F>) -> Result<(), Truncated> {
     if headers.l4 != headers.l3 + F::HEADER_LEN {
         return Err(Truncated);
     }

@@ -12,7 +12,7 @@ use proxy_common::{
 use crate::{
     answer::{self, AnswerFamily},
     choose,
-    headers::{self, Headers, ParseFamily},
+    headers::{Headers, ParseFamily},
     packet::{Packet, Truncated},
     rewrite::{self, WriteFamily},
     tables::{InsertError, Insertion, Tables},
@@ -38,22 +38,23 @@ pub enum Verdict {
 
 /// A part of the pipeline behind the first one.
 ///
-/// In the kernel each stage is a function that reads the packet's headers for itself: a program has 512 bytes of
-/// stack, and established packets shall not carry what only first packets need.
+/// In the kernel each stage is a function of its own, because a program has 512 bytes of stack. The headers are
+/// read once and handed from stage to stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// The packet belongs to no flow and may begin one: [`begin`].
     Begin,
+    /// The packet's flow has just begun: [`follow`].
+    Follow,
     /// The Service has no endpoint: [`refuse`].
     Refuse,
 }
 
-/// A packet that came into the node on a device. `l3` is the offset of its IP header.
+/// A packet that came into the node on a device.
 #[inline(always)]
-pub fn ingress<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, l3: usize) -> Verdict {
-    let Ok(Some(headers)) = headers::parse::<F, P>(packet, l3) else { return Verdict::Pass };
-    match established(&headers, tables) {
-        Some(flow) => translate(packet, tables, &headers, flow.to(), flow.flags()),
+pub fn ingress<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, headers: &Headers<F>) -> Verdict {
+    match established(headers, tables) {
+        Some(flow) => translate(packet, tables, headers, flow.to(), flow.flags()),
         None if headers.may_begin_connection() => Verdict::Continue(Stage::Begin),
         None => Verdict::Pass,
     }
@@ -61,31 +62,40 @@ pub fn ingress<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mu
 
 /// The first packet of what may be a Service's connection: finds the frontend, chooses a backend, remembers it.
 #[inline(always)]
-pub fn begin<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, l3: usize) -> Verdict {
-    let Ok(Some(headers)) = headers::parse::<F, P>(packet, l3) else { return Verdict::Pass };
+pub fn begin<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, headers: &Headers<F>) -> Verdict {
     let key = ServiceKey::new(headers.destination.0, headers.destination.1, headers.protocol);
     let Some(service) = tables.service(&key) else { return Verdict::Pass };
-    match start(packet, tables, &headers, &service) {
-        Ok(flow) => translate(packet, tables, &headers, flow.to(), flow.flags()),
+    match start(packet, tables, headers, &service) {
+        Ok(()) => Verdict::Continue(Stage::Follow),
         Err(DropReason::NoEndpoint) => Verdict::Continue(Stage::Refuse),
         Err(reason) => drop(tables, reason),
     }
 }
 
+/// The first packet of a flow that [`begin`] remembered: translates it.
+#[inline(always)]
+pub fn follow<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, headers: &Headers<F>) -> Verdict {
+    let key = FlowKey::new(headers.source, headers.destination, headers.protocol, Direction::Original);
+    match tables.with_flow(&key, |flow| *flow) {
+        Some(flow) => translate(packet, tables, headers, flow.to(), flow.flags()),
+        // Evicted within a microsecond: the table is far too small for what goes on.
+        None => drop(tables, DropReason::FlowTableFull),
+    }
+}
+
 /// A packet whose Service has no endpoint: tells its sender.
 #[inline(always)]
-pub fn refuse<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, l3: usize) -> Verdict {
+pub fn refuse<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, headers: &Headers<F>) -> Verdict {
     tables.count(Counter::Drop(DropReason::NoEndpoint));
-    match answer::refuse::<F, P>(packet, l3) {
+    match answer::refuse(packet, headers) {
         Ok(()) => Verdict::Answer,
         Err(Truncated) => Verdict::Drop(DropReason::NoEndpoint),
     }
 }
 
-/// A packet that leaves the node on a device. `l3` is the offset of its IP header.
+/// A packet that leaves the node on a device.
 #[inline(always)]
-pub fn egress<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, l3: usize) -> Verdict {
-    let Ok(Some(headers)) = headers::parse::<F, P>(packet, l3) else { return Verdict::Pass };
+pub fn egress<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, headers: &Headers<F>) -> Verdict {
     let key = FlowKey::new(headers.source, headers.destination, headers.protocol, Direction::Reply);
     let now = tables.now();
     let Some((flow, idle)) = note(tables, &key, now, headers.tcp) else { return Verdict::Pass };
@@ -93,7 +103,7 @@ pub fn egress<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut
         let original = FlowKey::new(headers.destination, flow.to(), headers.protocol, Direction::Original);
         note(tables, &original, now, TcpState::NONE);
     }
-    if rewrite::source(packet, &headers, flow.to()).is_err() {
+    if rewrite::source(packet, headers, flow.to()).is_err() {
         return drop(tables, DropReason::Malformed);
     }
     Verdict::Pass
@@ -160,7 +170,7 @@ fn start<F: TcFamily, P: Packet, T: Tables<F>>(
     tables: &mut T,
     headers: &Headers<F>,
     service: &ServiceEntry,
-) -> Result<Flow<F::Address>, DropReason> {
+) -> Result<(), DropReason> {
     let range = choose::eligible(service)?;
     let masquerade = masquerades_source(packet, tables, headers);
     let mut attempt = 0;
@@ -168,7 +178,7 @@ fn start<F: TcFamily, P: Packet, T: Tables<F>>(
         attempt += 1;
         let Some((id, backend)) = choose::one(tables, service, range) else { continue };
         match remember(tables, headers, service, id, &backend, masquerade) {
-            Ok(flow) => return Ok(flow),
+            Ok(()) => return Ok(()),
             Err(InsertError::Exists) => {}
             Err(InsertError::Full) => return Err(DropReason::FlowTableFull),
         }
@@ -186,7 +196,7 @@ fn remember<F: TcFamily, T: Tables<F>>(
     id: BackendId,
     backend: &Backend<F::Address>,
     masquerade: bool,
-) -> Result<Flow<F::Address>, InsertError> {
+) -> Result<(), InsertError> {
     let now = tables.now();
     let to = (backend.address(), backend.port());
     let flags = if masquerade || is_hairpin(headers, backend) { FlowFlags::MASQUERADE } else { FlowFlags::NONE };
@@ -212,7 +222,7 @@ fn remember<F: TcFamily, T: Tables<F>>(
     flow.note(now, headers.tcp);
     tables.insert_flow(&key, &flow, Insertion::Replace)?;
     tables.count(Counter::Flows);
-    Ok(flow)
+    Ok(())
 }
 
 /// Whether the client's other connection, to `frontend`, has ended: by the state of its reply entry and the time

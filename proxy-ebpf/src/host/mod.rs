@@ -6,7 +6,10 @@ mod tables;
 pub use packet::{ChecksumState, HostPacket};
 pub use tables::HostTables;
 
-use crate::tc::{self, Stage, TcFamily, Verdict};
+use crate::{
+    headers,
+    tc::{self, Stage, TcFamily, Verdict},
+};
 
 /// Which of the TC programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,17 +20,22 @@ pub enum Hook {
     Egress,
 }
 
-/// Runs a TC program's stages, in the order in which the kernel's entry point runs them.
+/// Runs a TC program's stages, in the order in which the kernel's entry point runs them. `l3` is the offset of the
+/// IP header.
 pub fn run<F: TcFamily>(packet: &mut HostPacket, tables: &mut HostTables<F>, hook: Hook, l3: usize) -> Verdict {
+    let Ok(Some(headers)) = headers::parse::<F, _>(packet, l3) else { return Verdict::Pass };
     let mut verdict = match hook {
-        Hook::Ingress => tc::ingress(packet, tables, l3),
-        Hook::Egress => tc::egress(packet, tables, l3),
+        Hook::Ingress => tc::ingress(packet, tables, &headers),
+        Hook::Egress => tc::egress(packet, tables, &headers),
     };
     if verdict == Verdict::Continue(Stage::Begin) {
-        verdict = tc::begin(packet, tables, l3);
+        verdict = tc::begin(packet, tables, &headers);
+    }
+    if verdict == Verdict::Continue(Stage::Follow) {
+        verdict = tc::follow(packet, tables, &headers);
     }
     if verdict == Verdict::Continue(Stage::Refuse) {
-        verdict = tc::refuse(packet, tables, l3);
+        verdict = tc::refuse(packet, tables, &headers);
     }
     verdict
 }

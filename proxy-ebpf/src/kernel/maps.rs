@@ -15,6 +15,7 @@ use proxy_common::{
         SLOTS_CAPACITY, SOCKETS_CAPACITY,
     },
 };
+use proxy_ebpf::headers::Headers;
 
 type A4 = [u8; 4];
 type A6 = [u8; 16];
@@ -26,6 +27,8 @@ pub(super) type Services<A> = HashMap<ServiceKey<A>, ServiceEntry, SERVICES_CAPA
 pub(super) type Slots = Array<BackendId, SLOTS_CAPACITY, MAPPED>;
 pub(super) type Backends<A> = Array<Backend<A>, BACKENDS_CAPACITY, MAPPED>;
 pub(super) type Flows<A> = LruHashMap<FlowKey<A>, Flow<A>, FLOWS_CAPACITY>;
+/// Where a TC program keeps the headers of the packet it handles; see `skb::stages`. Not pinned, nobody's business.
+pub(super) type PacketHeaders<F> = PerCpuArray<Headers<F>, 1>;
 pub(super) type Sockets<A> = LruHashMap<SocketKey<A>, SocketEntry<A>, SOCKETS_CAPACITY>;
 
 #[btf_map(name = "services_v4")]
@@ -49,6 +52,11 @@ static SOCKETS_V4: Sockets<A4> = Sockets::new();
 #[btf_map(name = "sockets_v6")]
 static SOCKETS_V6: Sockets<A6> = Sockets::new();
 
+#[btf_map(name = "headers_v4")]
+static HEADERS_V4: PacketHeaders<V4> = PacketHeaders::new();
+#[btf_map(name = "headers_v6")]
+static HEADERS_V6: PacketHeaders<V6> = PacketHeaders::new();
+
 // No program reads this one; it is defined here so that it is created and described like the others. The linker keeps
 // it because an entry point mentions it.
 #[btf_map(name = "names")]
@@ -67,6 +75,7 @@ pub(super) trait FamilyMaps: Family {
     fn backends() -> &'static Backends<Self::Address>;
     fn flows() -> &'static Flows<Self::Address>;
     fn sockets() -> &'static Sockets<Self::Address>;
+    fn headers() -> &'static PacketHeaders<Self>;
 }
 
 impl FamilyMaps for V4 {
@@ -94,6 +103,11 @@ impl FamilyMaps for V4 {
     fn sockets() -> &'static Sockets<A4> {
         &SOCKETS_V4
     }
+
+    #[inline(always)]
+    fn headers() -> &'static PacketHeaders<V4> {
+        &HEADERS_V4
+    }
 }
 
 impl FamilyMaps for V6 {
@@ -120,5 +134,10 @@ impl FamilyMaps for V6 {
     #[inline(always)]
     fn sockets() -> &'static Sockets<A6> {
         &SOCKETS_V6
+    }
+
+    #[inline(always)]
+    fn headers() -> &'static PacketHeaders<V6> {
+        &HEADERS_V6
     }
 }

@@ -9,6 +9,7 @@ use aya_log_ebpf::trace;
 use proxy_common::{DropReason, Family, V4, V6};
 use proxy_ebpf::{
     Packet, Truncated, Verdict,
+    headers::{self, Headers},
     packet::{Change, ZeroChecksum},
     tc::{self, Stage, TcFamily},
 };
@@ -42,42 +43,62 @@ const NEXT: i32 = TC_ACT_UNSPEC;
 const DROP: i32 = TC_ACT_SHOT;
 /// Not the kernel's: continue with [`Stage::Begin`].
 const BEGIN: i32 = i32::MAX;
+/// Not the kernel's: continue with [`Stage::Follow`].
+const FOLLOW: i32 = i32::MAX - 1;
 /// Not the kernel's: continue with [`Stage::Refuse`].
-const REFUSE: i32 = i32::MAX - 1;
+const REFUSE: i32 = i32::MAX - 2;
 
 #[inline(always)]
 fn stages<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, hook: Hook) -> i32 {
+    let Some(headers) = F::headers().get_ptr_mut(0) else { return NEXT };
+    // SAFETY: the element is this CPU's own, and TC programs run one after another on a CPU (with softirqs disabled), so
+    // nobody else reads or writes it until this program ends.
+    let headers = unsafe { &mut *headers };
     let mut action = match hook {
-        Hook::Ingress => ingress::<F, L3>(raw),
-        Hook::Egress => egress::<F, L3>(raw),
+        Hook::Ingress => ingress::<F, L3>(raw, headers),
+        Hook::Egress => egress::<F, L3>(raw, headers),
     };
     if action == BEGIN {
-        action = begin::<F, L3>(raw);
+        action = begin::<F>(raw, headers);
+    }
+    if action == FOLLOW {
+        action = follow::<F>(raw, headers);
     }
     if action == REFUSE {
-        action = refuse::<F, L3>(raw);
+        action = refuse::<F>(raw, headers);
     }
     action
 }
 
 #[inline(never)]
-fn ingress<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff) -> i32 {
-    action(raw, tc::ingress::<F, _, _>(&mut Skb::new(raw), &mut KernelTables::new(), L3))
+fn ingress<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, headers: &mut Headers<F>) -> i32 {
+    let mut packet = Skb::new(raw);
+    let Ok(Some(parsed)) = headers::parse::<F, _>(&packet, L3) else { return NEXT };
+    *headers = parsed;
+    action(raw, tc::ingress(&mut packet, &mut KernelTables::<F>::new(), headers))
 }
 
 #[inline(never)]
-fn begin<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff) -> i32 {
-    action(raw, tc::begin::<F, _, _>(&mut Skb::new(raw), &mut KernelTables::new(), L3))
+fn egress<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, headers: &mut Headers<F>) -> i32 {
+    let mut packet = Skb::new(raw);
+    let Ok(Some(parsed)) = headers::parse::<F, _>(&packet, L3) else { return NEXT };
+    *headers = parsed;
+    action(raw, tc::egress(&mut packet, &mut KernelTables::<F>::new(), headers))
 }
 
 #[inline(never)]
-fn refuse<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff) -> i32 {
-    action(raw, tc::refuse::<F, _, _>(&mut Skb::new(raw), &mut KernelTables::new(), L3))
+fn begin<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, headers: &Headers<F>) -> i32 {
+    action(raw, tc::begin(&mut Skb::new(raw), &mut KernelTables::<F>::new(), headers))
 }
 
 #[inline(never)]
-fn egress<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff) -> i32 {
-    action(raw, tc::egress::<F, _, _>(&mut Skb::new(raw), &mut KernelTables::new(), L3))
+fn follow<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, headers: &Headers<F>) -> i32 {
+    action(raw, tc::follow(&mut Skb::new(raw), &mut KernelTables::<F>::new(), headers))
+}
+
+#[inline(never)]
+fn refuse<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, headers: &Headers<F>) -> i32 {
+    action(raw, tc::refuse(&mut Skb::new(raw), &mut KernelTables::<F>::new(), headers))
 }
 
 #[inline(always)]
@@ -93,6 +114,7 @@ fn action(raw: *mut __sk_buff, verdict: Verdict) -> i32 {
             Skb::new(raw).send_back()
         }
         Verdict::Continue(Stage::Begin) => BEGIN,
+        Verdict::Continue(Stage::Follow) => FOLLOW,
         Verdict::Continue(Stage::Refuse) => REFUSE,
     }
 }

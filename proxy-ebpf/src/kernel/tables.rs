@@ -16,6 +16,10 @@ use super::maps::{COUNTERS, FamilyMaps, POD_DEVICES, SETTINGS};
 const NANOSECONDS: u64 = 1_000_000_000;
 const EEXIST: i32 = -17;
 
+/// What a program sees before an agent wrote the settings. Not local to its function: names in BTF may have 127 bytes
+/// at most on kernels before 6.1, and a local static's has more.
+static UNSET: Settings = Settings::UNSET;
+
 /// One family's maps.
 pub(super) struct KernelTables<F>(PhantomData<F>);
 
@@ -29,7 +33,6 @@ impl<F> KernelTables<F> {
 impl<F: FamilyMaps> Tables<F> for KernelTables<F> {
     #[inline(always)]
     fn settings(&self) -> &Settings {
-        static UNSET: Settings = Settings::UNSET;
         SETTINGS.get(0).unwrap_or(&UNSET)
     }
 
