@@ -16,6 +16,8 @@ mod service_api;
 mod slice;
 mod slice_api;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 mod update;
 

@@ -1,0 +1,178 @@
+//! One port of one Service in one family: from its targets to backends and slot ranges.
+//!
+//! Owns the reuse of what is installed: a backend keeps its number while an endpoint is in a slice
+//! and on the same node, a range is kept while its list is the same. Never writes into a range or
+//! backend that a program may read.
+
+use proxy_common::{Backend, BackendId, ServiceId, SlotRange};
+
+use super::{
+    desired::{DesiredFamily, Target},
+    family::PlanFamily,
+    frontends::Frontends,
+    ids::IdPool,
+    problem::{FullTable, Shortage},
+    record::{BackendRecord, FamilyRecord},
+    slots::SlotAllocator,
+};
+
+/// One family's tables: who has what.
+#[derive(Debug)]
+pub(super) struct FamilyTables<F: PlanFamily> {
+    pub(super) frontends: Frontends<F::Address>,
+    pub(super) backends: IdPool,
+    pub(super) slots: SlotAllocator,
+    /// No longer used, but programs may still read them until the changes are applied.
+    pub(super) retired: Retired,
+}
+
+/// Backends and slots that are free once the changes are applied.
+#[derive(Debug, Default)]
+pub(super) struct Retired {
+    pub(super) backends: Vec<BackendId>,
+    pub(super) ranges: Vec<SlotRange>,
+}
+
+impl Retired {
+    /// How many slots are among it.
+    pub(super) fn slots(&self) -> usize {
+        self.ranges.iter().map(|range| usize::try_from(range.count()).unwrap_or(usize::MAX)).sum()
+    }
+
+    /// Adds what else is retired.
+    pub(super) fn extend(&mut self, other: Self) {
+        self.backends.extend(other.backends);
+        self.ranges.extend(other.ranges);
+    }
+}
+
+impl<F: PlanFamily> FamilyTables<F> {
+    /// Makes what was retired available.
+    pub(super) fn release_retired(&mut self) {
+        let Retired { backends, ranges } = std::mem::take(&mut self.retired);
+        for id in backends {
+            self.backends.release(id.get());
+        }
+        for range in ranges {
+            self.slots.release(range);
+        }
+    }
+}
+
+/// What one Service needs in one family. Its backends and ranges are taken from the pools, but
+/// nothing names them until the draft is carried out; it can be undone.
+#[derive(Debug)]
+pub(super) struct Draft<F: PlanFamily> {
+    pub(super) backends: Vec<(BackendId, Backend<F::Address>)>,
+    pub(super) slots: Vec<(SlotRange, Vec<BackendId>)>,
+    pub(super) retired: Retired,
+}
+
+impl<F: PlanFamily> Default for Draft<F> {
+    fn default() -> Self {
+        Self { backends: Vec::new(), slots: Vec::new(), retired: Retired::default() }
+    }
+}
+
+impl<F: PlanFamily> Draft<F> {
+    /// Gives back what the draft took.
+    pub(super) fn undo(self, tables: &mut FamilyTables<F>) {
+        let Self { backends, slots, retired: _ } = self;
+        for (range, _) in slots {
+            tables.slots.release(range);
+        }
+        for (id, _) in backends.into_iter().rev() {
+            tables.backends.undo(id.get());
+        }
+    }
+
+    /// Takes a port from `old` to what is desired of it.
+    pub(super) fn port(
+        &mut self,
+        tables: &mut FamilyTables<F>,
+        id: ServiceId,
+        old: &FamilyRecord<F::Address>,
+        desired: &DesiredFamily<F::Address>,
+    ) -> Result<FamilyRecord<F::Address>, Shortage> {
+        let backends = self.backends(tables, id, &old.backends, &desired.targets)?;
+        let lists = |member: Member<F>| (list::<F>(&old.backends, member), list::<F>(&backends, member));
+        let (old_cluster, new_cluster) = lists(|target| target.in_cluster_list);
+        let (old_local, new_local) = lists(|target| target.in_local_list);
+        let cluster = self.list(tables, old.cluster, &old_cluster, new_cluster)?;
+        let local = self.list(tables, old.local, &old_local, new_local)?;
+        let frontends = desired.frontends.as_slice().into();
+        Ok(FamilyRecord { frontends, backends: backends.into(), cluster: Some(cluster), local: Some(local) })
+    }
+
+    /// Retires all that a port has.
+    pub(super) fn retire(&mut self, old: &FamilyRecord<F::Address>) {
+        self.retired.backends.extend(old.backends.iter().map(|backend| backend.id));
+        self.retired.ranges.extend([old.cluster, old.local].into_iter().flatten());
+    }
+
+    /// Both sides are sorted by address and port.
+    fn backends(
+        &mut self,
+        tables: &mut FamilyTables<F>,
+        service: ServiceId,
+        old: &[BackendRecord<F::Address>],
+        targets: &[Target<F::Address>],
+    ) -> Result<Vec<BackendRecord<F::Address>>, Shortage> {
+        let place = |target: &Target<F::Address>| (target.address, target.port);
+        let mut old = old.iter().peekable();
+        let mut backends = Vec::with_capacity(targets.len());
+        for target in targets {
+            while let Some(gone) = old.next_if(|old| place(&old.target) < place(target)) {
+                self.retired.backends.push(gone.id);
+            }
+            let known = old.next_if(|old| place(&old.target) == place(target));
+            let id = match known {
+                Some(known) if known.target.on_this_node == target.on_this_node => known.id,
+                _ => {
+                    // An entry is never rewritten while it may be read: one that changes is a new one.
+                    self.retired.backends.extend(known.map(|known| known.id));
+                    let Some(id) = tables.backends.take().map(BackendId::new) else {
+                        let rest = targets.len() - backends.len();
+                        let missing = rest.saturating_sub(old.len()).max(1);
+                        return Err(Shortage { table: FullTable::Backends(F::IP_FAMILY), missing });
+                    };
+                    let flags = if target.on_this_node { Backend::<F::Address>::LOCAL } else { 0 };
+                    self.backends.push((id, Backend::new(target.address, target.port, flags, service)));
+                    id
+                }
+            };
+            backends.push(BackendRecord { id, target: *target });
+        }
+        self.retired.backends.extend(old.map(|gone| gone.id));
+        Ok(backends)
+    }
+
+    fn list(
+        &mut self,
+        tables: &mut FamilyTables<F>,
+        range: Option<SlotRange>,
+        old: &[BackendId],
+        new: Vec<BackendId>,
+    ) -> Result<SlotRange, Shortage> {
+        if let Some(range) = range
+            && *old == *new
+        {
+            return Ok(range);
+        }
+        let missing = new.len().saturating_sub(tables.slots.available()).max(1);
+        let shortage = Shortage { table: FullTable::Slots(F::IP_FAMILY), missing };
+        let count = u32::try_from(new.len()).map_err(|_| shortage)?;
+        let taken = tables.slots.take(count).ok_or(shortage)?;
+        self.retired.ranges.extend(range);
+        if count > 0 {
+            self.slots.push((taken, new));
+        }
+        Ok(taken)
+    }
+}
+
+type Member<F> = fn(&Target<<F as proxy_common::Family>::Address>) -> bool;
+
+fn list<F: PlanFamily>(backends: &[BackendRecord<F::Address>], member: Member<F>) -> Vec<BackendId> {
+    backends.iter().filter(|backend| member(&backend.target)).map(|backend| backend.id).collect()
+}

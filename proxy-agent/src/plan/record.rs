@@ -1,0 +1,71 @@
+//! What is installed for each Service, as far as the next change needs to know it.
+
+use proxy_common::{BackendId, Protocol, ServiceId, SlotRange};
+
+use super::desired::{Frontend, Target};
+use crate::model::{CreationTime, ObjectName};
+
+/// Precedence of a Service: the least is the oldest and wins.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank {
+    pub(super) created: CreationTime,
+    pub(super) name: ObjectName,
+}
+
+/// What is installed for a Service.
+#[derive(Debug, Default)]
+pub(super) struct ServiceRecord {
+    /// `None`: adopted, and not planned since.
+    pub(super) rank: Option<Rank>,
+    pub(super) ports: Vec<PortRecord>,
+}
+
+/// What is installed for a port of a Service.
+#[derive(Debug)]
+pub(super) struct PortRecord {
+    pub(super) name: Box<str>,
+    pub(super) protocol: Protocol,
+    pub(super) id: ServiceId,
+    pub(super) v4: FamilyRecord<[u8; 4]>,
+    pub(super) v6: FamilyRecord<[u8; 16]>,
+}
+
+impl PortRecord {
+    pub(super) fn new(name: Box<str>, protocol: Protocol, id: ServiceId) -> Self {
+        Self { name, protocol, id, v4: FamilyRecord::default(), v6: FamilyRecord::default() }
+    }
+}
+
+/// One family's part of a port.
+#[derive(Debug)]
+pub(super) struct FamilyRecord<A> {
+    /// The frontends that the port claims, whether or not it has them.
+    pub(super) frontends: Box<[Frontend<A>]>,
+    /// Sorted by address and port.
+    pub(super) backends: Box<[BackendRecord<A>]>,
+    /// The slots that hold the ids of `backends` with `in_cluster_list`, in their order. `None`:
+    /// there is no such range.
+    pub(super) cluster: Option<SlotRange>,
+    /// The same for `in_local_list`.
+    pub(super) local: Option<SlotRange>,
+}
+
+impl<A> FamilyRecord<A> {
+    /// The slots that the port's lists take.
+    pub(super) fn slots(&self) -> u32 {
+        [self.cluster, self.local].into_iter().flatten().map(SlotRange::count).sum()
+    }
+}
+
+impl<A> Default for FamilyRecord<A> {
+    fn default() -> Self {
+        Self { frontends: Box::default(), backends: Box::default(), cluster: None, local: None }
+    }
+}
+
+/// An endpoint and its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BackendRecord<A> {
+    pub(super) id: BackendId,
+    pub(super) target: Target<A>,
+}

@@ -1,0 +1,330 @@
+//! What is installed, and the changes that make it what is desired.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proxy_common::{ServiceEntry, V4, V6};
+
+use super::{
+    Capacities, Changes, FamilyUsage, PlanProblem, Refused, Snapshot, Usage,
+    adopt::Strays,
+    desired::desired,
+    draft::Pools,
+    endpoints::Place,
+    family::PlanFamily,
+    frontends::Claim,
+    lists::FamilyTables,
+    problem::{FullTable, Shortage},
+    record::{PortRecord, Rank, ServiceRecord},
+};
+use crate::model::{Affected, CreationTime, Index, IpFamily, ObjectName, Service};
+
+/// What is installed on this node, and what each Service has of it.
+///
+/// The life of a state:
+///
+/// 1. [`State::adopt`] what the tables hold. Nothing is planned before the next step.
+/// 2. [`State::complete`] once all lists of objects are complete. This plans every Service and
+///    removes what was adopted and is in no list.
+/// 3. [`State::reconcile`] whenever objects have changed. This plans the Services affected.
+///
+/// The changes that 2 and 3 return have to be applied in the order they were made, and then be
+/// confirmed with [`State::applied`]: numbers and slots that a change retires are given out again
+/// only after that, because programs may read them until then. If applying fails, the state is
+/// ahead of the tables: go back to step 1 with a fresh snapshot.
+///
+/// A Service that a table has no room for is refused as a whole, the newest first: it is as if it
+/// did not exist, until there is room again ([`State::retry_is_due`]).
+#[derive(Debug)]
+pub struct State {
+    pub(super) capacities: Capacities,
+    pub(super) pools: Pools,
+    pub(super) services: BTreeMap<ObjectName, ServiceRecord>,
+    pub(super) strays: Strays,
+    /// Services without room, and the table that lacks it.
+    pub(super) waiting: BTreeMap<ObjectName, FullTable>,
+    /// Something is free that was in use; counts once it is applied.
+    pub(super) frees: bool,
+    pub(super) retry: bool,
+    pub(super) is_complete: bool,
+}
+
+/// The work of one call.
+#[derive(Default)]
+struct Round {
+    changes: Changes,
+    /// Services to plan, the oldest first.
+    work: BTreeSet<Rank>,
+    /// Services that have to go, to make room.
+    refused: BTreeSet<ObjectName>,
+}
+
+impl State {
+    /// The state of empty tables.
+    #[must_use]
+    pub fn new(capacities: Capacities) -> Self {
+        Self::adopted(capacities, &Snapshot::default())
+    }
+
+    /// Forgets what was known and takes over what the tables hold: ids by their names, ranges and
+    /// backends by their services. What is damaged or contradictory there is not used, and replaced
+    /// or removed by [`Self::complete`].
+    pub fn adopt(&mut self, snapshot: &Snapshot) {
+        *self = Self::adopted(self.capacities, snapshot);
+    }
+
+    /// Plans all Services, and removes what is installed and belongs to none. Only to be called when
+    /// the index holds the complete lists of Services, slices and the own Node.
+    #[must_use]
+    pub fn complete(&mut self, index: &Index) -> Changes {
+        self.is_complete = true;
+        let mut round = Round::default();
+        for service in index.services() {
+            if let Some(record) = self.services.get_mut(&service.name) {
+                // So that a Service that was adopted can give way to an older one.
+                record.rank.get_or_insert_with(|| rank(service));
+            }
+        }
+        self.retire_strays(&mut round.changes);
+        self.pools.v4.frontends.touch_all();
+        self.pools.v6.frontends.touch_all();
+        self.add_all(index, &mut round.work);
+        self.carry_out(index, round)
+    }
+
+    /// Plans the Services affected. Empty before [`Self::complete`], which plans them anyway.
+    #[must_use]
+    pub fn reconcile(&mut self, index: &Index, affected: &Affected) -> Changes {
+        if !self.is_complete {
+            return Changes::default();
+        }
+        let mut round = Round::default();
+        match affected {
+            Affected::Services(names) => round.work.extend(names.iter().map(|name| self.rank(name, index))),
+            Affected::All => self.add_all(index, &mut round.work),
+        }
+        if std::mem::take(&mut self.retry) {
+            round.work.extend(self.waiting.keys().map(|name| self.rank(name, index)));
+        }
+        self.carry_out(index, round)
+    }
+
+    /// Confirms that all changes so far are applied, but for frontends that had no room. What they
+    /// retired can be given out again.
+    pub fn applied(&mut self, refused: &Refused) {
+        let Pools { ids, retired_ids, v4, v6 } = &mut self.pools;
+        for id in retired_ids.drain(..) {
+            ids.release(id.get());
+        }
+        v4.release_retired();
+        v6.release_retired();
+        refuse(v4, refused, &mut self.waiting);
+        refuse(v6, refused, &mut self.waiting);
+        self.retry |= std::mem::take(&mut self.frees) && !self.waiting.is_empty();
+    }
+
+    /// Whether Services that were refused may fit now. Then the next [`Self::reconcile`], which may
+    /// be one with [`Affected::none`], tries them again.
+    #[must_use]
+    pub const fn retry_is_due(&self) -> bool {
+        self.retry
+    }
+
+    /// What is not served at present, sorted.
+    #[must_use]
+    pub fn problems(&self) -> Vec<PlanProblem> {
+        let no_room = |(service, &table): (&ObjectName, _)| PlanProblem::NoRoom { service: service.clone(), table };
+        let mut problems: Vec<PlanProblem> = self.waiting.iter().map(no_room).collect();
+        problems.extend(clashes(&self.pools.v4));
+        problems.extend(clashes(&self.pools.v6));
+        problems.sort_unstable();
+        problems
+    }
+
+    /// How much of the tables is used.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let Pools { ids, retired_ids: _, v4, v6 } = &self.pools;
+        Usage { v4: family_usage(v4), v6: family_usage(v6), names: ids.used() }
+    }
+
+    fn add_all(&self, index: &Index, work: &mut BTreeSet<Rank>) {
+        work.extend(index.services().map(rank));
+        let gone = self.services.keys().filter(|name| index.service(name).is_none());
+        work.extend(gone.map(|name| self.rank(name, index)));
+    }
+
+    fn rank(&self, name: &ObjectName, index: &Index) -> Rank {
+        let installed = || self.services.get(name).and_then(|record| record.rank.clone());
+        let unknown = || Rank { created: CreationTime::UNKNOWN, name: name.clone() };
+        index.service(name).map(rank).or_else(installed).unwrap_or_else(unknown)
+    }
+
+    fn carry_out(&mut self, index: &Index, mut round: Round) -> Changes {
+        while let Some(rank) = round.work.pop_first() {
+            let service = index.service(&rank.name);
+            if round.refused.contains(&rank.name) {
+                self.remove(&rank.name, &mut round);
+            } else if let Some(service) = service {
+                self.plan(service, index, &mut round);
+            } else {
+                self.waiting.remove(&rank.name);
+                self.remove(&rank.name, &mut round);
+            }
+        }
+        let mut changes = round.changes;
+        settle::<V4>(&mut self.pools.v4, &self.services, &mut changes);
+        settle::<V6>(&mut self.pools.v6, &self.services, &mut changes);
+        let removed = changes.v4.removed_services.len() + changes.v6.removed_services.len();
+        self.frees |= removed > 0 || self.pools.has_retired();
+        changes
+    }
+
+    fn plan(&mut self, service: &Service, index: &Index, round: &mut Round) {
+        let place = Place { node: index.node_name(), zone: index.zone() };
+        let desired = desired(service, index.slices(&service.name), place);
+        let nothing = ServiceRecord::default();
+        let old = self.services.get(&service.name).unwrap_or(&nothing);
+        match self.pools.plan(service, old, &desired, &mut round.changes) {
+            Ok((new, moved)) => {
+                self.services.insert(service.name.clone(), new);
+                self.waiting.remove(&service.name);
+                round.work.extend(moved);
+            }
+            Err(shortage) => self.make_room(rank(service), shortage, round),
+        }
+    }
+
+    fn remove(&mut self, name: &ObjectName, round: &mut Round) {
+        if let Some(old) = self.services.remove(name) {
+            round.work.extend(self.pools.remove(&old, &mut round.changes));
+        }
+    }
+
+    /// A Service does not fit. It waits, as it is installed now, if there will be room as soon as the
+    /// changes are applied or newer Services have given way; otherwise it goes itself.
+    fn make_room(&mut self, rank: Rank, shortage: Shortage, round: &mut Round) {
+        self.waiting.insert(rank.name.clone(), shortage.table);
+        if self.room_to_come(shortage.table) >= shortage.missing {
+            return;
+        }
+        let newer = self.newer_holders(&rank, shortage);
+        let giving_way = if newer.is_empty() { vec![rank] } else { newer };
+        for rank in giving_way {
+            self.waiting.insert(rank.name.clone(), shortage.table);
+            round.refused.insert(rank.name.clone());
+            round.work.insert(rank);
+        }
+    }
+
+    /// Entries that are free once the changes so far are applied.
+    fn room_to_come(&self, table: FullTable) -> usize {
+        match table {
+            FullTable::Services(IpFamily::V4) => self.pools.v4.frontends.removable(),
+            FullTable::Services(IpFamily::V6) => self.pools.v6.frontends.removable(),
+            FullTable::Slots(IpFamily::V4) => self.pools.v4.retired.slots(),
+            FullTable::Slots(IpFamily::V6) => self.pools.v6.retired.slots(),
+            FullTable::Backends(IpFamily::V4) => self.pools.v4.retired.backends.len(),
+            FullTable::Backends(IpFamily::V6) => self.pools.v6.retired.backends.len(),
+            FullTable::Names => self.pools.retired_ids.len(),
+        }
+    }
+
+    /// The newest Services that are newer than `rank` and together hold what is missing; none if all
+    /// of them together do not.
+    fn newer_holders(&self, rank: &Rank, shortage: Shortage) -> Vec<Rank> {
+        let holder = |record: &ServiceRecord| {
+            let other = record.rank.clone().filter(|other| other > rank)?;
+            let held: usize = record.ports.iter().map(|port| held(port, shortage.table)).sum();
+            (held > 0).then_some((other, held))
+        };
+        let mut holders: Vec<(Rank, usize)> = self.services.values().filter_map(holder).collect();
+        holders.sort_unstable_by(|one, other| other.cmp(one));
+        let mut missing = shortage.missing;
+        let mut chosen = Vec::new();
+        for (rank, held) in holders {
+            chosen.push(rank);
+            missing = missing.saturating_sub(held);
+            if missing == 0 {
+                return chosen;
+            }
+        }
+        Vec::new()
+    }
+
+    fn retire_strays(&mut self, changes: &mut Changes) {
+        let Strays { names, ids, v4, v6 } = std::mem::take(&mut self.strays);
+        changes.retired_names.extend(names);
+        self.pools.retired_ids.extend(ids);
+        changes.v4.retired_backends.extend(&v4.backends);
+        changes.v6.retired_backends.extend(&v6.backends);
+        self.pools.v4.retired.extend(v4);
+        self.pools.v6.retired.extend(v6);
+    }
+}
+
+fn rank(service: &Service) -> Rank {
+    Rank { created: service.created, name: service.name.clone() }
+}
+
+/// How many entries of the table a port holds.
+fn held(port: &PortRecord, table: FullTable) -> usize {
+    let slots = |slots| usize::try_from(slots).unwrap_or(usize::MAX);
+    match table {
+        FullTable::Services(IpFamily::V4) => port.v4.frontends.len(),
+        FullTable::Services(IpFamily::V6) => port.v6.frontends.len(),
+        FullTable::Slots(IpFamily::V4) => slots(port.v4.slots()),
+        FullTable::Slots(IpFamily::V6) => slots(port.v6.slots()),
+        FullTable::Backends(IpFamily::V4) => port.v4.backends.len(),
+        FullTable::Backends(IpFamily::V6) => port.v6.backends.len(),
+        FullTable::Names => 1,
+    }
+}
+
+/// Writes down the frontends that differ from what is installed.
+fn settle<F: PlanFamily>(
+    tables: &mut FamilyTables<F>,
+    services: &BTreeMap<ObjectName, ServiceRecord>,
+    changes: &mut Changes,
+) {
+    let entry = |claim: &Claim| {
+        let ports = &services.get(&claim.rank.name)?.ports;
+        let record = F::of_record(ports.iter().find(|port| port.id == claim.id)?);
+        let entry = ServiceEntry::new(claim.id, claim.flags, record.cluster?, record.local?);
+        Some(entry.with_affinity_timeout(claim.affinity_timeout))
+    };
+    let difference = tables.frontends.settle(entry);
+    let changes = F::of_changes(changes);
+    changes.services.extend(difference.services);
+    changes.removed_services.extend(difference.removed_services);
+}
+
+fn refuse<F: PlanFamily>(
+    tables: &mut FamilyTables<F>,
+    refused: &Refused,
+    waiting: &mut BTreeMap<ObjectName, FullTable>,
+) {
+    for &key in F::of_refused(refused) {
+        if let Some(rank) = tables.frontends.refused(key) {
+            waiting.insert(rank.name, FullTable::Services(F::IP_FAMILY));
+        }
+    }
+}
+
+fn clashes<F: PlanFamily>(tables: &FamilyTables<F>) -> impl Iterator<Item = PlanProblem> {
+    tables.frontends.contested().filter_map(|(key, claims)| Some((key, claims.split_first()?))).flat_map(
+        |(key, (winner, losers))| {
+            losers.iter().filter_map(move |loser| {
+                Some(PlanProblem::Clash {
+                    service: loser.rank.name.clone(),
+                    frontend: (F::to_ip(key.address()), key.port().get()).into(),
+                    protocol: key.protocol()?,
+                    winner: winner.rank.name.clone(),
+                })
+            })
+        },
+    )
+}
+
+fn family_usage<F: PlanFamily>(tables: &FamilyTables<F>) -> FamilyUsage {
+    FamilyUsage { services: tables.frontends.len(), slots: tables.slots.used(), backends: tables.backends.used() }
+}
