@@ -187,8 +187,10 @@ fn cleanup_leaves_nothing_of_ours_and_everything_of_others() {
         drop(node.start(&changes()));
     }
     let before = links(&other);
+    let foreign = other.pins.path().join("foreign");
+    fs::create_dir(&foreign).expect("makes");
     let removed = node.netns.enter(|| cleanup(node.pins.path(), Some(node.cgroup.path())).expect("removes"));
-    assert_eq!(removed.len(), 2, "pins and the nftables table: {removed:?}");
+    assert_eq!(removed.len(), 3, "links, tables and the nftables table: {removed:?}");
     assert!(!node.pins.path().exists());
     assert_eq!(run(node.netns.command("nft").args(["list", "tables"])), "");
     let attached = run(Command::new("bpftool").args(["cgroup", "show"]).arg(node.cgroup.path()));
@@ -197,6 +199,10 @@ fn cleanup_leaves_nothing_of_ours_and_everything_of_others() {
 
     assert_eq!(links(&other), before);
     assert!(run(other.netns.command("nft").args(["list", "tables"])).contains("proxy-agent"));
+    other.netns.enter(|| cleanup(other.pins.path(), None).expect("removes"));
+    let left: Vec<_> =
+        fs::read_dir(other.pins.path()).expect("still there").map(|entry| entry.expect("readable").path()).collect();
+    assert_eq!(left, [foreign], "a directory that somebody else uses stays");
     let again = node.netns.enter(|| cleanup(node.pins.path(), None).expect("nothing to remove"));
     assert!(again.is_empty(), "{again:?}");
 }

@@ -1,13 +1,14 @@
 //! Takes everything of the agent's away, and nothing of anybody else's.
 
-use std::{fs, io, path::Path};
+use std::{io, path::Path};
 
 use super::{
     cgroup,
     lock::{Lock, LockError},
     mounts::{self, MountError},
     nft,
-    pins::{Direction, Pins},
+    pins::{Direction, Pins, SocketHook, unpin},
+    programs::map_names,
     tc::clsact,
 };
 
@@ -57,17 +58,15 @@ pub fn cleanup(bpffs_root: &Path, cgroup_root: Option<&Path>) -> Result<Removed,
     if mounts::is_bpffs(bpffs_root)? {
         let _lock = Lock::take(bpffs_root)?;
         let pins = Pins::new(bpffs_root);
-        if pins.programs().read_dir().is_ok_and(|mut programs| programs.next().is_some()) {
+        if SocketHook::ALL.iter().any(|hook| pins.socket_program(*hook).exists()) {
             let root = mounts::cgroup_root(cgroup_root)?;
-            step(
-                format!("programs at cgroup {}", root.display()),
-                cgroup::detach_programs(&root, &pins).map(|()| true),
-            );
+            let result = cgroup::detach_programs(&root, &pins);
+            step(format!("programs at cgroup {}", root.display()), result.map(|()| true));
         }
-        step(
-            format!("programs and tables pinned at {}", bpffs_root.display()),
-            fs::remove_dir_all(bpffs_root).map(|()| true),
-        );
+        step(format!("links pinned at {}", bpffs_root.display()), pins.remove_links().map(|()| true));
+        let tables = map_names().try_for_each(|name| unpin(&pins.map(name)));
+        step(format!("tables pinned at {}", bpffs_root.display()), tables.map(|()| true));
+        pins.remove_directories();
     }
     for index in clsact::devices().unwrap_or_default() {
         for direction in Direction::ALL {

@@ -29,7 +29,7 @@ pub enum LockError {
 /// The exclusive right to the pins in a directory, until it is dropped or the process ends.
 #[derive(Debug)]
 pub struct Lock {
-    _directory: File,
+    directory: File,
 }
 
 impl Lock {
@@ -41,10 +41,17 @@ impl Lock {
         let io = |error| LockError::Io { path: root.to_owned(), error };
         let directory = File::open(root).map_err(io)?;
         match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { _directory: directory }),
+            Ok(()) => Ok(Self { directory }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(LockError::Taken { path: root.to_owned() }),
             Err(error) => Err(io(error.into())),
         }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file is not enough while a process is being started that has a copy of it.
+        flock(&self.directory, FlockOperation::Unlock).ok();
     }
 }
 

@@ -12,10 +12,14 @@
 
 use std::{
     fmt, fs, io,
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
 
-use super::{bpf::Hook, features::Feature};
+use super::{
+    bpf::{self, Hook},
+    features::Feature,
+};
 
 /// The directory that is used when the user names none.
 pub const DEFAULT_ROOT: &str = "/sys/fs/bpf/proxy-agent";
@@ -202,6 +206,28 @@ impl Pins {
         Ok(found)
     }
 
+    /// Detaches and removes all links of ours.
+    ///
+    /// # Errors
+    /// A link cannot be opened or removed.
+    pub(super) fn remove_links(&self) -> io::Result<()> {
+        for hook in SocketHook::ALL {
+            remove_link(&self.socket_link(hook))?;
+        }
+        for (index, direction) in self.device_links()? {
+            remove_link(&self.device_link(index, direction))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the directories, as far as nothing is in them.
+    pub(super) fn remove_directories(&self) {
+        for directory in [&self.links(), &self.programs(), &self.root] {
+            // Whatever is left there is somebody else's.
+            drop(fs::remove_dir(directory));
+        }
+    }
+
     /// Makes the directories for links and programs.
     ///
     /// # Errors
@@ -227,6 +253,19 @@ fn parse_device_link(name: &str) -> Option<(u32, Direction)> {
     let (direction, index) = name.split_once('_')?;
     let direction = Direction::ALL.into_iter().find(|known| known.name() == direction)?;
     Some((index.parse().ok()?, direction))
+}
+
+/// Detaches a pinned link, if it is there, and removes the pin.
+pub(super) fn remove_link(path: &Path) -> io::Result<()> {
+    match bpf::open_pinned(path) {
+        Ok(link) => {
+            // Where the kernel cannot detach it, or what it is attached to is gone, removing the pin is enough.
+            drop(bpf::detach_link(link.as_fd()));
+            unpin(path)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Removes a pin, if it is there.

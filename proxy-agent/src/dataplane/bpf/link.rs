@@ -85,6 +85,18 @@ pub(crate) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     unsafe { call(bpf_cmd::BPF_LINK_UPDATE, &mut attr) }.map(drop)
 }
 
+/// Detaches a link's program at once (`BPF_LINK_DETACH`, since 5.9). Removing the last pin of a link does
+/// so too, but a little later.
+///
+/// # Errors
+/// `EINVAL` on kernels without the command; otherwise what the kernel says.
+pub(crate) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = zeroed();
+    attr.link_detach.link_fd = raw(link);
+    // SAFETY: the command follows no pointer.
+    unsafe { call(bpf_cmd::BPF_LINK_DETACH, &mut attr) }.map(drop)
+}
+
 /// Asks the kernel about a link.
 ///
 /// # Errors

@@ -22,8 +22,8 @@ use aya_obj::generated::{bpf_attr, bpf_cmd};
 
 pub(crate) use self::{
     link::{
-        Hook, LinkTarget, Target, attach_program, attached, create_link, detach_program, link_info, program_id,
-        update_link,
+        Hook, LinkTarget, Target, attach_program, attached, create_link, detach_link, detach_program, link_info,
+        program_id, update_link,
     },
     map::{create_map, create_map_of_maps, lookup_all, set_inner_map, update_batch},
     probe::{knows_batch_update, knows_cgroup_link, knows_mappable_arrays, knows_ring_buffer, knows_tcx, try_program},

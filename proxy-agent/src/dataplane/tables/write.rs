@@ -1,6 +1,6 @@
 //! Writing the tables, in the order that keeps packets from seeing half a change.
 
-use proxy_common::{Backend, Family, PlainAddress, PortName, ServiceId, ServiceKey};
+use proxy_common::{Backend, Family, PlainAddress, PortName, ServiceId, ServiceKey, Settings};
 
 use super::{FamilyTables, TableError, Tables};
 use crate::{
@@ -39,6 +39,14 @@ impl KernelTables {
     #[must_use]
     pub fn read(&self) -> &Tables {
         &self.tables
+    }
+
+    /// Replaces the settings. [`Hooks::attach`](crate::dataplane::Hooks::attach) writes the first ones.
+    ///
+    /// # Errors
+    /// The table cannot be written.
+    pub fn write_settings(&mut self, settings: &Settings) -> Result<(), TableError> {
+        self.tables.settings.write(settings)
     }
 
     fn settle(&mut self) -> Result<(), TableError> {

@@ -21,7 +21,7 @@ use std::io;
 use super::{
     devices::LinkLayer,
     features::{Feature, Features},
-    pins::{Direction, Pins, unpin},
+    pins::{Direction, Pins, remove_link},
     programs::{Programs, classifier_name},
 };
 
@@ -75,7 +75,7 @@ pub(super) fn attach(
 pub(super) fn detach(index: u32, pins: &Pins, features: &Features) -> Result<(), DeviceError> {
     for direction in Direction::ALL {
         let result = if features.has(Feature::Tcx) {
-            unpin(&pins.device_link(index, direction))
+            remove_link(&pins.device_link(index, direction))
         } else {
             clsact::detach(index, direction)
         };

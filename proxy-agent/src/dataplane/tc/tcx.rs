@@ -7,7 +7,7 @@ use std::{
 
 use crate::dataplane::{
     bpf::{self, LinkTarget, Target},
-    pins::{Direction, Pins, unpin},
+    pins::{Direction, Pins, remove_link},
 };
 
 /// Attaches a program to a device, before all others. If a former agent's link is there, its program
@@ -17,7 +17,7 @@ pub(crate) fn attach(program: BorrowedFd<'_>, index: u32, direction: Direction, 
     match bpf::open_pinned(&path) {
         Ok(link) if is_at(link.as_fd(), index, direction)? => return bpf::update_link(link.as_fd(), program),
         // The link is at a device that had the index before.
-        Ok(_) => unpin(&path)?,
+        Ok(_) => remove_link(&path)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }

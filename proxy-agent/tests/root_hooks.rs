@@ -1,0 +1,232 @@
+//! The programs on devices that come and go, beside the programs of others, by TCX and by clsact. Needs
+//! root; the TCX part needs Linux 6.6.
+
+mod support;
+
+use std::{
+    collections::BTreeSet,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use aya::{
+    EbpfLoader,
+    programs::{LinkOrder, SchedClassifier, TcAttachType, tc::TcAttachOptions},
+};
+use proxy_agent::{
+    dataplane::{
+        AttachedHooks, Config, Dataplane, cleanup,
+        devices::{PodDevices, Selection},
+        features::{Feature, Features},
+        object::OBJECT,
+        pins::{Direction, Pins},
+        status::{self, DeviceMechanism},
+    },
+    plan::Changes,
+};
+use support::{Netns, Node, run, settings};
+
+fn features(mechanism: DeviceMechanism) -> Features {
+    let features = Features::probe().expect("root may load programs");
+    match mechanism {
+        DeviceMechanism::Tcx => features,
+        DeviceMechanism::Clsact => features.except(Feature::Tcx),
+    }
+}
+
+async fn attach(config: &Config, mechanism: DeviceMechanism) -> AttachedHooks {
+    let dataplane = Dataplane::open_with(config, features(mechanism)).unwrap_or_else(|error| panic!("{error}"));
+    dataplane.hooks.attach(&settings()).await.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The devices with both programs, by name, as the kernel tells it.
+fn served(node: &Node, hooks: &AttachedHooks) -> BTreeSet<String> {
+    let attached = status::devices(&Pins::new(node.pins.path())).expect("readable");
+    let both = |index: u32| {
+        Direction::ALL.iter().all(|way| attached.iter().any(|at| (at.index, at.direction) == (index, *way)))
+    };
+    let names = hooks.devices().iter().filter(|&(&index, _)| both(index)).map(|(_, device)| device.name.clone());
+    names.collect()
+}
+
+/// Follows the devices until those with programs are as wanted, and returns how long that took.
+async fn until(node: &Node, hooks: &mut AttachedHooks, wanted: &[&str]) -> Duration {
+    let start = Instant::now();
+    let wanted: BTreeSet<String> = wanted.iter().map(|name| (*name).to_owned()).collect();
+    while served(node, hooks) != wanted {
+        let followed = tokio::time::timeout(Duration::from_secs(2), hooks.follow()).await;
+        followed.unwrap_or_else(|_| panic!("{:?} and not {wanted:?}", served(node, hooks))).expect("follows");
+    }
+    start.elapsed()
+}
+
+fn devices_come_and_go(mechanism: DeviceMechanism) {
+    let (node, other) = (Node::default(), Netns::new());
+    node.netns.veth("eth0", &other, "peer0");
+    let times = node.netns.block_on(async || {
+        let mut hooks = attach(&node.config(), mechanism).await;
+        assert_eq!(served(&node, &hooks), ["eth0".to_owned()].into());
+        let attached = status::devices(&Pins::new(node.pins.path())).expect("readable");
+        assert!(attached.iter().all(|device| device.mechanism == mechanism), "{attached:?}");
+
+        let mut times = Vec::new();
+        node.netns.veth("veth1", &other, "peer1");
+        times.push(until(&node, &mut hooks, &["eth0", "veth1"]).await);
+        node.netns.ip("link set veth1 down");
+        node.netns.ip("link set veth1 name cali1");
+        times.push(until(&node, &mut hooks, &["cali1", "eth0"]).await);
+        node.netns.ip("tuntap add dev tun0 mode tun");
+        times.push(until(&node, &mut hooks, &["cali1", "eth0", "tun0"]).await);
+
+        // As the port of a bridge it still has them, and the bridge has none.
+        node.netns.ip("link add br0 type bridge");
+        node.netns.ip("link set cali1 master br0");
+        times.push(until(&node, &mut hooks, &["cali1", "eth0", "tun0"]).await);
+
+        node.netns.ip(&format!("link set cali1 netns {}", other.name()));
+        times.push(until(&node, &mut hooks, &["eth0", "tun0"]).await);
+        node.netns.ip("link del eth0");
+        times.push(until(&node, &mut hooks, &["tun0"]).await);
+        times
+    });
+    assert!(times.iter().all(|time| *time < Duration::from_millis(100)), "{times:?}");
+    // The device that moved away takes no program of ours along, as far as links can be taken back.
+    if mechanism == DeviceMechanism::Tcx {
+        assert!(!run(other.command("bpftool").args(["net", "show"])).contains("tc_"), "left behind");
+    }
+}
+
+#[test]
+fn devices_come_and_go_with_tcx() {
+    devices_come_and_go(DeviceMechanism::Tcx);
+}
+
+#[test]
+fn devices_come_and_go_with_clsact() {
+    devices_come_and_go(DeviceMechanism::Clsact);
+}
+
+#[test]
+fn links_of_devices_that_went_while_no_agent_ran_are_removed() {
+    let (node, other) = (Node::default(), Netns::new());
+    node.netns.veth("veth1", &other, "peer1");
+    node.netns.veth("veth2", &other, "peer2");
+    node.netns.block_on(async || {
+        drop(attach(&node.config(), DeviceMechanism::Tcx).await);
+        // The index of veth1 is taken by another device, while its link goes with it to the other namespace.
+        let index = status::devices(&Pins::new(node.pins.path())).expect("readable")[0].index;
+        node.netns.ip(&format!("link set veth1 netns {}", other.name()));
+        node.netns.ip(&format!("link add veth3 index {index} type veth peer name veth4"));
+        node.netns.ip("link del veth2");
+        let hooks = attach(&node.config(), DeviceMechanism::Tcx).await;
+        assert_eq!(served(&node, &hooks), ["veth3".to_owned(), "veth4".to_owned()].into());
+        assert_eq!(Pins::new(node.pins.path()).device_links().expect("readable").len(), 4);
+    });
+}
+
+#[test]
+fn programs_of_others_stay_and_run_after_ours() {
+    let node = Node::default();
+    node.netns.ip("link add veth1 type veth peer name veth2");
+    let mut foreign = EbpfLoader::new().load(OBJECT).expect("loads");
+    let program: &mut SchedClassifier =
+        foreign.program_mut("tc_ingress").expect("exists").try_into().expect("a classifier");
+    program.load().expect("loads");
+    let id = program.info().expect("told").id();
+    node.netns.enter(|| {
+        let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+        program.attach_with_options("veth1", TcAttachType::Ingress, order).expect("attaches");
+    });
+    let order = || {
+        let (_, programs) =
+            node.netns.enter(|| SchedClassifier::query_tcx("veth1", TcAttachType::Ingress)).expect("told");
+        programs.iter().map(aya::programs::ProgramInfo::id).collect::<Vec<u32>>()
+    };
+    drop(node.start(&Changes::default()));
+    let first = order();
+    assert_eq!((first.len(), first.last()), (2, Some(&id)), "ours, then the other: {first:?}");
+    drop(node.start(&Changes::default()));
+    let second = order();
+    assert!(second.len() == 2 && second[0] != first[0] && second[1] == id, "{first:?} {second:?}");
+    node.netns.enter(|| cleanup(node.pins.path(), None).expect("removes"));
+    assert_eq!(order(), [id]);
+}
+
+#[test]
+fn clsact_filters_are_replaced_in_place_and_foreign_ones_stay() {
+    let node = Node::default();
+    node.netns.ip("link add veth1 type veth peer name veth2");
+    let tc = |arguments: &str| run(node.netns.command("tc").args(arguments.split(' ')));
+    tc("qdisc add dev veth1 clsact");
+    // A classic BPF program that matches nothing.
+    let foreign = "filter add dev veth1 ingress prio 1 handle 1 bpf bytecode".split(' ').chain(["1,6 0 0 0"]);
+    run(node.netns.command("tc").args(foreign));
+    let features = features(DeviceMechanism::Clsact);
+    let programs = || -> Vec<(u32, u32)> {
+        let pins = Pins::new(node.pins.path());
+        let devices = node.netns.enter(|| status::devices(&pins)).expect("readable");
+        devices.iter().map(|device| (device.index, device.program)).collect()
+    };
+    drop(node.start_with(&features, &Changes::default()));
+    let first = programs();
+    drop(node.start_with(&features, &Changes::default()));
+    let second = programs();
+    assert_eq!((first.len(), second.len()), (4, 4), "two devices, two directions: {first:?} {second:?}");
+    assert!(first.iter().zip(&second).all(|(first, second)| first.0 == second.0 && first.1 != second.1));
+    let shown = tc("filter show dev veth1 ingress");
+    assert_eq!(shown.matches("proxy-agent:tc_ingress").count(), 1, "{shown}");
+    assert!(shown.contains("pref 2 bpf") && shown.contains("pref 1 bpf"), "{shown}");
+
+    node.netns.enter(|| cleanup(node.pins.path(), Some(node.cgroup.path())).expect("removes"));
+    let shown = tc("filter show dev veth1 ingress");
+    assert!(!shown.contains("proxy-agent") && shown.contains("pref 1 bpf"), "{shown}");
+    assert!(tc("qdisc show dev veth1").contains("clsact"), "somebody else uses it");
+    assert!(!tc("qdisc show dev veth2").contains("clsact"), "nobody uses it any more");
+}
+
+#[test]
+fn a_named_device_that_does_not_exist_is_an_error() {
+    let node = Node::default();
+    let config = Config { devices: Selection::parse(&["eth7"]).expect("valid"), ..node.config() };
+    let error = node.netns.block_on(async || {
+        let dataplane = Dataplane::open(&config).unwrap_or_else(|error| panic!("{error}"));
+        dataplane.hooks.attach(&settings()).await.err().expect("there is no eth7").to_string()
+    });
+    assert!(error.starts_with("--devices eth7: there is no such device"), "{error}");
+    let shown = run(Command::new("bpftool").args(["cgroup", "show"]).arg(node.cgroup.path()));
+    assert_eq!(shown, "", "nothing was attached before the error");
+}
+
+#[test]
+fn pod_devices_follow_the_bridge() {
+    let (node, other) = (Node::default(), Netns::new());
+    let config = Config { pod_devices: PodDevices::Bridge("cni0".to_owned()), ..node.config() };
+    let table = || {
+        let path = node.pins.path().join("pod_devices");
+        let json = run(Command::new("bpftool").args(["-j", "map", "dump", "pinned"]).arg(path));
+        let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        let keys =
+            json.as_array().expect("a list").iter().map(|entry| entry["formatted"]["key"].as_u64().expect("a key"));
+        keys.collect::<BTreeSet<u64>>()
+    };
+    let index = |device: &str| -> u64 {
+        let json: serde_json::Value =
+            serde_json::from_str(&node.netns.ip(&format!("-j link show {device}"))).expect("JSON");
+        json[0]["ifindex"].as_u64().expect("an index")
+    };
+    node.netns.block_on(async || {
+        let mut hooks = attach(&config, DeviceMechanism::Tcx).await;
+        assert_eq!(table(), BTreeSet::new());
+        node.netns.ip("link add cni0 type bridge");
+        node.netns.veth("veth1", &other, "eth0");
+        node.netns.ip("link set veth1 master cni0");
+        let wanted = BTreeSet::from([index("cni0"), index("veth1")]);
+        while table() != wanted {
+            tokio::time::timeout(Duration::from_secs(2), hooks.follow()).await.expect("reported").expect("follows");
+        }
+        node.netns.ip("link set veth1 nomaster");
+        while table() != BTreeSet::from([index("cni0")]) {
+            tokio::time::timeout(Duration::from_secs(2), hooks.follow()).await.expect("reported").expect("follows");
+        }
+    });
+}
