@@ -1,5 +1,7 @@
 //! Entry points and what the kernel lends them. Decisions are made in the pipeline, not here.
 
+#![expect(clippy::needless_pass_by_value, reason = "aya's macros hand the context over by value")]
+
 mod config;
 mod maps;
 mod skb;
