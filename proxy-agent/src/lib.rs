@@ -3,7 +3,10 @@
 
 pub mod config;
 pub mod dataplane;
+pub mod error;
 pub mod model;
 pub mod plan;
+pub mod run;
+pub mod server;
 pub mod source;
 pub mod yaml;

@@ -1,2 +1,89 @@
 //! The `proxy-agent` program.
-fn main() {}
+
+use std::{
+    io::{self, IsTerminal},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand, error::ErrorKind};
+use proxy_agent::{
+    config::{Config, RunFlags},
+    run,
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How long a write of the tables may take to end when the process is told to.
+const LAST_WRITE: Duration = Duration::from_secs(2);
+
+/// Serves Kubernetes Services on a node with eBPF, in place of kube-proxy.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the node agent.
+    Run(Box<RunFlags>),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+                _ => ExitCode::FAILURE,
+            };
+            // Nobody is left to tell that the terminal is gone.
+            let _ = error.print();
+            return code;
+        }
+    };
+    let result = match cli.command {
+        Command::Run(flags) => run_agent(&flags),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            for line in format!("{error:#}").lines() {
+                eprintln!("proxy-agent: {line}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_agent(flags: &RunFlags) -> Result<()> {
+    let config = Config::load(flags)?;
+    let refinement = std::env::var("RUST_LOG").ok();
+    let filter = run::filter(config.verbosity, refinement.as_deref()).map_err(anyhow::Error::msg)?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("the runtime cannot be started")?;
+    let result = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be waited for")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be waited for")?;
+        let stop = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("told to stop; the dataplane goes on without the agent");
+        };
+        run::run(config, stop).await
+    });
+    runtime.shutdown_timeout(LAST_WRITE);
+    result
+}

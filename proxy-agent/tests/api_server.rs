@@ -2,14 +2,16 @@
 
 mod fake_api;
 mod log;
+mod objects;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
-use fake_api::{FakeApi, Resource, node, service, slice};
+use fake_api::{FakeApi, Resource};
 use log::Log;
+use objects::{node, service, slice};
 use proxy_agent::{
     model::{Change, Update},
     source::{

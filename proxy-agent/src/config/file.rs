@@ -55,7 +55,7 @@ fn configuration(root: &mut Section<'_>) -> KubeProxy {
     detect_local(root, &mut config);
     root.section("conntrack", |section| conntrack(section, &mut config));
     root.duration("configSyncPeriod");
-    root.boolean("bindAddressHardFail");
+    config.bind_address_hard_fail = root.boolean("bindAddressHardFail").unwrap_or_default();
     root.boolean("enableProfiling");
     root.boolean("windowsRunAsService");
     root.text("showHiddenMetricsForVersion");

@@ -44,7 +44,7 @@ pub struct RunFlags {
     pub pod_interface_name_prefix: Option<String>,
     /// Masquerade everything that is sent to a clusterIP and translated by a TC program (*).
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
-    pub masquerade_all: Option<bool>,
+    pub masquerade_all: Option<String>,
     /// Bit of the packet mark that asks for masquerading, 0 to 31 (*). Default: 14.
     #[arg(long, value_name = "BIT")]
     pub iptables_masquerade_bit: Option<String>,
@@ -65,7 +65,7 @@ pub struct RunFlags {
     pub devices: Option<Vec<String>>,
     /// Log verbosity as in Kubernetes: 4 shows each object, 6 everything. RUST_LOG refines it.
     #[arg(short = 'v', long = "v", value_name = "LEVEL")]
-    pub verbosity: Option<u8>,
+    pub verbosity: Option<String>,
 }
 
 /// Where maps and links are pinned by default.
@@ -89,6 +89,15 @@ impl RunFlags {
         .into_iter()
         .filter_map(|(flag, given)| given.then_some(flag))
         .collect()
+    }
+
+    /// The verbosity that the flag asks for, which counts with a file too.
+    ///
+    /// # Errors
+    /// It is no number.
+    pub fn verbosity(&self) -> Result<Option<u8>, ConfigError> {
+        let level = self.verbosity.as_deref().map(values::verbosity).transpose();
+        level.map_err(|reason| ConfigError::Flag { flag: "v", reason })
     }
 
     /// What the flags say of kube-proxy's configuration, used when there is no file.
@@ -116,7 +125,9 @@ impl RunFlags {
                 self.pod_interface_name_prefix.as_ref(),
                 values::device,
             ),
-            masquerade_all: self.masquerade_all.unwrap_or(defaults.masquerade_all),
+            masquerade_all: read
+                .value("masquerade-all", self.masquerade_all.as_ref(), values::boolean)
+                .unwrap_or(defaults.masquerade_all),
             masquerade_bit: read
                 .value("iptables-masquerade-bit", self.iptables_masquerade_bit.as_ref(), bit)
                 .unwrap_or(defaults.masquerade_bit),
@@ -126,6 +137,7 @@ impl RunFlags {
             metrics: read
                 .value("metrics-bind-address", self.metrics_bind_address.as_ref(), listen(METRICS_PORT))
                 .unwrap_or(defaults.metrics),
+            verbosity: read.value("v", self.verbosity.as_ref(), values::verbosity),
             ..defaults
         };
         match config.detect {

@@ -28,6 +28,8 @@ pub struct KubeProxy {
     pub healthz: Option<SocketAddr>,
     /// `metricsBindAddress`; `None` if there shall be no such server.
     pub metrics: Option<SocketAddr>,
+    /// `bindAddressHardFail`: a server that cannot listen ends the agent.
+    pub bind_address_hard_fail: bool,
     /// `mode`.
     pub mode: Mode,
     /// `detectLocalMode`.
@@ -90,6 +92,7 @@ impl Default for KubeProxy {
             hostname_override: None,
             healthz: Some(healthz),
             metrics: Some(metrics),
+            bind_address_hard_fail: false,
             mode: Mode::default(),
             detect: DetectLocal::default(),
             cluster_cidrs: Cidrs::default(),

@@ -82,7 +82,10 @@ impl Config {
                 let wrong = |errors| ConfigErrors { file: Some(path.clone()), errors };
                 let text = std::fs::read_to_string(path)
                     .map_err(|error| wrong(vec![ConfigError::File(format!("cannot be read: {error}"))]))?;
-                (parse(&text).map_err(wrong)?, flags.replaced_by_file())
+                let mut kube_proxy = parse(&text).map_err(wrong)?;
+                let flag = flags.verbosity().map_err(|error| ConfigErrors { file: None, errors: vec![error] })?;
+                kube_proxy.verbosity = flag.or(kube_proxy.verbosity);
+                (kube_proxy, flags.replaced_by_file())
             }
         };
         Ok(Self::combine(flags, kube_proxy, ignored_flags))
@@ -100,7 +103,7 @@ impl Config {
             cgroup_root: flags.cgroup_root.clone(),
             bpffs_root: flags.bpffs_root.clone(),
             devices: flags.devices.clone(),
-            verbosity: flags.verbosity.or(kube_proxy.verbosity).unwrap_or(0),
+            verbosity: kube_proxy.verbosity.unwrap_or(0),
             kube_proxy,
             ignored_flags,
         }

@@ -114,6 +114,7 @@ fn every_field_with_an_effect_is_read() {
         "{HEAD}{}",
         r#"
 mode: nftables
+bindAddressHardFail: true
 clientConnection: {kubeconfig: /k, qps: 50, burst: 100}
 hostnameOverride: node-a
 healthzBindAddress: 127.0.0.1
@@ -134,6 +135,7 @@ logging: {verbosity: 4}
         hostname_override: Some("node-a".into()),
         healthz: Some("127.0.0.1:10256".parse().expect("address")),
         metrics: Some("[::]:9000".parse().expect("address")),
+        bind_address_hard_fail: true,
         mode: Mode::Nftables,
         detect: DetectLocal::InterfaceNamePrefix,
         cluster_cidrs: Cidrs::default(),
@@ -231,6 +233,7 @@ fn flags_alone() {
             cluster_cidrs: Cidrs { v4: Some("10.244.0.0/16".parse().expect("prefix")), v6: None },
             masquerade_all: true,
             masquerade_bit: 15,
+            verbosity: Some(4),
             healthz: None,
             metrics: Some("0.0.0.0:10249".parse().expect("address")),
             ..KubeProxy::default()
@@ -251,6 +254,8 @@ fn all_wrong_flags_are_told_at_once() {
         "--detect-local-mode=clusterCIDR",
         "--iptables-masquerade-bit=32",
         "--healthz-bind-address=:1",
+        "--masquerade-all=maybe",
+        "--v=loud",
         "--pod-bridge-interface=much-too-long-name",
     ])
     .expect_err("wrong flags");
@@ -262,8 +267,10 @@ fn all_wrong_flags_are_told_at_once() {
             "--detect-local-mode",
             "--cluster-cidr",
             "--pod-bridge-interface",
+            "--masquerade-all",
             "--iptables-masquerade-bit",
-            "--healthz-bind-address"
+            "--healthz-bind-address",
+            "--v"
         ],
         "{text}"
     );

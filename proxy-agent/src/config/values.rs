@@ -66,6 +66,20 @@ pub(super) fn listen(text: &str, default_port: u16) -> Result<SocketAddr, String
     text.parse().map_err(|_| format!("{text:?} is not an IP address with a port, such as 0.0.0.0:{default_port}"))
 }
 
+/// A boolean as kube-proxy's flags know it (Go's `strconv.ParseBool`).
+pub(super) fn boolean(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(true),
+        "0" | "f" | "F" | "false" | "False" | "FALSE" => Ok(false),
+        _ => Err(format!("{text:?} is neither true nor false")),
+    }
+}
+
+/// A log level as Kubernetes counts them.
+pub(super) fn verbosity(text: &str) -> Result<u8, String> {
+    text.parse().map_err(|_| format!("{text:?} is not a whole number from 0 to 255"))
+}
+
 /// A duration in Go's syntax, such as `1m30s`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     if text == "0" {

@@ -1,4 +1,4 @@
-use std::{error::Error, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use kube::{
     Client, Config,
@@ -7,6 +7,8 @@ use kube::{
 };
 use thiserror::Error;
 use tower::limit::RateLimitLayer;
+
+use crate::error::one_line;
 
 /// Silence on a connection after which it counts as dead. Watches end after 290 seconds by
 /// themselves, so a longer one means that the other side is gone.
@@ -80,21 +82,6 @@ pub async fn connect(server: &Server) -> Result<Client, ConnectError> {
     }
     // Also what keeps a server that ends each watch at once from being asked in a tight loop.
     Ok(builder.with_layer(&RateLimitLayer::new(u64::from(server.burst.max(1)), window)).build())
-}
-
-/// An error and its causes in one line, each said once.
-pub(super) fn one_line(error: &dyn Error) -> String {
-    let mut line = String::new();
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        let text = error.to_string();
-        let text = text.lines().next().unwrap_or_default().trim();
-        if !line.contains(text) {
-            line = if line.is_empty() { text.to_owned() } else { format!("{line}: {text}") };
-        }
-        cause = error.source();
-    }
-    line
 }
 
 fn address(url: &str, default_scheme: &str) -> Result<http::Uri, ConnectError> {

@@ -10,8 +10,9 @@ use kube::{
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, trace};
 
-use super::{connect::one_line, listed::Listed, retry::Retry};
+use super::{listed::Listed, retry::Retry};
 use crate::{
+    error::one_line,
     model::Change,
     source::{Decoded, Object, Reports, Updates},
 };

@@ -1,0 +1,171 @@
+//! The agent of one node, from its configuration to the end of the process.
+
+use std::{future::Future, sync::Arc};
+
+use anyhow::{Context, Result, anyhow, bail};
+use proxy_common::{Counter, Settings};
+use tokio::{sync::watch, task::JoinSet};
+use tracing::{info, warn};
+
+use super::{
+    Engine, Observers, Progress, detector, drive,
+    hooks::{Configuration, keep},
+    node_name,
+};
+use crate::{
+    config::{Config, KubeProxy, Mode, Objects},
+    dataplane::{self, Dataplane, OpenError, PacketLog, devices::Selection, tables::Tables},
+    plan::Capacities,
+    server::{Health, Metrics, OnBusyPort, Statistics, health_routes, listen, metrics_routes},
+    source::{
+        self, Updates,
+        api::{self, LIST_SILENCE, Server},
+        manifests::Manifests,
+    },
+};
+
+/// From this verbosity on, each packet that is dropped or refused is logged.
+const PACKET_LOG_VERBOSITY: u8 = 6;
+
+/// Runs the agent until `stop`, and leaves everything in the kernel as it is then.
+///
+/// # Errors
+/// Something that a person has to do something about, in one line.
+pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
+    tell(&config);
+    let environment = std::env::var_os("NODE_NAME");
+    let host = rustix::system::uname();
+    let host = std::ffi::OsStr::new(host.nodename().to_str().unwrap_or_default());
+    let node_name = node_name(config.node_name.as_deref(), environment.as_deref(), host)?;
+
+    // What can be wrong with the configuration comes first, before anything in the kernel is touched.
+    let objects = Source::open(&config).await?;
+    let dataplane_config = dataplane_config(&config)?;
+    let former = former_settings(&config);
+    let (dataplane, tables) = tokio::task::spawn_blocking(move || open(&dataplane_config)).await??;
+    let Dataplane { adoption, features: _, tables: plan_tables, hooks, packet_log } = dataplane;
+
+    let health = Arc::new(Health::new(config.kube_proxy.sync_period));
+    let metrics = Arc::new(Metrics::new(Arc::new(Counters(tables))));
+    let mut tasks = JoinSet::new();
+    serve(&config.kube_proxy, &health, &metrics, &mut tasks).await?;
+    if let Some(reader) = packet_log {
+        tasks.spawn(reader.run());
+    }
+    let (updates, receiver) = source::channel();
+    objects.start(&node_name, updates, &mut tasks)?;
+
+    let (progress, watcher) = watch::channel(Progress::default());
+    let configuration = Configuration { kube_proxy: config.kube_proxy, node_name: node_name.clone(), former };
+    let hooks = keep(hooks, adoption, configuration, Arc::clone(&health), watcher);
+    info!("Node {node_name}: waiting for the lists of Services and EndpointSlices");
+    let engine = Engine::new(plan_tables, node_name, Capacities::default());
+    let observers = Observers { health, metrics, progress };
+    tokio::select! {
+        ended = drive(engine, receiver, observers, stop) => ended.map_err(Into::into),
+        ended = hooks => match ended {
+            Ok(()) => bail!("nobody tells of the node any more"),
+            Err(error) => Err(error.into()),
+        },
+        Err(error) = failed(&mut tasks) => Err(error),
+    }
+}
+
+/// Waits for a task that dies. Those that end are no loss: the loop notices when nothing comes any more.
+async fn failed(tasks: &mut JoinSet<()>) -> Result<()> {
+    while let Some(ended) = tasks.join_next().await {
+        ended.context("a task of the agent died")?;
+    }
+    std::future::pending().await
+}
+
+fn tell(config: &Config) {
+    if !config.ignored_flags.is_empty() {
+        warn!("ignored, because the file that --config names decides: {}", config.ignored_flags.join(", "));
+    }
+    let mode = config.kube_proxy.mode;
+    if mode != Mode::Unset {
+        info!("mode {} is served by eBPF programs, like every other mode", mode.name());
+    }
+}
+
+fn dataplane_config(config: &Config) -> Result<dataplane::Config> {
+    let devices = Selection::parse(config.devices.as_deref().unwrap_or_default())?;
+    let packet_log = if config.verbosity < PACKET_LOG_VERBOSITY { PacketLog::Off } else { PacketLog::Drops };
+    Ok(dataplane::Config {
+        bpffs_root: config.bpffs_root.clone(),
+        cgroup_root: config.cgroup_root.clone(),
+        devices,
+        pod_devices: detector::pod_devices(&config.kube_proxy),
+        masquerade_mark: 1 << config.kube_proxy.masquerade_bit,
+        packet_log,
+    })
+}
+
+/// What a former agent wrote into the settings, if there was one.
+fn former_settings(config: &Config) -> Option<Settings> {
+    dataplane::read_tables(&config.bpffs_root).ok()?.settings.read().ok()
+}
+
+/// Opens the dataplane, and the tables a second time, for reading.
+fn open(config: &dataplane::Config) -> Result<(Dataplane, Tables), OpenError> {
+    let dataplane = Dataplane::open(config)?;
+    let tables = dataplane::read_tables(&config.bpffs_root)?;
+    Ok((dataplane, tables))
+}
+
+async fn serve(
+    config: &KubeProxy,
+    health: &Arc<Health>,
+    metrics: &Arc<Metrics>,
+    tasks: &mut JoinSet<()>,
+) -> Result<()> {
+    let busy = if config.bind_address_hard_fail { OnBusyPort::Fail } else { OnBusyPort::Retry };
+    if let Some(address) = config.healthz {
+        listen("the health server", address, health_routes(health, metrics), busy, tasks).await?;
+    }
+    if let Some(address) = config.metrics {
+        listen("the metrics server", address, metrics_routes(metrics), busy, tasks).await?;
+    }
+    Ok(())
+}
+
+/// Where objects come from, found to be there as far as that can be told.
+enum Source {
+    Manifests(Manifests),
+    Api(kube::Client),
+}
+
+impl Source {
+    async fn open(config: &Config) -> Result<Self> {
+        match &config.objects {
+            Objects::Manifests(folder) => Ok(Self::Manifests(Manifests::open(folder)?)),
+            Objects::Api { kubeconfig, master } => {
+                let KubeProxy { qps, burst, .. } = config.kube_proxy;
+                let server = Server { kubeconfig: kubeconfig.clone(), master: master.clone(), qps, burst };
+                Ok(Self::Api(api::connect(&server).await?))
+            }
+        }
+    }
+
+    fn start(self, node_name: &str, updates: Updates, tasks: &mut JoinSet<()>) -> Result<()> {
+        match self {
+            Self::Manifests(manifests) => {
+                manifests.start(updates).map_err(|error| anyhow!("no thread for the folder of manifests: {error}"))
+            }
+            Self::Api(client) => {
+                api::start(&client, node_name, LIST_SILENCE, &updates, tasks);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The `counters` table as metrics.
+struct Counters(Tables);
+
+impl Statistics for Counters {
+    fn counters(&self) -> Vec<(Counter, u64)> {
+        self.0.counters.read().map(|counters| counters.into_iter().collect()).unwrap_or_default()
+    }
+}

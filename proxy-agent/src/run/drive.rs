@@ -1,0 +1,260 @@
+//! The run loop: what comes from the sources goes into the engine, and the engine's syncs happen when
+//! they can.
+
+use std::{
+    future::Future,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use jiff::Timestamp;
+use thiserror::Error;
+use tokio::{
+    sync::{mpsc, watch},
+    task::{JoinError, spawn_blocking},
+    time::{Instant, sleep_until},
+};
+use tracing::{debug, info, warn};
+
+use super::engine::{Engine, Need, Synced};
+use crate::{
+    error::one_line,
+    model::{Change, EndpointSlice, Node, Update},
+    plan::Tables,
+    server::{Health, Metrics, SyncKind},
+};
+
+/// How long the Node is waited for once everything else is there.
+const NODE_PATIENCE: Duration = Duration::from_secs(5);
+/// Wait after the first failure of a sync; it doubles with each that follows.
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+/// Longest wait after a failure of a sync.
+const LAST_RETRY: Duration = Duration::from_secs(30);
+/// Updates that are taken in at once.
+const BURST: usize = 4096;
+
+/// Where the loop tells what it does.
+#[derive(Debug)]
+pub struct Observers {
+    /// For `/healthz`.
+    pub health: Arc<Health>,
+    /// For `/metrics`.
+    pub metrics: Arc<Metrics>,
+    /// For whoever has to do with the node: how far the loop is, and the Node.
+    pub progress: watch::Sender<Progress>,
+}
+
+/// How far the loop is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The own Node, once it is known.
+    pub node: Option<Node>,
+    /// Whether the tables were in step at least once.
+    pub stage: Stage,
+}
+
+/// Whether the tables were in step at least once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// They hold what a former agent left, or nothing.
+    #[default]
+    Starting,
+    /// They do.
+    Ready,
+}
+
+/// Why the loop cannot go on. The dataplane stays as it is.
+#[derive(Debug, Error)]
+pub enum DriveError {
+    /// Nobody sends updates any more.
+    #[error("all sources of objects have ended")]
+    NoSource,
+    /// A bug.
+    #[error("writing the tables was aborted: {0}")]
+    Aborted(#[from] JoinError),
+}
+
+/// Keeps the tables in step with what comes through `updates`, until `stop`.
+///
+/// # Errors
+/// The sources have ended, or there is a bug. Errors of the dataplane are told and repaired.
+pub async fn drive<T: Tables + Send + 'static>(
+    engine: Engine<T>,
+    mut updates: mpsc::Receiver<Update>,
+    observers: Observers,
+    stop: impl Future<Output = ()>,
+) -> Result<(), DriveError> {
+    let mut stop = pin!(stop);
+    let mut driver = Driver::new(observers);
+    let mut engine = engine;
+    let mut burst = Vec::new();
+    loop {
+        let due = driver.due(&engine);
+        if due.is_some_and(|due| due <= Instant::now()) {
+            let begin = Instant::now();
+            let sync = spawn_blocking(move || {
+                let result = engine.sync();
+                (engine, result)
+            });
+            let result = tokio::select! {
+                biased;
+                () = &mut stop => return Ok(()),
+                done = sync => {
+                    let result;
+                    (engine, result) = done?;
+                    result
+                }
+            };
+            driver.synced(&engine, result, begin);
+        }
+        let wake = async {
+            match driver.due(&engine) {
+                Some(due) => sleep_until(due).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = &mut stop => return Ok(()),
+            received = updates.recv_many(&mut burst, BURST) => {
+                if received == 0 {
+                    return Err(DriveError::NoSource);
+                }
+                driver.take(&mut engine, &mut burst);
+            }
+            () = wake => {}
+        }
+    }
+}
+
+struct Driver {
+    observers: Observers,
+    begin: Instant,
+    /// Changes of endpoints that happened before do not say how long this agent takes.
+    since: SystemTime,
+    /// When the changes happened that the next sync carries out.
+    triggers: Vec<Timestamp>,
+    node_deadline: Option<Instant>,
+    /// When to try again, and how long to wait after one more failure.
+    retry: Option<(Instant, Duration)>,
+}
+
+impl Driver {
+    fn new(observers: Observers) -> Self {
+        Self {
+            observers,
+            begin: Instant::now(),
+            since: SystemTime::now(),
+            triggers: Vec::new(),
+            node_deadline: None,
+            retry: None,
+        }
+    }
+
+    /// When to sync, as things stand.
+    fn due<T: Tables + Send + 'static>(&mut self, engine: &Engine<T>) -> Option<Instant> {
+        let due = match engine.need() {
+            Need::Lists | Need::Change => return None,
+            Need::Node => *self.node_deadline.get_or_insert_with(|| Instant::now() + NODE_PATIENCE),
+            Need::Sync => Instant::now(),
+        };
+        Some(self.retry.map_or(due, |(at, _)| due.max(at)))
+    }
+
+    fn take<T: Tables + Send + 'static>(&mut self, engine: &mut Engine<T>, burst: &mut Vec<Update>) {
+        let (mut services, mut slices) = (0, 0);
+        for update in burst.drain(..) {
+            let counter = match &update {
+                Update::Service(_) => Some(&mut services),
+                Update::Slice(_) => Some(&mut slices),
+                Update::Node(_) => None,
+            };
+            let trigger = trigger(&update, self.since);
+            if engine.take(update) {
+                if let Some(counter) = counter {
+                    *counter += 1;
+                }
+                self.triggers.extend(trigger);
+            }
+        }
+        let Observers { health, metrics, progress } = &self.observers;
+        let node = engine.index().node();
+        health.set_leaving(node.is_some_and(|node| node.leaving));
+        progress.send_if_modified(|progress| {
+            let changes = progress.node.as_ref() != node;
+            progress.node = node.cloned();
+            changes
+        });
+        if engine.need() != Need::Change {
+            let now = Timestamp::now();
+            health.queued(now);
+            metrics.queued(services, slices, now);
+        }
+    }
+
+    fn synced<T: Tables + Send + 'static>(
+        &mut self,
+        engine: &Engine<T>,
+        result: Result<Synced, T::Error>,
+        begin: Instant,
+    ) {
+        let Observers { health, metrics, progress } = &self.observers;
+        match result {
+            Ok(Synced { kind, writes, new_problems, solved_problems }) => {
+                for problem in new_problems {
+                    warn!("{problem}");
+                }
+                for problem in solved_problems {
+                    info!("no longer: {problem}");
+                }
+                let now = Timestamp::now();
+                let first = !health.was_synced();
+                health.synced(now);
+                metrics.synced(kind, begin.elapsed(), &self.triggers, now);
+                metrics.set_usage(engine.usage(), engine.capacities());
+                self.triggers.clear();
+                progress
+                    .send_if_modified(|progress| std::mem::replace(&mut progress.stage, Stage::Ready) != Stage::Ready);
+                if first {
+                    self.tell_first(engine, writes, begin);
+                } else if self.retry.is_some() {
+                    info!("the tables are in step again ({writes} writes)");
+                } else if kind == SyncKind::Full || writes > 0 {
+                    debug!("tables in step after {:.1?} ({writes} writes)", begin.elapsed());
+                }
+                self.retry = None;
+            }
+            Err(error) => {
+                metrics.sync_failed();
+                let wait = self.retry.map_or(FIRST_RETRY, |(_, wait)| (wait * 2).min(LAST_RETRY));
+                warn!("the tables cannot be brought in step: {}; next try in {wait:?}", one_line(&error));
+                self.retry = Some((Instant::now() + wait, wait));
+            }
+        }
+    }
+
+    fn tell_first<T: Tables + Send + 'static>(&self, engine: &Engine<T>, writes: usize, begin: Instant) {
+        let index = engine.index();
+        let services = index.services().count();
+        let endpoints: usize =
+            index.services().flat_map(|service| index.slices(&service.name)).map(|slice| slice.endpoints.len()).sum();
+        if index.node().is_none() {
+            info!("Node {} is not known; its zone counts as unknown until it is", index.node_name());
+        }
+        info!(
+            "tables filled: {services} Services with {endpoints} endpoints, listed after {:.1?}, written in {:.1?} \
+             ({writes} writes)",
+            begin.duration_since(self.begin),
+            begin.elapsed()
+        );
+    }
+}
+
+/// When the change happened that the update is the outcome of, if it happened after `since`.
+fn trigger(update: &Update, since: SystemTime) -> Option<Timestamp> {
+    let Update::Slice(Change::Apply(EndpointSlice { last_change_trigger: Some(trigger), .. })) = update else {
+        return None;
+    };
+    if *trigger < since { None } else { Timestamp::try_from(*trigger).ok() }
+}

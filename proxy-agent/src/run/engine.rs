@@ -1,0 +1,183 @@
+//! Objects in, tables out: the part of the run loop that knows no time and no channels.
+
+use std::collections::BTreeSet;
+
+use proxy_common::Family;
+use tracing::debug;
+
+use crate::{
+    model::{Affected, Change, Index, ObjectName, Update},
+    plan::{Capacities, Changes, FamilyChanges, PlanProblem, State, Tables, Usage},
+    server::SyncKind,
+};
+
+/// The index, the plan and the tables, from the first object on.
+pub struct Engine<T> {
+    tables: T,
+    capacities: Capacities,
+    index: Index,
+    lists: Lists,
+    state: State,
+    adopted: Adopted,
+    affected: Affected,
+    problems: BTreeSet<PlanProblem>,
+}
+
+/// Which lists have arrived.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Lists {
+    services: bool,
+    slices: bool,
+    nodes: bool,
+}
+
+/// Whether the state is that of the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Adopted {
+    /// Not before the first sync, nor after one that failed.
+    No,
+    /// It is.
+    Yes,
+}
+
+/// What an engine waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// The complete lists of Services and slices: without them nothing may be written.
+    Lists,
+    /// The Node, which is worth waiting for, but not for ever.
+    Node,
+    /// Something that changes the tables.
+    Change,
+    /// A sync.
+    Sync,
+}
+
+/// What a sync did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Synced {
+    /// Whether it looked at everything.
+    pub kind: SyncKind,
+    /// Elements of tables that were written or removed.
+    pub writes: usize,
+    /// What could be served before this sync, and cannot be now; or is not served for a new reason.
+    pub new_problems: Vec<PlanProblem>,
+    /// What could not be served before this sync.
+    pub solved_problems: Vec<PlanProblem>,
+}
+
+impl<T: Tables> Engine<T> {
+    /// An engine without objects, for the node of this name. Touches no table yet.
+    #[must_use]
+    pub fn new(tables: T, node_name: String, capacities: Capacities) -> Self {
+        Self {
+            tables,
+            capacities,
+            index: Index::new(node_name),
+            lists: Lists::default(),
+            state: State::new(capacities),
+            adopted: Adopted::No,
+            affected: Affected::none(),
+            problems: BTreeSet::new(),
+        }
+    }
+
+    /// What is known of the cluster.
+    #[must_use]
+    pub const fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// How much of the tables is used.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.state.usage()
+    }
+
+    /// How much the tables hold.
+    #[must_use]
+    pub const fn capacities(&self) -> Capacities {
+        self.capacities
+    }
+
+    /// Takes in an update, and returns whether it changes anything for a Service. Touches no table.
+    pub fn take(&mut self, update: Update) -> bool {
+        match &update {
+            Update::Service(Change::Reset(_)) => self.lists.services = true,
+            Update::Slice(Change::Reset(_)) => self.lists.slices = true,
+            Update::Node(Change::Reset(_)) => self.lists.nodes = true,
+            Update::Service(_) | Update::Slice(_) | Update::Node(_) => {}
+        }
+        note(&update);
+        let affected = self.index.update(update);
+        let changes = !affected.is_empty();
+        self.affected.merge(affected);
+        changes
+    }
+
+    /// What is missing before a sync makes sense.
+    #[must_use]
+    pub fn need(&self) -> Need {
+        match self.adopted {
+            Adopted::No if !(self.lists.services && self.lists.slices) => Need::Lists,
+            Adopted::No if !self.lists.nodes => Need::Node,
+            Adopted::No => Need::Sync,
+            Adopted::Yes if self.affected.is_empty() && !self.state.retry_is_due() => Need::Change,
+            Adopted::Yes => Need::Sync,
+        }
+    }
+
+    /// Brings the tables in step with the index. The first time, and after a failure, everything is
+    /// compared with what the tables really hold.
+    ///
+    /// # Errors
+    /// The tables cannot be read or written. What was written before stays, and nothing is forgotten:
+    /// the next sync starts from what the tables hold then.
+    pub fn sync(&mut self) -> Result<Synced, T::Error> {
+        let affected = std::mem::take(&mut self.affected);
+        let (kind, changes) = match std::mem::replace(&mut self.adopted, Adopted::No) {
+            Adopted::Yes => (SyncKind::Partial, self.state.reconcile(&self.index, &affected)),
+            Adopted::No => {
+                self.state.adopt(&self.tables.snapshot()?);
+                (SyncKind::Full, self.state.complete(&self.index))
+            }
+        };
+        if !changes.is_empty() {
+            let refused = self.tables.apply(&changes)?;
+            self.state.applied(&refused);
+        }
+        self.adopted = Adopted::Yes;
+        let problems: BTreeSet<PlanProblem> = self.state.problems().into_iter().collect();
+        let new_problems = problems.difference(&self.problems).cloned().collect();
+        let solved_problems = self.problems.difference(&problems).cloned().collect();
+        self.problems = problems;
+        Ok(Synced { kind, writes: writes(&changes), new_problems, solved_problems })
+    }
+}
+
+fn writes(changes: &Changes) -> usize {
+    let Changes { names, v4, v6, retired_names } = changes;
+    names.len() + retired_names.len() + family_writes(v4) + family_writes(v6)
+}
+
+fn family_writes<F: Family>(changes: &FamilyChanges<F>) -> usize {
+    let FamilyChanges { backends, slots, services, removed_services, retired_backends } = changes;
+    let slots: usize = slots.iter().map(|(_, run)| run.len()).sum();
+    backends.len() + slots + services.len() + removed_services.len() + retired_backends.len()
+}
+
+fn note(update: &Update) {
+    match update {
+        Update::Service(change) => note_change("Service", change, |service| &service.name),
+        Update::Slice(change) => note_change("EndpointSlice", change, |slice| &slice.name),
+        Update::Node(change) => note_change("Node", change, |node| &node.name),
+    }
+}
+
+fn note_change<T>(kind: &str, change: &Change<T>, name: impl Fn(&T) -> &ObjectName) {
+    match change {
+        Change::Apply(object) => debug!("{kind} {} is there or has changed", name(object)),
+        Change::Delete(object) => debug!("{kind} {object} is gone, or not for nodes"),
+        Change::Reset(objects) => debug!("{kind}: complete list of {}", objects.len()),
+    }
+}

@@ -1,0 +1,113 @@
+//! Keeps the programs attached, and the settings that go with the Node.
+
+use std::{sync::Arc, time::Duration};
+
+use proxy_common::Settings;
+use thiserror::Error;
+use tokio::{sync::watch, time::sleep};
+use tracing::{info, warn};
+
+use super::{Progress, Stage, detector};
+use crate::{
+    config::{DetectLocal, KubeProxy},
+    dataplane::{Adoption, AttachError, AttachedHooks, Hooks, tables::TableError},
+    error::one_line,
+    model::Node,
+    server::Health,
+};
+
+/// Wait before devices are watched anew.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Programs or settings cannot be put in place.
+#[derive(Debug, Error)]
+pub(super) enum HooksError {
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    #[error(transparent)]
+    Settings(#[from] TableError),
+}
+
+/// What the settings follow from.
+pub(super) struct Configuration {
+    pub(super) kube_proxy: KubeProxy,
+    pub(super) node_name: String,
+    /// What a former agent wrote.
+    pub(super) former: Option<Settings>,
+}
+
+impl Configuration {
+    /// The settings for what is known of the Node. While its prefixes are not known but needed, those
+    /// that a former agent knew stay.
+    fn settings(&self, node: Option<&Node>) -> (Settings, Option<detector::DetectorWarning>) {
+        let (settings, warning) = detector::settings(&self.kube_proxy, &self.node_name, node);
+        match self.former {
+            Some(former) if self.kube_proxy.detect == DetectLocal::NodeCidr && node.is_none() => {
+                let (v4, v6) = (*former.v4(), *former.v6());
+                let mark = settings.masquerade_mark();
+                (Settings::new(settings.flags(), mark, settings.udp_timeout(), v4, v6), None)
+            }
+            _ => (settings, warning),
+        }
+    }
+}
+
+/// Attaches the programs and keeps them attached, until nobody tells of `progress` any more. Tables of
+/// a former agent can be served from at once; new ones only once they are filled.
+pub(super) async fn keep(
+    hooks: Hooks,
+    adoption: Adoption,
+    configuration: Configuration,
+    health: Arc<Health>,
+    mut progress: watch::Receiver<Progress>,
+) -> Result<(), HooksError> {
+    if adoption != Adoption::Adopted && progress.wait_for(|progress| progress.stage == Stage::Ready).await.is_err() {
+        return Ok(());
+    }
+    let (mut settings, warning) = configuration.settings(progress.borrow_and_update().node.as_ref());
+    tell(warning);
+    let mut attached = hooks.attach(&settings).await?;
+    health.attached();
+    info!("programs attached to the cgroup and to {}", devices(&attached));
+    loop {
+        tokio::select! {
+            followed = attached.follow() => {
+                if let Err(error) = followed {
+                    warn!("{}; trying again in {RETRY:?}", one_line(&error));
+                    sleep(RETRY).await;
+                }
+            }
+            changed = progress.changed() => {
+                if changed.is_err() {
+                    return Ok(());
+                }
+                let (desired, warning) = configuration.settings(progress.borrow_and_update().node.as_ref());
+                if desired != settings {
+                    tell(warning);
+                    attached.set_settings(&desired)?;
+                    settings = desired;
+                    info!("settings follow the Node");
+                }
+            }
+        }
+    }
+}
+
+fn tell(warning: Option<detector::DetectorWarning>) {
+    if let Some(warning) = warning {
+        warn!("{warning}");
+    }
+}
+
+fn devices(attached: &AttachedHooks) -> String {
+    let names: Vec<&str> = attached
+        .attached_devices()
+        .filter_map(|index| attached.devices().get(&index))
+        .map(|device| device.name.as_str())
+        .collect();
+    match names.len() {
+        0 => "no device".to_owned(),
+        1..=16 => names.join(", "),
+        count => format!("{count} devices"),
+    }
+}

@@ -1,0 +1,276 @@
+//! kube-proxy's metrics where the meaning is the same, and our own.
+
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use prometheus_client::{
+    encoding::text,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets, linear_buckets},
+    },
+    registry::Registry,
+};
+use proxy_common::{V4, V6, maps};
+
+use super::statistics::{Reader, Statistics};
+use crate::plan::{Capacities, Usage};
+
+type Seconds = Gauge<f64, AtomicU64>;
+type ByMap = Family<[(&'static str, &'static str); 1], Gauge>;
+type ByCode = Family<[(&'static str, String); 1], Counter>;
+
+/// Which kind of sync it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncKind {
+    /// Everything was compared with the tables.
+    Full,
+    /// Only what had changed.
+    Partial,
+}
+
+/// All metrics of the agent.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    sync_duration: Histogram,
+    sync_full_duration: Histogram,
+    sync_partial_duration: Histogram,
+    sync_failures: Counter,
+    network_programming: Histogram,
+    last_sync: Seconds,
+    last_queued: Seconds,
+    service_changes: Changes,
+    endpoint_changes: Changes,
+    healthz: ByCode,
+    livez: ByCode,
+    map_entries: ByMap,
+    map_capacity: ByMap,
+}
+
+/// Changes that have arrived: all of them, and those that are not in the tables yet.
+#[derive(Clone, Debug, Default)]
+struct Changes {
+    total: Gauge,
+    pending: Gauge,
+}
+
+impl Metrics {
+    /// All metrics at zero. `statistics` is read whenever somebody asks.
+    #[must_use]
+    pub fn new(statistics: Arc<dyn Statistics>) -> Self {
+        let sync = || Histogram::new(exponential_buckets(0.001, 2.0, 15));
+        let mut metrics = Self {
+            registry: Registry::default(),
+            sync_duration: sync(),
+            sync_full_duration: sync(),
+            sync_partial_duration: sync(),
+            sync_failures: Counter::default(),
+            network_programming: Histogram::new(network_programming_buckets()),
+            last_sync: Seconds::default(),
+            last_queued: Seconds::default(),
+            service_changes: Changes::default(),
+            endpoint_changes: Changes::default(),
+            healthz: ByCode::default(),
+            livez: ByCode::default(),
+            map_entries: ByMap::default(),
+            map_capacity: ByMap::default(),
+        };
+        metrics.register(statistics);
+        metrics
+    }
+
+    /// Everything in the text format of `OpenMetrics`.
+    ///
+    /// # Errors
+    /// None that a `String` has; the format's writer can fail in general.
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+
+    /// Changes of Services and slices have arrived.
+    pub fn queued(&self, services: usize, slices: usize, now: Timestamp) {
+        self.last_queued.set(now.as_duration().as_secs_f64());
+        self.service_changes.arrived(services);
+        self.endpoint_changes.arrived(slices);
+    }
+
+    /// What had arrived is in the tables. `triggers`: when the changes of endpoints happened that
+    /// this sync carried out.
+    pub fn synced(&self, kind: SyncKind, duration: Duration, triggers: &[Timestamp], now: Timestamp) {
+        let seconds = duration.as_secs_f64();
+        self.sync_duration.observe(seconds);
+        match kind {
+            SyncKind::Full => self.sync_full_duration.observe(seconds),
+            SyncKind::Partial => self.sync_partial_duration.observe(seconds),
+        }
+        for trigger in triggers {
+            self.network_programming.observe(now.duration_since(*trigger).as_secs_f64().max(0.0));
+        }
+        self.last_sync.set(now.as_duration().as_secs_f64());
+        self.service_changes.pending.set(0);
+        self.endpoint_changes.pending.set(0);
+    }
+
+    /// How much of the tables is used, and how much they hold.
+    pub fn set_usage(&self, usage: Usage, capacities: Capacities) {
+        let Usage { v4, v6, names } = usage;
+        let Capacities { services, slots, backends, names: names_capacity } = capacities;
+        self.set_map(maps::NAMES, names, names_capacity);
+        for (family, [services_name, slots_name, backends_name]) in
+            [(v4, family_maps::<V4>()), (v6, family_maps::<V6>())]
+        {
+            self.set_map(services_name, family.services, services);
+            self.set_map(slots_name, usize::try_from(family.slots).unwrap_or(usize::MAX), slots);
+            self.set_map(backends_name, family.backends, backends);
+        }
+    }
+
+    /// The tables could not be written.
+    pub fn sync_failed(&self) {
+        self.sync_failures.inc();
+    }
+
+    /// `/healthz` was answered with this status.
+    pub fn healthz_answered(&self, code: u16) {
+        self.healthz.get_or_create(&[("code", code.to_string())]).inc();
+    }
+
+    /// `/livez` was answered with this status.
+    pub fn livez_answered(&self, code: u16) {
+        self.livez.get_or_create(&[("code", code.to_string())]).inc();
+    }
+
+    fn set_map(&self, map: &'static str, entries: usize, capacity: usize) {
+        let label = [("map", map)];
+        self.map_entries.get_or_create(&label).set(i64::try_from(entries).unwrap_or(i64::MAX));
+        self.map_capacity.get_or_create(&label).set(i64::try_from(capacity).unwrap_or(i64::MAX));
+    }
+
+    fn register(&mut self, statistics: Arc<dyn Statistics>) {
+        let registry = &mut self.registry;
+        let sync = registry.sub_registry_with_prefix("kubeproxy_sync");
+        for (name, help, metric) in [
+            ("proxy_rules_duration_seconds", "Time that a sync of the tables took", &self.sync_duration),
+            ("full_proxy_rules_duration_seconds", "Time that a sync of all Services took", &self.sync_full_duration),
+            (
+                "partial_proxy_rules_duration_seconds",
+                "Time that a sync of changed Services took",
+                &self.sync_partial_duration,
+            ),
+        ] {
+            sync.register(name, help, metric.clone());
+        }
+        for (name, help, metric) in [
+            ("proxy_rules_last_timestamp_seconds", "Time of the last sync", &self.last_sync),
+            ("proxy_rules_last_queued_timestamp_seconds", "Time when a sync was last asked for", &self.last_queued),
+        ] {
+            sync.register(name, help, metric.clone());
+        }
+        for (name, help, metric) in [
+            ("proxy_rules_service_changes_total", "Changes of Services that arrived", &self.service_changes.total),
+            ("proxy_rules_service_changes_pending", "Those that wait for a sync", &self.service_changes.pending),
+            ("proxy_rules_endpoint_changes_total", "Changes of endpoints that arrived", &self.endpoint_changes.total),
+            ("proxy_rules_endpoint_changes_pending", "Those that wait for a sync", &self.endpoint_changes.pending),
+        ] {
+            sync.register(name, help, metric.clone());
+        }
+        registry.register(
+            "kubeproxy_network_programming_duration_seconds",
+            "Time from a change of a Service's pods until it was in the tables",
+            self.network_programming.clone(),
+        );
+        registry.register("kubeproxy_proxy_healthz", "Answers of /healthz", self.healthz.clone());
+        registry.register("kubeproxy_proxy_livez", "Answers of /livez", self.livez.clone());
+        registry.register(
+            "proxy_agent_sync_failures",
+            "Syncs that failed and were tried again",
+            self.sync_failures.clone(),
+        );
+        registry.register("proxy_agent_map_entries", "Entries in a table", self.map_entries.clone());
+        registry.register("proxy_agent_map_capacity", "Entries that a table has room for", self.map_capacity.clone());
+        registry.register_collector(Box::new(Reader(statistics)));
+    }
+}
+
+impl Changes {
+    fn arrived(&self, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.total.inc_by(count);
+        self.pending.inc_by(count);
+    }
+}
+
+fn family_maps<F: proxy_common::Family>() -> [&'static str; 3] {
+    [maps::SERVICES.name::<F>(), maps::SLOTS.name::<F>(), maps::BACKENDS.name::<F>()]
+}
+
+/// kube-proxy's: a quarter of a second to five minutes.
+fn network_programming_buckets() -> impl Iterator<Item = f64> {
+    linear_buckets(0.25, 0.25, 2)
+        .chain(linear_buckets(1.0, 1.0, 59))
+        .chain(linear_buckets(60.0, 5.0, 12))
+        .chain(linear_buckets(120.0, 30.0, 7))
+}
+
+#[cfg(test)]
+mod tests {
+    use proxy_common::{Counter as Index, DropReason};
+
+    use super::*;
+    use crate::plan::FamilyUsage;
+
+    struct Fixed;
+
+    impl Statistics for Fixed {
+        fn counters(&self) -> Vec<(Index, u64)> {
+            vec![(Index::SocketConnections, 7), (Index::Drop(DropReason::NoEndpoint), 3)]
+        }
+    }
+
+    #[test]
+    fn names_and_values_are_kube_proxys() {
+        let metrics = Metrics::new(Arc::new(Fixed));
+        let now: Timestamp = "2026-01-01T00:00:10Z".parse().expect("a time");
+        let trigger: Timestamp = "2026-01-01T00:00:08.5Z".parse().expect("a time");
+        metrics.queued(2, 5, now);
+        metrics.synced(SyncKind::Full, Duration::from_millis(3), &[trigger], now);
+        metrics.queued(1, 0, now);
+        metrics.healthz_answered(200);
+        metrics.sync_failed();
+        let usage = Usage { v4: FamilyUsage { services: 12, slots: 30, backends: 20 }, ..Usage::default() };
+        metrics.set_usage(usage, Capacities { services: 100, slots: 300, backends: 200, names: 50 });
+        let text = metrics.encode().expect("text");
+        for line in [
+            "kubeproxy_sync_proxy_rules_duration_seconds_bucket{le=\"0.002\"} 0",
+            "kubeproxy_sync_proxy_rules_duration_seconds_bucket{le=\"0.004\"} 1",
+            "kubeproxy_sync_full_proxy_rules_duration_seconds_count 1",
+            "kubeproxy_sync_partial_proxy_rules_duration_seconds_count 0",
+            "kubeproxy_sync_proxy_rules_last_timestamp_seconds 1767225610.0",
+            "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds 1767225610.0",
+            "kubeproxy_sync_proxy_rules_service_changes_total 3",
+            "kubeproxy_sync_proxy_rules_service_changes_pending 1",
+            "kubeproxy_sync_proxy_rules_endpoint_changes_total 5",
+            "kubeproxy_sync_proxy_rules_endpoint_changes_pending 0",
+            "kubeproxy_network_programming_duration_seconds_sum 1.5",
+            "kubeproxy_proxy_healthz_total{code=\"200\"} 1",
+            "proxy_agent_sync_failures_total 1",
+            "proxy_agent_socket_connections_total 7",
+            "proxy_agent_drops_total{reason=\"no_endpoint\"} 3",
+            "proxy_agent_map_entries{map=\"services_v4\"} 12",
+            "proxy_agent_map_capacity{map=\"services_v4\"} 100",
+            "proxy_agent_map_entries{map=\"slots_v4\"} 30",
+            "proxy_agent_map_capacity{map=\"names\"} 50",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! The run loop over tables in memory: when it writes, how bursts become one change, and how it gets
+//! over errors.
+
+mod log;
+mod objects;
+
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    sync::{Arc, Condvar, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use log::Log;
+use objects::{node, service, slice};
+use proxy_agent::{
+    model::{Change, EndpointSlice, Node, ObjectName, Service, Update},
+    plan::{
+        Capacities, Changes, Refused, Snapshot, Tables,
+        memory::{MemoryError, MemoryTables},
+    },
+    run::{DriveError, Engine, Observers, Progress, Stage, drive},
+    server::{Health, Metrics, Statistics},
+    source::{self, Object, Updates, decode},
+};
+use proxy_common::Counter;
+use serde_json::Value;
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+
+/// Tables that a test can look at while the loop writes them.
+#[derive(Clone)]
+struct Shared(Arc<(Mutex<Inner>, Condvar)>);
+
+struct Inner {
+    tables: MemoryTables,
+    applies: usize,
+    failing_snapshots: usize,
+    /// While it is closed, `apply` waits.
+    gate: Gate,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    Open,
+    Closed,
+}
+
+impl Shared {
+    fn new(room: usize) -> Self {
+        let inner = Inner { tables: MemoryTables::new(room), applies: 0, failing_snapshots: 0, gate: Gate::Open };
+        Self(Arc::new((Mutex::new(inner), Condvar::new())))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.0.lock().expect("no test panics while it holds the lock")
+    }
+
+    fn set_gate(&self, gate: Gate) {
+        self.lock().gate = gate;
+        self.0.1.notify_all();
+    }
+
+    /// Each IPv4 frontend and its backends, as text.
+    fn served(&self) -> BTreeMap<String, Vec<String>> {
+        let snapshot = self.lock().tables.snapshot().expect("reading does not fail");
+        let backend = |slot| {
+            let backend = snapshot.v4.backends[&snapshot.v4.slots[&slot]];
+            format!("{}:{}", Ipv4Addr::from(backend.address()), backend.port().get())
+        };
+        let frontends = snapshot.v4.services.iter().map(|(key, entry)| {
+            let range = entry.cluster();
+            let mut backends: Vec<String> = (range.offset()..range.offset() + range.count()).map(backend).collect();
+            backends.sort();
+            (format!("{}:{}", Ipv4Addr::from(key.address()), key.port().get()), backends)
+        });
+        frontends.collect()
+    }
+}
+
+impl Tables for Shared {
+    type Error = MemoryError;
+
+    fn snapshot(&self) -> Result<Snapshot, MemoryError> {
+        let mut inner = self.lock();
+        if inner.failing_snapshots > 0 {
+            inner.failing_snapshots -= 1;
+            return Err(MemoryError::Injected);
+        }
+        inner.tables.snapshot()
+    }
+
+    fn apply(&mut self, changes: &Changes) -> Result<Refused, MemoryError> {
+        let mut inner = self.0.1.wait_while(self.lock(), |inner| inner.gate == Gate::Closed).expect("no panic");
+        inner.applies += 1;
+        inner.tables.apply(changes)
+    }
+}
+
+struct NoCounters;
+
+impl Statistics for NoCounters {
+    fn counters(&self) -> Vec<(Counter, u64)> {
+        Vec::new()
+    }
+}
+
+/// A loop that runs.
+struct Loop {
+    tables: Shared,
+    updates: Updates,
+    metrics: Arc<Metrics>,
+    progress: watch::Receiver<Progress>,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<Result<(), DriveError>>,
+}
+
+impl Loop {
+    fn start(tables: &Shared) -> Self {
+        let (updates, receiver) = source::channel();
+        let (progress, watcher) = watch::channel(Progress::default());
+        let metrics = Arc::new(Metrics::new(Arc::new(NoCounters)));
+        let health = Arc::new(Health::new(Duration::from_secs(30)));
+        let observers = Observers { health, metrics: Arc::clone(&metrics), progress };
+        let engine = Engine::new(tables.clone(), "node-a".to_owned(), Capacities::default());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(drive(engine, receiver, observers, async {
+            let _ = stopped.await;
+        }));
+        Self { tables: tables.clone(), updates, metrics, progress: watcher, stop: Some(stop), task }
+    }
+
+    async fn send(&self, update: Update) {
+        self.updates.send(update).await.expect("the loop runs");
+    }
+
+    /// The complete lists of all kinds.
+    async fn lists(&self, services: &[Value], slices: &[Value]) {
+        self.send(Update::Node(Change::Reset(objects::<Node>(&[node("node-a")])))).await;
+        self.send(Update::Service(Change::Reset(objects::<Service>(services)))).await;
+        self.send(Update::Slice(Change::Reset(objects::<EndpointSlice>(slices)))).await;
+    }
+
+    async fn until_served(&self, expected: &[(&str, &[&str])]) {
+        self.until_served_within(Duration::from_secs(20), expected).await;
+    }
+
+    async fn until_served_within(&self, time: Duration, expected: &[(&str, &[&str])]) {
+        let expected: BTreeMap<String, Vec<String>> = expected
+            .iter()
+            .map(|(frontend, backends)| {
+                ((*frontend).to_owned(), backends.iter().map(|backend| (*backend).to_owned()).collect())
+            })
+            .collect();
+        let deadline = Instant::now() + time;
+        while self.tables.served() != expected {
+            assert!(Instant::now() < deadline, "served {:?} instead of {expected:?}", self.tables.served());
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn stop(mut self) -> Result<(), DriveError> {
+        let _ = self.stop.take().expect("stopped once").send(());
+        self.task.await.expect("the loop does not panic")
+    }
+}
+
+fn objects<T: Object>(json: &[Value]) -> Vec<T> {
+    json.iter().map(|json| decode::<T>(json).object.expect("a good object")).collect()
+}
+
+fn apply_slice(json: &Value) -> Update {
+    Update::Slice(Change::Apply(objects::<EndpointSlice>(std::slice::from_ref(json)).remove(0)))
+}
+
+fn apply_service(json: &Value) -> Update {
+    Update::Service(Change::Apply(objects::<Service>(std::slice::from_ref(json)).remove(0)))
+}
+
+/// Tables that a former agent filled with one Service.
+async fn filled() -> Shared {
+    let tables = Shared::new(100);
+    let former = Loop::start(&tables);
+    former.lists(&[service("old", "10.96.0.9")], &[slice("old-1", "old", &["10.0.0.9"])]).await;
+    former.until_served(&[("10.96.0.9:80", &["10.0.0.9:8080"])]).await;
+    former.stop().await.expect("a stop is no error");
+    tables.lock().applies = 0;
+    tables
+}
+
+#[tokio::test]
+async fn nothing_is_written_before_both_lists_are_complete() {
+    let tables = filled().await;
+    let agent = Loop::start(&tables);
+    agent.send(Update::Node(Change::Reset(objects::<Node>(&[node("node-a")])))).await;
+    agent.send(Update::Service(Change::Reset(objects::<Service>(&[service("web", "10.96.0.1")])))).await;
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!(tables.lock().applies, 0);
+    agent.until_served(&[("10.96.0.9:80", &["10.0.0.9:8080"])]).await;
+    assert_eq!(agent.progress.borrow().stage, Stage::Starting);
+
+    let slices = objects::<EndpointSlice>(&[slice("web-1", "web", &["10.0.0.1", "10.0.0.2"])]);
+    agent.send(Update::Slice(Change::Reset(slices))).await;
+    agent.until_served(&[("10.96.0.1:80", &["10.0.0.1:8080", "10.0.0.2:8080"])]).await;
+    assert_eq!(tables.lock().applies, 1);
+    let ready = agent.progress.clone().wait_for(|progress| progress.stage == Stage::Ready).await.is_ok();
+    assert!(ready);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_node_is_waited_for_but_not_for_ever() {
+    let log = Log::begin();
+    let tables = Shared::new(100);
+    let agent = Loop::start(&tables);
+    let begin = Instant::now();
+    agent.send(Update::Service(Change::Reset(objects::<Service>(&[service("web", "10.96.0.1")])))).await;
+    agent.send(Update::Slice(Change::Reset(Vec::new()))).await;
+    agent.until_served(&[("10.96.0.1:80", &[])]).await;
+    assert!((5..6).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
+    agent.progress.clone().wait_for(|progress| progress.stage == Stage::Ready).await.expect("the loop runs");
+    assert_eq!(log.lines_with("Node node-a is not known").len(), 1);
+
+    // When it appears after all, whoever attaches the programs is told.
+    agent.send(Update::Node(Change::Reset(objects::<Node>(&[node("node-a")])))).await;
+    let told = agent.progress.clone().wait_for(|progress| progress.node.is_some()).await.is_ok();
+    assert!(told);
+}
+
+#[tokio::test]
+async fn a_burst_becomes_one_change() {
+    let tables = Shared::new(100);
+    let agent = Loop::start(&tables);
+    agent.lists(&[service("web", "10.96.0.1")], &[]).await;
+    agent.until_served(&[("10.96.0.1:80", &[])]).await;
+
+    tables.set_gate(Gate::Closed);
+    let applies = tables.lock().applies;
+    // The first is being written while all the others arrive; the last word on each object counts.
+    for number in 1..=200_u8 {
+        agent.send(apply_slice(&slice("web-1", "web", &[&format!("10.0.0.{number}")]))).await;
+    }
+    sleep(Duration::from_millis(100)).await;
+    tables.set_gate(Gate::Open);
+    agent.until_served(&[("10.96.0.1:80", &["10.0.0.200:8080"])]).await;
+    let applies = tables.lock().applies - applies;
+    assert!((1..=3).contains(&applies), "{applies} writes for 200 updates");
+}
+
+#[tokio::test]
+async fn what_changes_nothing_is_not_written() {
+    let tables = Shared::new(100);
+    let agent = Loop::start(&tables);
+    let (web, endpoints) = (service("web", "10.96.0.1"), slice("web-1", "web", &["10.0.0.1"]));
+    agent.lists(std::slice::from_ref(&web), std::slice::from_ref(&endpoints)).await;
+    agent.until_served(&[("10.96.0.1:80", &["10.0.0.1:8080"])]).await;
+    let applies = tables.lock().applies;
+    agent.lists(std::slice::from_ref(&web), std::slice::from_ref(&endpoints)).await;
+    agent.send(apply_service(&web)).await;
+    agent.send(apply_slice(&endpoints)).await;
+    agent.send(Update::Service(Change::Delete(ObjectName::new("default", "nobody")))).await;
+    sleep(Duration::from_millis(200)).await;
+    assert_eq!(tables.lock().applies, applies);
+}
+
+/// Wherever a write fails, the tables end up as they should be.
+#[tokio::test(start_paused = true)]
+async fn a_failed_write_is_repaired_from_what_the_tables_hold() {
+    let log = Log::begin();
+    for writes in 0..12 {
+        let tables = filled().await;
+        let agent = Loop::start(&tables);
+        tables.lock().tables.fail_after(writes);
+        agent.lists(&[service("web", "10.96.0.1")], &[slice("web-1", "web", &["10.0.0.1", "10.0.0.2"])]).await;
+        agent.until_served(&[("10.96.0.1:80", &["10.0.0.1:8080", "10.0.0.2:8080"])]).await;
+
+        tables.lock().tables.fail_after(writes);
+        agent.send(apply_slice(&slice("web-1", "web", &["10.0.0.2", "10.0.0.3"]))).await;
+        agent.send(apply_service(&service("db", "10.96.0.2"))).await;
+        agent.until_served(&[("10.96.0.1:80", &["10.0.0.2:8080", "10.0.0.3:8080"]), ("10.96.0.2:80", &[])]).await;
+        agent.stop().await.expect("an error of the tables does not end the loop");
+    }
+    assert!(!log.lines_with("the tables cannot be brought in step: this write was to fail; next try in").is_empty());
+    assert!(!log.lines_with("the tables are in step again").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn tables_that_cannot_be_read_are_tried_again_less_and_less_often() {
+    let log = Log::begin();
+    let tables = Shared::new(100);
+    tables.lock().failing_snapshots = 8;
+    let agent = Loop::start(&tables);
+    let begin = Instant::now();
+    agent.lists(&[service("web", "10.96.0.1")], &[]).await;
+    while log.lines_with("next try in").len() < 8 {
+        assert!(begin.elapsed() < Duration::from_secs(120));
+        sleep(Duration::from_millis(100)).await;
+    }
+    agent.until_served_within(Duration::from_secs(60), &[("10.96.0.1:80", &[])]).await;
+    // 0.5 + 1 + 2 + 4 + 8 + 16 + 30 + 30 seconds.
+    assert!((91..93).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
+    let text = agent.metrics.encode().expect("text");
+    assert!(text.contains("proxy_agent_sync_failures_total 8"), "{text}");
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_the_tables() {
+    let tables = Shared::new(100);
+    tables.set_gate(Gate::Closed);
+    let agent = Loop::start(&tables);
+    agent.lists(&[service("web", "10.96.0.1")], &[]).await;
+    sleep(Duration::from_millis(100)).await;
+    let stopped = tokio::time::timeout(Duration::from_secs(5), agent.stop()).await;
+    tables.set_gate(Gate::Open);
+    stopped.expect("at once").expect("a stop is no error");
+}
+
+#[tokio::test]
+async fn the_end_of_all_sources_is_an_error() {
+    let agent = Loop::start(&Shared::new(100));
+    let Loop { updates, task, stop, .. } = agent;
+    drop(updates);
+    let result = task.await.expect("no panic");
+    assert!(matches!(result, Err(DriveError::NoSource)));
+    drop(stop);
+}
+
+#[tokio::test]
+async fn what_cannot_be_served_is_told_once_and_when_it_can_be_again() {
+    let log = Log::begin();
+    let tables = Shared::new(100);
+    let agent = Loop::start(&tables);
+    let mut older = service("older", "10.96.0.1");
+    older["metadata"]["creationTimestamp"] = "2020-01-01T00:00:00Z".into();
+    let mut newer = service("newer", "10.96.0.1");
+    newer["metadata"]["creationTimestamp"] = "2021-01-01T00:00:00Z".into();
+    agent.lists(&[older, newer], &[slice("newer-1", "newer", &["10.0.0.2"])]).await;
+    agent.until_served(&[("10.96.0.1:80", &[])]).await;
+    agent.send(apply_service(&service("other", "10.96.0.2"))).await;
+    agent.until_served(&[("10.96.0.1:80", &[]), ("10.96.0.2:80", &[])]).await;
+    let clash = "Service default/newer: 10.96.0.1:80/";
+    let told = |log: &Log| log.lines_with(clash).len();
+    assert_eq!(told(&log), 1, "{:?}", log.lines_with(""));
+    agent.send(Update::Service(Change::Delete(ObjectName::new("default", "older")))).await;
+    agent.until_served(&[("10.96.0.1:80", &["10.0.0.2:8080"]), ("10.96.0.2:80", &[])]).await;
+    sleep(Duration::from_millis(50)).await;
+    assert_eq!(log.lines_with(&format!("no longer: {clash}")).len(), 1, "{:?}", log.lines_with(""));
+}
+
+#[tokio::test]
+async fn a_full_table_refuses_one_service_until_there_is_room() {
+    let log = Log::begin();
+    let tables = Shared::new(1);
+    let agent = Loop::start(&tables);
+    agent.lists(&[service("a", "10.96.0.1")], &[]).await;
+    agent.until_served(&[("10.96.0.1:80", &[])]).await;
+    agent.send(apply_service(&service("b", "10.96.0.2"))).await;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while log.lines_with("Service default/b: no room in table services_v4").is_empty() {
+        assert!(Instant::now() < deadline, "{:?}", log.lines_with(""));
+        sleep(Duration::from_millis(10)).await;
+    }
+    agent.until_served(&[("10.96.0.1:80", &[])]).await;
+    agent.send(Update::Service(Change::Delete(ObjectName::new("default", "a")))).await;
+    agent.until_served(&[("10.96.0.2:80", &[])]).await;
+}
