@@ -121,6 +121,14 @@ impl AttachedHooks {
         Ok(())
     }
 
+    /// Replaces the settings, as when the Node's prefixes become known.
+    ///
+    /// # Errors
+    /// The table cannot be written.
+    pub fn set_settings(&mut self, settings: &Settings) -> Result<(), TableError> {
+        self.hooks.settings.write(settings)
+    }
+
     /// The devices with programs, by index.
     pub fn attached_devices(&self) -> impl Iterator<Item = u32> {
         self.attached.keys().copied()
