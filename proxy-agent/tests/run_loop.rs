@@ -295,10 +295,10 @@ async fn tables_that_cannot_be_read_are_tried_again_less_and_less_often() {
     let begin = Instant::now();
     agent.lists(&[service("web", "10.96.0.1")], &[]).await;
     while log.lines_with("next try in").len() < 8 {
-        assert!(begin.elapsed() < Duration::from_secs(120));
+        assert!(begin.elapsed() < Duration::from_mins(2));
         sleep(Duration::from_millis(100)).await;
     }
-    agent.until_served_within(Duration::from_secs(60), &[("10.96.0.1:80", &[])]).await;
+    agent.until_served_within(Duration::from_mins(1), &[("10.96.0.1:80", &[])]).await;
     // 0.5 + 1 + 2 + 4 + 8 + 16 + 30 + 30 seconds.
     assert!((91..93).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
     let text = agent.metrics.encode().expect("text");

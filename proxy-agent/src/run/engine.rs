@@ -121,9 +121,8 @@ impl<T: Tables> Engine<T> {
         match self.adopted {
             Adopted::No if !(self.lists.services && self.lists.slices) => Need::Lists,
             Adopted::No if !self.lists.nodes => Need::Node,
-            Adopted::No => Need::Sync,
             Adopted::Yes if self.affected.is_empty() && !self.state.retry_is_due() => Need::Change,
-            Adopted::Yes => Need::Sync,
+            Adopted::No | Adopted::Yes => Need::Sync,
         }
     }
 
