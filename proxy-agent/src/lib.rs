@@ -1,6 +1,7 @@
 //! The node agent: watches Services and EndpointSlices, plans what this node must do with them and
 //! keeps the kernel's tables and programs so.
 
+pub mod cli;
 pub mod config;
 pub mod dataplane;
 pub mod error;

@@ -1,6 +1,9 @@
 //! Takes everything of the agent's away, and nothing of anybody else's.
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use super::{
     cgroup,
@@ -16,8 +19,14 @@ use super::{
 #[derive(Debug, thiserror::Error)]
 pub enum CleanupError {
     /// An agent is running.
+    #[error("an agent is running with --bpffs-root {}: stop it first", path.display())]
+    Running {
+        /// The directory of its pins.
+        path: PathBuf,
+    },
+    /// The directory of pins cannot be locked.
     #[error(transparent)]
-    Running(#[from] LockError),
+    Lock(LockError),
     /// The file systems cannot be examined.
     #[error(transparent)]
     Mount(#[from] MountError),
@@ -56,7 +65,10 @@ pub fn cleanup(bpffs_root: &Path, cgroup_root: Option<&Path>) -> Result<Removed,
 
     // Nothing is pinned where there is no BPF file system.
     if mounts::is_bpffs(bpffs_root)? {
-        let _lock = Lock::take(bpffs_root)?;
+        let _lock = Lock::take(bpffs_root).map_err(|error| match error {
+            LockError::Taken { path } => CleanupError::Running { path },
+            LockError::Io { .. } => CleanupError::Lock(error),
+        })?;
         let pins = Pins::new(bpffs_root);
         if SocketHook::ALL.iter().any(|hook| pins.socket_program(*hook).exists()) {
             let root = mounts::cgroup_root(cgroup_root)?;

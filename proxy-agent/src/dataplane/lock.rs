@@ -1,7 +1,9 @@
 //! One agent for each directory of pins.
 
 use std::{
-    fs::File,
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -22,7 +24,7 @@ pub enum LockError {
         /// The directory.
         path: PathBuf,
         /// What the system says.
-        error: std::io::Error,
+        error: io::Error,
     },
 }
 
@@ -55,9 +57,43 @@ impl Drop for Lock {
     }
 }
 
+/// The process that has the lock of the directory `root`, if there is one (and if it is visible from
+/// the calling process's PID namespace).
+///
+/// # Errors
+/// The directory or `/proc/locks` cannot be read.
+pub fn holder(root: &Path) -> io::Result<Option<u32>> {
+    let inode = fs::metadata(root)?.ino();
+    Ok(parse_holder(&fs::read_to_string("/proc/locks")?, inode))
+}
+
+/// Finds `1: FLOCK  ADVISORY  WRITE 1234 00:2a:5678 0 EOF` by the number of the inode, 5678. Devices are
+/// left out: the numbers of file systems without one are not the same everywhere.
+fn parse_holder(locks: &str, inode: u64) -> Option<u32> {
+    locks.lines().find_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (kind, _advisory, access) = (fields.next()?, fields.next()?, fields.next()?);
+        let (process, file) = (fields.next()?, fields.next()?);
+        let is_ours = (kind, access) == ("FLOCK", "WRITE") && file.rsplit(':').next()?.parse() == Ok(inode);
+        if is_ours { process.parse().ok() } else { None }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_holder_is_found_among_all_locks() {
+        let locks = "\
+1: POSIX  ADVISORY  WRITE 11 fd:00:42 0 EOF
+2: FLOCK  ADVISORY  WRITE 12 fd:00:421 0 EOF
+3: FLOCK  ADVISORY  WRITE 13 00:2a:42 0 EOF
+3: -> FLOCK  ADVISORY  WRITE 14 00:2a:42 0 EOF
+";
+        assert_eq!(parse_holder(locks, 42), Some(13));
+        assert_eq!(parse_holder(locks, 7), None);
+    }
 
     #[test]
     fn the_second_is_refused_until_the_first_is_gone() {
@@ -65,7 +101,9 @@ mod tests {
         let first = Lock::take(directory.path()).expect("nobody has it");
         let error = Lock::take(directory.path()).expect_err("the first has it");
         assert!(error.to_string().contains("another agent is running"), "{error}");
+        assert_eq!(holder(directory.path()).expect("readable"), Some(std::process::id()));
         drop(first);
+        assert_eq!(holder(directory.path()).expect("readable"), None);
         Lock::take(directory.path()).expect("free again");
     }
 }

@@ -6,6 +6,8 @@ use std::{
     path::Path,
 };
 
+use rustix::net::{AddressFamily, SocketType, netdevice::index_to_name, socket};
+
 use super::{
     bpf::{self, LinkTarget},
     pins::{Direction, Pins, SocketHook},
@@ -13,7 +15,7 @@ use super::{
 };
 
 /// A program at a hook of the cgroup.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttachedSocketHook {
     /// The hook.
     pub hook: SocketHook,
@@ -44,7 +46,7 @@ impl DeviceMechanism {
 }
 
 /// A program at a device.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttachedDevice {
     /// The device's index.
     pub index: u32,
@@ -101,6 +103,13 @@ pub fn devices(pins: &Pins) -> io::Result<Vec<AttachedDevice>> {
         }
     }
     Ok(found)
+}
+
+/// The name of a device of the calling process's network namespace.
+#[must_use]
+pub fn device_name(index: u32) -> Option<String> {
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).ok()?;
+    index_to_name(&socket, index).ok()
 }
 
 fn open(path: &Path) -> io::Result<Option<OwnedFd>> {

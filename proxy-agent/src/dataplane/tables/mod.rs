@@ -43,6 +43,12 @@ impl TableError {
         Self { path: path.to_owned(), action, error }
     }
 
+    /// Whether the process lacks the right.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        matches!(self.error.raw_os_error(), Some(libc::EPERM | libc::EACCES))
+    }
+
     /// Whether nothing is pinned where the table should be.
     #[must_use]
     pub fn is_missing(&self) -> bool {

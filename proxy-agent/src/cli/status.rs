@@ -1,0 +1,280 @@
+//! `proxy-agent status`.
+
+use std::{collections::BTreeMap, fmt, io, path::Path};
+
+use proxy_common::{
+    Counter, Detector, DropReason, Family, FamilySettings, PlainAddress, Settings, SettingsFlags, V4, V6, maps,
+};
+use serde::Serialize;
+
+use super::{
+    CommandError, ShowArgs,
+    print::columns,
+    text::{IntoIp, address},
+};
+use crate::dataplane::{
+    features::Features,
+    lock, nft,
+    pins::{Direction, Pins},
+    status::{self, AttachedDevice, AttachedSocketHook},
+    tables::{FamilyTables, TableError, Tables},
+};
+
+/// Everything there is to know.
+#[derive(Debug, PartialEq, Serialize)]
+pub(super) struct StatusView {
+    version: &'static str,
+    /// Process id of the agent, if one is running.
+    agent: Option<u32>,
+    kernel: KernelView,
+    layout_version: u32,
+    settings: SettingsView,
+    /// Whether the nftables table is in this network namespace.
+    masquerading: bool,
+    socket_hooks: Vec<SocketHookView>,
+    devices: Vec<DeviceView>,
+    tables: Vec<TableView>,
+    counters: BTreeMap<&'static str, u64>,
+    drops: BTreeMap<&'static str, u64>,
+}
+
+/// What the kernel can do.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+enum KernelView {
+    Known(Features),
+    /// Why that cannot be known.
+    Unknown {
+        error: String,
+    },
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct SettingsView {
+    masquerade_mark: String,
+    masquerade_all: bool,
+    udp_timeout_seconds: u32,
+    pods_v4: String,
+    pods_v6: String,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct SocketHookView {
+    hook: &'static str,
+    program: u32,
+    cgroup: Option<u64>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct DeviceView {
+    device: String,
+    index: u32,
+    /// Number of the program, by direction.
+    ingress: Option<u32>,
+    egress: Option<u32>,
+    mechanism: &'static str,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct TableView {
+    table: &'static str,
+    entries: usize,
+    capacity: u32,
+}
+
+/// What went wrong while the status was read.
+#[derive(Debug)]
+pub(super) enum StatusError {
+    Table(TableError),
+    Attached(io::Error),
+}
+
+impl StatusError {
+    pub(super) fn at(self, show: &ShowArgs) -> CommandError {
+        match self {
+            Self::Table(error) => CommandError::of_table(error, show),
+            Self::Attached(error) => CommandError::Attached(error),
+        }
+    }
+}
+
+impl From<TableError> for StatusError {
+    fn from(error: TableError) -> Self {
+        Self::Table(error)
+    }
+}
+
+impl From<io::Error> for StatusError {
+    fn from(error: io::Error) -> Self {
+        Self::Attached(error)
+    }
+}
+
+/// Reads everything from the kernel.
+pub(super) fn read(tables: &Tables, bpffs_root: &Path) -> Result<StatusView, StatusError> {
+    let pins = Pins::new(bpffs_root);
+    let settings = tables.settings.read()?;
+    let (counters, drops) = split(&tables.counters.read()?);
+    Ok(StatusView {
+        version: env!("CARGO_PKG_VERSION"),
+        agent: lock::holder(bpffs_root)?,
+        kernel: match Features::probe() {
+            Ok(features) => KernelView::Known(features),
+            Err(error) => KernelView::Unknown { error: error.to_string() },
+        },
+        layout_version: settings.layout_version(),
+        settings: settings_view(&settings),
+        masquerading: nft::is_installed().unwrap_or(false),
+        socket_hooks: status::socket_hooks(&pins)?.into_iter().map(socket_hook_view).collect(),
+        devices: devices_view(&status::devices(&pins)?, status::device_name),
+        tables: tables_view(tables)?,
+        counters,
+        drops,
+    })
+}
+
+fn split(all: &BTreeMap<Counter, u64>) -> (BTreeMap<&'static str, u64>, BTreeMap<&'static str, u64>) {
+    let (mut counters, mut drops) = (BTreeMap::new(), BTreeMap::new());
+    for (counter, &count) in all {
+        match counter {
+            Counter::SocketConnections => counters.insert("socket_connections", count),
+            Counter::Flows => counters.insert("flows", count),
+            Counter::Drop(reason) => drops.insert(DropReason::name(*reason), count),
+        };
+    }
+    (counters, drops)
+}
+
+fn settings_view(settings: &Settings) -> SettingsView {
+    SettingsView {
+        masquerade_mark: format!("{:#x}", settings.masquerade_mark()),
+        masquerade_all: settings.flags().contains(SettingsFlags::MASQUERADE_ALL),
+        udp_timeout_seconds: settings.udp_timeout(),
+        pods_v4: pods(settings.v4()),
+        pods_v6: pods(settings.v6()),
+    }
+}
+
+/// How pods are told from the outside.
+fn pods<A: IntoIp + Copy + AsRef<[u8]>>(settings: &FamilySettings<A>) -> String {
+    match settings.detector() {
+        Detector::None => "not told from others".to_owned(),
+        Detector::Device => "by device".to_owned(),
+        Detector::Prefix => {
+            let length: u32 = settings.mask().as_ref().iter().map(|byte| byte.leading_ones()).sum();
+            format!("{}/{length}", address(settings.prefix()))
+        }
+    }
+}
+
+fn socket_hook_view(hook: AttachedSocketHook) -> SocketHookView {
+    let AttachedSocketHook { hook, program, cgroup } = hook;
+    SocketHookView { hook: hook.name(), program, cgroup }
+}
+
+/// The two directions of each device together.
+fn devices_view(attached: &[AttachedDevice], name: impl Fn(u32) -> Option<String>) -> Vec<DeviceView> {
+    let mut views: BTreeMap<(u32, &'static str), DeviceView> = BTreeMap::new();
+    for AttachedDevice { index, direction, program, mechanism } in attached {
+        let view = views.entry((*index, mechanism.name())).or_insert_with(|| DeviceView {
+            device: name(*index).unwrap_or_else(|| format!("#{index}")),
+            index: *index,
+            ingress: None,
+            egress: None,
+            mechanism: mechanism.name(),
+        });
+        match direction {
+            Direction::Ingress => view.ingress = Some(*program),
+            Direction::Egress => view.egress = Some(*program),
+        }
+    }
+    views.into_values().collect()
+}
+
+fn tables_view(tables: &Tables) -> Result<Vec<TableView>, TableError> {
+    let Tables { names, v4, v6, counters: _, settings: _ } = tables;
+    let mut views = family_tables_view::<V4>(v4)?;
+    views.extend(family_tables_view::<V6>(v6)?);
+    views.push(TableView { table: maps::NAMES, entries: names.all()?.len(), capacity: names.capacity() });
+    Ok(views)
+}
+
+fn family_tables_view<F: Family<Address: PlainAddress>>(
+    tables: &FamilyTables<F>,
+) -> Result<Vec<TableView>, TableError> {
+    let snapshot = tables.snapshot()?;
+    let view = |map: maps::FamilyMap, entries, capacity| TableView { table: map.name::<F>(), entries, capacity };
+    Ok(vec![
+        view(maps::SERVICES, snapshot.services.len(), tables.services.capacity()),
+        view(maps::SLOTS, snapshot.slots.len(), tables.slots_capacity()),
+        view(maps::BACKENDS, snapshot.backends.len(), tables.backends_capacity()),
+        view(maps::FLOWS, tables.flows.all()?.len(), tables.flows.capacity()),
+        view(maps::SOCKETS, tables.sockets.all()?.len(), tables.sockets.capacity()),
+    ])
+}
+
+impl fmt::Display for StatusView {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            version,
+            agent,
+            kernel,
+            layout_version,
+            settings,
+            masquerading,
+            socket_hooks,
+            devices,
+            tables,
+            counters,
+            drops,
+        } = self;
+        let SettingsView { masquerade_mark, masquerade_all, udp_timeout_seconds, pods_v4, pods_v6 } = settings;
+        writeln!(out, "proxy-agent {version}, table layout {layout_version}")?;
+        match agent {
+            Some(process) => writeln!(out, "agent: running, process {process}")?,
+            None => writeln!(out, "agent: not running")?,
+        }
+        match kernel {
+            KernelView::Known(features) => writeln!(out, "{features}")?,
+            KernelView::Unknown { error } => writeln!(out, "kernel: {error}")?,
+        }
+        writeln!(
+            out,
+            "masquerading: mark {masquerade_mark}, {}, {}",
+            if *masquerade_all { "every clusterIP" } else { "as needed" },
+            if *masquerading { "nftables table present" } else { "nftables table MISSING" },
+        )?;
+        writeln!(out, "UDP timeout: {udp_timeout_seconds}s")?;
+        writeln!(out, "pods: IPv4 {pods_v4}, IPv6 {pods_v6}")?;
+
+        let rows = socket_hooks.iter().map(|SocketHookView { hook, program, cgroup }| {
+            vec![(*hook).to_owned(), program.to_string(), or_dash(*cgroup)]
+        });
+        section(out, &["SOCKET HOOK", "PROGRAM", "CGROUP"], rows.collect())?;
+        let rows = devices.iter().map(|DeviceView { device, index, ingress, egress, mechanism }| {
+            vec![device.clone(), index.to_string(), or_dash(*ingress), or_dash(*egress), (*mechanism).to_owned()]
+        });
+        section(out, &["DEVICE", "INDEX", "INGRESS", "EGRESS", "BY"], rows.collect())?;
+        let rows = tables.iter().map(|TableView { table, entries, capacity }| {
+            vec![(*table).to_owned(), entries.to_string(), capacity.to_string()]
+        });
+        section(out, &["TABLE", "ENTRIES", "CAPACITY"], rows.collect())?;
+        let rows = counters.iter().map(|(name, count)| vec![(*name).to_owned(), count.to_string()]);
+        section(out, &["COUNTER", "COUNT"], rows.collect())?;
+        let rows = drops.iter().map(|(reason, count)| vec![(*reason).to_owned(), count.to_string()]);
+        section(out, &["DROPPED", "COUNT"], rows.collect())
+    }
+}
+
+fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+fn section(out: &mut fmt::Formatter<'_>, headings: &[&str], rows: Vec<Vec<String>>) -> fmt::Result {
+    writeln!(out)?;
+    writeln!(out, "{}", columns(headings, rows))
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

@@ -1,0 +1,101 @@
+//! What `status` prints of a given state.
+
+use proxy_common::DEFAULT_MASQUERADE_MARK;
+use serde_json::json;
+
+use super::*;
+use crate::dataplane::{features::Feature, pins::SocketHook, status::DeviceMechanism};
+
+fn settings() -> Settings {
+    let prefix = FamilySettings::new(Detector::Prefix, [10, 244, 0, 0], [255, 255, 0, 0]);
+    let device = FamilySettings::new(Detector::Device, [0; 16], [0; 16]);
+    Settings::new(SettingsFlags::MASQUERADE_ALL, DEFAULT_MASQUERADE_MARK, 250, prefix, device)
+}
+
+fn view() -> StatusView {
+    let at = |index, direction, program, mechanism| AttachedDevice { index, direction, program, mechanism };
+    let attached = [
+        at(2, Direction::Ingress, 31, DeviceMechanism::Tcx),
+        at(2, Direction::Egress, 32, DeviceMechanism::Tcx),
+        at(9, Direction::Ingress, 33, DeviceMechanism::Clsact),
+    ];
+    let counts = BTreeMap::from([
+        (Counter::SocketConnections, 5),
+        (Counter::Flows, 2),
+        (Counter::Drop(DropReason::NoEndpoint), 1),
+    ]);
+    let (counters, drops) = split(&counts);
+    StatusView {
+        version: "1.2.3",
+        agent: None,
+        kernel: KernelView::Known(Features::new("6.6.1".to_owned(), Feature::ALL.into())),
+        layout_version: 1,
+        settings: settings_view(&settings()),
+        masquerading: true,
+        socket_hooks: vec![socket_hook_view(AttachedSocketHook {
+            hook: SocketHook::Connect4,
+            program: 21,
+            cgroup: Some(1),
+        })],
+        devices: devices_view(&attached, |index| (index == 2).then(|| "eth0".to_owned())),
+        tables: vec![TableView { table: "services_v4", entries: 3, capacity: 100 }],
+        counters,
+        drops,
+    }
+}
+
+#[test]
+fn everything_on_one_page() {
+    let expected = "\
+proxy-agent 1.2.3, table layout 1
+agent: not running
+kernel 6.6.1: socket_hooks, receive_hooks, btf, mappable_arrays, batch_update, cgroup_link, peer_name_hooks, \
+ring_buffer, set_retval, tcx
+masquerading: mark 0x4000, every clusterIP, nftables table present
+UDP timeout: 250s
+pods: IPv4 10.244.0.0/16, IPv6 by device
+
+SOCKET HOOK  PROGRAM  CGROUP
+connect4     21       1
+
+DEVICE  INDEX  INGRESS  EGRESS  BY
+eth0    2      31       32      tcx
+#9      9      33       -       clsact
+
+TABLE        ENTRIES  CAPACITY
+services_v4  3        100
+
+COUNTER             COUNT
+flows               2
+socket_connections  5
+
+DROPPED      COUNT
+no_endpoint  1
+";
+    assert_eq!(view().to_string(), expected);
+}
+
+#[test]
+fn what_is_wrong_stands_out() {
+    let view = StatusView {
+        agent: Some(42),
+        kernel: KernelView::Unknown { error: "not allowed".to_owned() },
+        masquerading: false,
+        ..view()
+    };
+    let text = view.to_string();
+    assert!(text.contains("agent: running, process 42\nkernel: not allowed\n"), "{text}");
+    assert!(text.contains("nftables table MISSING"), "{text}");
+}
+
+#[test]
+fn the_same_as_json() {
+    let json = serde_json::to_value(view()).expect("serializes");
+    assert_eq!(json["kernel"]["release"], "6.6.1");
+    assert_eq!(json["drops"], json!({ "no_endpoint": 1 }));
+    assert_eq!(
+        json["devices"][0],
+        json!({ "device": "eth0", "index": 2, "ingress": 31, "egress": 32, "mechanism": "tcx" })
+    );
+    assert_eq!(json["settings"]["pods_v4"], "10.244.0.0/16");
+}

@@ -1,0 +1,123 @@
+//! The commands that look at the tables, against tables in the kernel that no agent serves any more.
+//! Needs root.
+
+mod support;
+
+use std::path::Path;
+
+use clap::Parser;
+use proxy_agent::{cli::TableCommand, plan::Changes};
+use proxy_common::{
+    Backend, BackendId, Port, PortName, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange,
+};
+use serde_json::Value;
+use support::{Netns, Node, run};
+
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: TableCommand,
+}
+
+/// Runs a command in a namespace and returns what it prints, or its error.
+fn agent(netns: &Netns, command: &str, root: &Path, rest: &[&str]) -> Result<String, String> {
+    let arguments = ["proxy-agent", command, "--bpffs-root", root.to_str().expect("UTF-8")].into_iter();
+    let command = Arguments::try_parse_from(arguments.chain(rest.iter().copied())).expect("valid").command;
+    let mut out = Vec::new();
+    netns.enter(|| command.run(&mut out)).map_err(|error| error.to_string())?;
+    Ok(String::from_utf8(out).expect("UTF-8"))
+}
+
+fn json(node: &Node, command: &str) -> Value {
+    let output = agent(&node.netns, command, node.pins.path(), &["-o", "json"]).expect("succeeds");
+    serde_json::from_str(&output).expect("JSON")
+}
+
+/// A node with one Service and a device, whose agent has stopped.
+fn node() -> Node {
+    let node = Node::default();
+    node.netns.ip("link add eth0 type veth peer name eth1");
+    let id = ServiceId::new(7);
+    let mut changes = Changes::default();
+    changes.names.push((id, PortName::new("shop", "web", "http", Protocol::Tcp).expect("short names")));
+    let entry = ServiceEntry::new(id, ServiceFlags::NONE, SlotRange::new(16, 1), SlotRange::EMPTY);
+    changes.v4.backends.push((BackendId::new(5), Backend::new([10, 0, 0, 2], Port::new(8080), 0, id)));
+    changes.v4.slots.push((16, vec![BackendId::new(5)]));
+    changes.v4.services.push((ServiceKey::new([10, 96, 0, 1], Port::new(80), Protocol::Tcp), entry));
+    drop(node.start(&changes));
+    node
+}
+
+#[test]
+fn tables_are_shown_while_no_agent_runs() {
+    let node = node();
+    let services = json(&node, "services");
+    assert_eq!((&services[0]["name"], &services[0]["frontend"]), (&"web".into(), &"10.96.0.1:80".into()));
+    let backends = json(&node, "backends");
+    assert_eq!(backends[0]["endpoint"], "10.0.0.2:8080");
+    assert_eq!((&backends[0]["in_use"], backends.as_array().map(Vec::len)), (&true.into(), Some(1)));
+    assert_eq!(json(&node, "flows"), Value::Array(Vec::new()));
+
+    let status = json(&node, "status");
+    assert_eq!((&status["agent"], &status["masquerading"]), (&Value::Null, &true.into()));
+    assert_eq!(status["socket_hooks"].as_array().map(Vec::len), Some(8));
+    let devices: Vec<&Value> = status["devices"].as_array().expect("a list").iter().map(|at| &at["device"]).collect();
+    assert_eq!(devices.len(), 2, "{devices:?}");
+    assert!(devices.contains(&&"eth0".into()) && devices.contains(&&"eth1".into()), "{devices:?}");
+    let services = status["tables"].as_array().expect("a list").iter().find(|table| table["table"] == "services_v4");
+    assert_eq!(services.expect("listed")["entries"], 1);
+}
+
+#[test]
+fn connections_of_sockets_are_listed_and_counted() {
+    let node = node();
+    // A process of the node listens where the Service's only endpoint is, and another connects to the Service.
+    node.netns.ip("addr add 10.0.0.2/32 dev lo");
+    node.netns.ip("route add 10.96.0.0/16 dev lo");
+    let listener = node.netns.enter(|| std::net::TcpListener::bind("10.0.0.2:8080").expect("binds"));
+    let connect = "exec 3<>/dev/tcp/10.96.0.1/80; read -r line <&3; echo $line; sleep 5 & wait -n";
+    let mut client = node.netns.command_in(&node.cgroup, "bash").args(["-c", connect]).spawn().expect("starts");
+    let (mut connection, _) = listener.accept().expect("the client comes");
+    std::io::Write::write_all(&mut connection, b"hello\n").expect("writes");
+
+    let flows = json(&node, "flows");
+    client.kill().expect("is still there");
+    client.wait().expect("ends");
+    assert_eq!(flows.as_array().map(Vec::len), Some(1), "{flows}");
+    let flow = &flows[0];
+    assert_eq!((&flow["kind"], &flow["service"]), (&"socket".into(), &"shop/web:http".into()));
+    assert_eq!((&flow["frontend"], &flow["backend"]), (&"10.96.0.1:80".into(), &"10.0.0.2:8080".into()));
+    assert_eq!(json(&node, "status")["counters"]["socket_connections"], 1);
+}
+
+#[test]
+fn the_error_without_tables_says_what_to_do() {
+    let node = Node::default();
+    for command in ["status", "services", "backends", "flows"] {
+        let error = agent(&node.netns, command, node.pins.path(), &[]).expect_err("nothing is pinned");
+        let expected = format!("no tables at {}: is the agent running on this node?", node.pins.path().display());
+        assert!(error.starts_with(&expected) && !error.contains('\n'), "{error}");
+    }
+}
+
+#[test]
+fn a_running_agent_is_told_and_not_cleaned_away() {
+    let node = Node::default();
+    let _running = node.start(&Changes::default());
+    assert_eq!(json(&node, "status")["agent"], std::process::id());
+    let error = agent(&node.netns, "cleanup", node.pins.path(), &[]).expect_err("an agent is running");
+    assert!(error.starts_with("an agent is running"), "{error}");
+}
+
+#[test]
+fn cleanup_says_what_it_removed() {
+    let node = node();
+    let removed = agent(&node.netns, "cleanup", node.pins.path(), &[]).expect("removes");
+    let root = node.pins.path().display();
+    let expected = format!(
+        "removed links pinned at {root}\nremoved tables pinned at {root}\nremoved nftables table inet proxy-agent\n"
+    );
+    assert_eq!(removed, expected);
+    assert_eq!(agent(&node.netns, "cleanup", node.pins.path(), &[]).expect("removes"), "nothing to remove\n");
+    assert_eq!(run(node.netns.command("nft").args(["list", "tables"])), "");
+}
