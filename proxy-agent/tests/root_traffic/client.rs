@@ -1,0 +1,84 @@
+//! Running client processes and reading what they saw.
+
+use std::{
+    env,
+    io::{BufRead as _, BufReader, Write as _},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+};
+
+use super::{
+    peer::{self, Sight, Task},
+    support::{Cgroup, Netns},
+};
+
+/// Where a client runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// Its network namespace.
+    pub namespace: &'a Netns,
+    /// Its cgroup, if it shall be served by the socket hooks.
+    pub cgroup: Option<&'a Cgroup>,
+}
+
+impl Place<'_> {
+    /// Runs the task to its end.
+    #[track_caller]
+    pub fn run(&self, task: &Task) -> Vec<Sight> {
+        let output = self.command(task).output().expect("the client runs");
+        assert!(output.status.success(), "{task:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).expect("the client prints text");
+        text.lines().map(|line| serde_json::from_str(line).expect("the client prints sights")).collect()
+    }
+
+    /// Starts a task that goes on for as long as it is asked to.
+    pub fn hold(&self, task: &Task) -> Held {
+        let mut child =
+            self.command(task).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the client runs");
+        let stdin = child.stdin.take().expect("it is piped");
+        let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        Held { child, stdin: Some(stdin), stdout }
+    }
+
+    fn command(&self, task: &Task) -> Command {
+        let program = env::current_exe().expect("this program has a path");
+        let mut command = match self.cgroup {
+            Some(cgroup) => self.namespace.command_in(cgroup, program),
+            None => self.namespace.command(program),
+        };
+        command.arg(peer::COMMAND).arg(serde_json::to_string(task).expect("a task is serializable"));
+        command
+    }
+}
+
+/// A client that goes on.
+#[derive(Debug)]
+pub struct Held {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Held {
+    /// What the client sees next without being asked.
+    #[track_caller]
+    pub fn next(&mut self) -> Sight {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).expect("the client lives");
+        serde_json::from_str(&line).expect("the client prints sights")
+    }
+
+    /// Asks the client to send once more, and returns what it sees.
+    #[track_caller]
+    pub fn again(&mut self) -> Sight {
+        self.stdin.as_mut().expect("it is there until the end").write_all(b"\n").expect("the client lives");
+        self.next()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // The client ends with its standard input.
+        self.stdin = None;
+        drop(self.child.wait());
+    }
+}

@@ -1,0 +1,27 @@
+//! Real sockets in real namespaces, through the agent as a user runs it. Needs root.
+//!
+//! The programs serve a socket by the cgroup of the process that made it, so clients are processes of their own: this
+//! same program, called with `peer` as its first argument.
+
+#![expect(unreachable_pub, reason = "a test program has no outside; `pub` says what the other modules use")]
+
+mod client;
+mod manifests;
+mod peer;
+mod scenarios;
+mod server;
+mod stage;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::{env, process::ExitCode};
+
+use libtest_mimic::Arguments;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().collect();
+    if arguments.get(1).is_some_and(|first| first == peer::COMMAND) {
+        return peer::main(&arguments[2..]);
+    }
+    libtest_mimic::run(&Arguments::from_args(), scenarios::all()).exit_code()
+}

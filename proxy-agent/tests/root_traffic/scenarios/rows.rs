@@ -1,0 +1,219 @@
+//! Who may reach what, and as whom: nothing changes while these run.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde_json::json;
+
+use super::{
+    super::{
+        client::Place,
+        peer::{Sight, Task},
+        stage::{Family, OTHER_NODE, Stage},
+    },
+    assert_answers, backends, cluster_ip, servers, write_service, write_service_with,
+};
+
+/// Enough that one of three backends is missed once in 10^6 runs.
+const MANY: u32 = 36;
+
+fn tasks(to: SocketAddr, count: u32) -> [Task; 4] {
+    [
+        Task::Tcp { to, count },
+        Task::UdpConnected { to, count },
+        Task::UdpSockets { to, count },
+        Task::UdpUnconnected { to, count: 5 },
+    ]
+}
+
+fn names(stage: &Stage) -> std::collections::BTreeSet<String> {
+    stage.backends.iter().map(super::super::stage::Pod::name).collect()
+}
+
+/// DESIGN: host processes and ordinary pods at their sockets, sandboxed pods and outside clients in TC. All of them reach
+/// all backends, are told the Service's address, and are seen with their own.
+pub fn every_client() {
+    let mut stage = Stage::new(&[]);
+    write_service(&stage, "web", 10, &backends(&stage));
+    stage.start();
+    for family in Family::ALL {
+        let to = cluster_ip(family, 10);
+        let outside: IpAddr = match family {
+            Family::V4 => [192, 0, 2, 2].into(),
+            Family::V6 => "2001:db8::2".parse().expect("a well-formed address"),
+        };
+        let clients: [(&str, Place<'_>, IpAddr); 3] = [
+            ("an ordinary pod", stage.ordinary_pod(), stage.client.ip(family)),
+            ("a sandboxed pod", stage.sandboxed_pod(), stage.client.ip(family)),
+            ("a client outside", stage.outside_client(), outside),
+        ];
+        for (who, place, source) in clients {
+            for task in tasks(to, MANY) {
+                let sights = place.run(&task);
+                assert_answers(&sights, to, source, &format!("{who}, {task:?}"));
+                match task {
+                    Task::UdpUnconnected { .. } => {
+                        assert_eq!(servers(&sights).len(), 1, "{who}: one socket, one backend");
+                    }
+                    _ => assert_eq!(servers(&sights), names(&stage), "{who}, {task:?}"),
+                }
+            }
+        }
+        // The node has an address on each pod's link and uses that one.
+        for task in tasks(to, MANY) {
+            let sights = stage.host().run(&task);
+            for sight in &sights {
+                let Sight::Answer { server, seen, from, .. } = sight else { panic!("the node, {task:?}: {sight:?}") };
+                let backend = stage.backends.iter().find(|pod| pod.name() == *server).expect("a known server");
+                assert_eq!((*from, seen.ip()), (to, backend.gateway(family)), "the node, {task:?}");
+            }
+        }
+    }
+    mapped(&stage);
+    served_where_expected(&stage);
+}
+
+/// An IPv6 socket that speaks to an IPv4 Service (as Java's do) is served like an IPv4 socket.
+fn mapped(stage: &Stage) {
+    let IpAddr::V4(ip) = cluster_ip(Family::V4, 10).ip() else { unreachable!("an IPv4 address") };
+    let to: SocketAddr = (ip.to_ipv6_mapped(), cluster_ip(Family::V4, 10).port()).into();
+    for (who, place) in [("an ordinary pod", stage.ordinary_pod()), ("a sandboxed pod", stage.sandboxed_pod())] {
+        for task in tasks(to, MANY) {
+            let sights = place.run(&task);
+            assert_answers(&sights, to, stage.client.ip(Family::V4), &format!("{who}, mapped, {task:?}"));
+        }
+    }
+}
+
+/// What sockets serve must not have cost a packet in TC, and the other way round.
+fn served_where_expected(stage: &Stage) {
+    let flows = stage.ask("flows").to_string();
+    assert!(flows.contains("192.0.2.2"), "the client outside is in the flow table: {flows}");
+    assert!(flows.contains("2001:db8::2"), "the client outside is in the flow table: {flows}");
+    assert!(!stage.log().contains("ERROR"), "{}", stage.log());
+}
+
+/// `masqueradeAll`: what TC translates is hidden behind the node; at the socket nothing is.
+pub fn masquerade_all() {
+    let mut stage = Stage::new(&["--masquerade-all"]);
+    let backend = &stage.backends[0];
+    write_service(&stage, "web", 10, &[backend]);
+    stage.start();
+    let backend = &stage.backends[0];
+    for family in Family::ALL {
+        let to = cluster_ip(family, 10);
+        for task in tasks(to, 3) {
+            for (who, place) in
+                [("a sandboxed pod", stage.sandboxed_pod()), ("a client outside", stage.outside_client())]
+            {
+                assert_answers(&place.run(&task), to, backend.gateway(family), &format!("{who}, {task:?}"));
+            }
+            assert_answers(&stage.ordinary_pod().run(&task), to, stage.client.ip(family), "an ordinary pod");
+        }
+    }
+}
+
+/// With a detector, sources that are no pod's are masqueraded, and pods are not.
+pub fn cluster_cidr() {
+    let mut stage = Stage::new(&["--cluster-cidr", "10.1.0.0/16,fd01::/16"]);
+    write_service(&stage, "web", 10, &[&stage.backends[0]]);
+    stage.start();
+    let backend = &stage.backends[0];
+    for family in Family::ALL {
+        let to = cluster_ip(family, 10);
+        for task in tasks(to, 3) {
+            assert_answers(&stage.outside_client().run(&task), to, backend.gateway(family), "a client outside");
+            assert_answers(&stage.sandboxed_pod().run(&task), to, stage.client.ip(family), "a sandboxed pod");
+        }
+    }
+}
+
+/// The chosen backend is the client: masqueraded in TC, direct at the socket.
+pub fn hairpin() {
+    let mut stage = Stage::new(&["--cluster-cidr", "10.1.0.0/16,fd01::/16"]);
+    write_service(&stage, "self", 10, &[&stage.client]);
+    stage.start();
+    for family in Family::ALL {
+        let to = cluster_ip(family, 10);
+        for task in tasks(to, 3) {
+            assert_answers(&stage.sandboxed_pod().run(&task), to, stage.client.gateway(family), "a sandboxed pod");
+            assert_answers(&stage.ordinary_pod().run(&task), to, stage.client.ip(family), "an ordinary pod");
+        }
+    }
+}
+
+/// A Service without endpoints refuses everybody at once.
+pub fn refusal() {
+    let mut stage = Stage::new(&[]);
+    write_service(&stage, "empty", 10, &[]);
+    stage.start();
+    let refused = Sight::Failed("ConnectionRefused".to_owned());
+    for family in Family::ALL {
+        let to = cluster_ip(family, 10);
+        for (who, place) in [
+            ("the node", stage.host()),
+            ("an ordinary pod", stage.ordinary_pod()),
+            ("a sandboxed pod", stage.sandboxed_pod()),
+            ("a client outside", stage.outside_client()),
+        ] {
+            for task in [Task::Tcp { to, count: 2 }, Task::UdpConnected { to, count: 2 }] {
+                assert_eq!(place.run(&task), [refused.clone(), refused.clone()], "{who}, {task:?}");
+            }
+        }
+    }
+}
+
+/// `internalTrafficPolicy: Local` uses this node's endpoints; without one, packets vanish.
+pub fn local_policy() {
+    let mut stage = Stage::new(&[]);
+    let local = json!({ "internalTrafficPolicy": "Local" });
+    write_service_with(&stage, "here", 10, &[&stage.backends[0]], super::NODE, &local);
+    write_service_with(&stage, "there", 11, &[&stage.backends[1]], OTHER_NODE, &local);
+    stage.start();
+    for family in Family::ALL {
+        let (here, there) = (cluster_ip(family, 10), cluster_ip(family, 11));
+        for place in [stage.ordinary_pod(), stage.sandboxed_pod()] {
+            assert_answers(
+                &place.run(&Task::Tcp { to: here, count: 3 }),
+                here,
+                stage.client.ip(family),
+                "a local endpoint",
+            );
+            let sights = place.run(&Task::Tcp { to: there, count: 1 });
+            assert_eq!(sights, [Sight::Failed("TimedOut".to_owned())], "no local endpoint");
+        }
+    }
+    let status = stage.ask("status").to_string();
+    assert!(status.contains("no_local_endpoint"), "the drops are counted: {status}");
+}
+
+/// Segmentation and checksum offload: four megabytes each way.
+pub fn bulk() {
+    let mut stage = Stage::new(&[]);
+    write_service(&stage, "web", 10, &[&stage.backends[0]]);
+    stage.start();
+    for family in Family::ALL {
+        let to = cluster_ip(family, 10);
+        for place in [stage.sandboxed_pod(), stage.outside_client(), stage.ordinary_pod()] {
+            let sights = place.run(&Task::Bulk { to, bytes: 4 << 20 });
+            assert_eq!(servers(&sights).len(), 1);
+        }
+    }
+}
+
+/// Pods speak to pods, and ask for ports that are no Service's, as if the agent were not there.
+pub fn bystanders() {
+    let mut stage = Stage::new(&["--masquerade-all"]);
+    write_service(&stage, "web", 10, &backends(&stage));
+    stage.start();
+    for family in Family::ALL {
+        let to = stage.backends[0].endpoint(family);
+        for place in [stage.ordinary_pod(), stage.sandboxed_pod()] {
+            for task in tasks(to, 2) {
+                assert_answers(&place.run(&task), to, stage.client.ip(family), "pod to pod");
+            }
+        }
+        let closed = SocketAddr::new(stage.backends[0].ip(family), 1);
+        let sights = stage.sandboxed_pod().run(&Task::Tcp { to: closed, count: 1 });
+        assert_eq!(sights, [Sight::Failed("ConnectionRefused".to_owned())], "the pod itself refuses");
+    }
+}

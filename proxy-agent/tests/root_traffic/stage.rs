@@ -1,0 +1,263 @@
+//! A node with pods, a client outside, and the agent as a process.
+//!
+//! ```text
+//!   client pod 10.1.1.2 ─┐                          ┌─ outside 192.0.2.2
+//!   pods 10.1.11.2 …    ─┴─ node (agent) ───────────┘  (routes the clusterIPs to the node)
+//! ```
+//! IPv6 likewise: `fd01:N::2` and `2001:db8::2`.
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use super::{
+    client::Place,
+    server::Server,
+    support::{Cgroup, Netns, Pins, eventually, run},
+};
+
+/// Name of the node in the manifests.
+pub const NODE: &str = "node-1";
+/// Name of a node that is not there.
+pub const OTHER_NODE: &str = "node-2";
+/// Port on which backends listen.
+pub const TARGET_PORT: u16 = 8080;
+
+/// IP family of a scenario.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+}
+
+/// A pod and its server.
+#[derive(Debug)]
+pub struct Pod {
+    pub namespace: Netns,
+    number: u8,
+    _server: Server,
+}
+
+impl Pod {
+    /// What the server calls itself.
+    pub fn name(&self) -> String {
+        format!("pod-{}", self.number)
+    }
+
+    /// The pod's address.
+    pub fn ip(&self, family: Family) -> IpAddr {
+        match family {
+            Family::V4 => IpAddr::from([10, 1, self.number, 2]),
+            Family::V6 => format!("fd01:{}::2", self.number).parse().expect("a well-formed address"),
+        }
+    }
+
+    /// The node's address on the link to the pod.
+    pub fn gateway(&self, family: Family) -> IpAddr {
+        match family {
+            Family::V4 => IpAddr::from([10, 1, self.number, 1]),
+            Family::V6 => format!("fd01:{}::1", self.number).parse().expect("a well-formed address"),
+        }
+    }
+
+    /// Where the pod's server listens.
+    pub fn endpoint(&self, family: Family) -> SocketAddr {
+        SocketAddr::new(self.ip(family), TARGET_PORT)
+    }
+}
+
+/// Everything. Fields are dropped in order: processes before what they run in.
+#[derive(Debug)]
+pub struct Stage {
+    agent: Option<Child>,
+    arguments: Vec<String>,
+    folder: tempfile::TempDir,
+    /// The client pod.
+    pub client: Pod,
+    /// Pods behind Services.
+    pub backends: Vec<Pod>,
+    /// A host outside the cluster.
+    pub outside: Netns,
+    /// The node.
+    pub node: Netns,
+    /// The cgroup that the socket hooks serve.
+    pub cgroup: Cgroup,
+    /// Where the agent pins.
+    pub pins: Pins,
+}
+
+impl Stage {
+    /// A node with three pods for backends; the agent is not started.
+    pub fn new(arguments: &[&str]) -> Self {
+        let node = Netns::new();
+        node.sysctl("net/ipv4/ip_forward", "1");
+        node.sysctl("net/ipv6/conf/all/forwarding", "1");
+        let outside = Netns::new();
+        outside.veth("eth0", &node, "eth0");
+        for (namespace, last) in [(&outside, 2), (&node, 1)] {
+            namespace.ip(&format!("addr add 192.0.2.{last}/24 dev eth0"));
+            namespace.ip(&format!("addr add 2001:db8::{last}/64 dev eth0 nodad"));
+        }
+        outside.ip("route add default via 192.0.2.1");
+        outside.ip("route add default via 2001:db8::1");
+        let client = pod(&node, 1);
+        let backends = [11, 12, 13].map(|number| pod(&node, number)).into();
+        Self {
+            agent: None,
+            arguments: arguments.iter().map(ToString::to_string).collect(),
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            client,
+            backends,
+            outside,
+            node,
+            cgroup: Cgroup::new(),
+            pins: Pins::new(),
+        }
+    }
+
+    /// Writes a manifest, replacing the one of that name at once.
+    pub fn write(&self, name: &str, objects: &[Value]) {
+        let documents: Vec<String> = objects.iter().filter(|object| !object.is_null()).map(Value::to_string).collect();
+        let text = documents.join(
+            "
+---
+",
+        );
+        let path = self.folder.path().join(format!("{name}.yaml"));
+        let fresh = self.folder.path().join(format!(".{name}.new"));
+        fs::write(&fresh, text).expect("the folder is ours");
+        fs::rename(fresh, path).expect("the folder is ours");
+    }
+
+    /// Removes a manifest.
+    pub fn remove(&self, name: &str) {
+        fs::remove_file(self.folder.path().join(format!("{name}.yaml"))).expect("it was written before");
+    }
+
+    /// The folder of manifests.
+    pub fn manifests(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Starts the agent and waits until it is ready.
+    #[track_caller]
+    pub fn start(&mut self) {
+        assert!(self.agent.is_none(), "one agent at a time");
+        let child = self
+            .node
+            .command(env!("CARGO_BIN_EXE_proxy-agent"))
+            .arg("run")
+            .arg("--manifests")
+            .arg(self.folder.path())
+            .arg("--cgroup-root")
+            .arg(self.cgroup.path())
+            .arg("--bpffs-root")
+            .arg(self.pins.path())
+            .args(["--hostname-override", NODE, "--healthz-bind-address", "127.0.0.1:10256"])
+            .args(&self.arguments)
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(self.folder.path().join(".log")).expect("the folder is ours"))
+            .spawn()
+            .expect("the agent starts");
+        self.agent = Some(child);
+        self.wait_until_ready();
+    }
+
+    fn wait_until_ready(&mut self) {
+        for _ in 0..200 {
+            if self.log().contains("programs attached") {
+                return;
+            }
+            let agent = self.agent.as_mut().expect("it was started");
+            if let Some(status) = agent.try_wait().expect("it is ours") {
+                panic!("the agent ended: {status}\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        panic!("the agent is not ready within 20 s\n{}", self.log());
+    }
+
+    /// What the agent logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join(".log")).unwrap_or_default()
+    }
+
+    /// Kills the agent as a crash would.
+    pub fn kill(&mut self) {
+        let mut agent = self.agent.take().expect("it runs");
+        agent.kill().expect("it is ours");
+        agent.wait().expect("it is ours");
+    }
+
+    /// Stops the agent as systemd or the kubelet would.
+    pub fn stop(&mut self) {
+        let mut agent = self.agent.take().expect("it runs");
+        run(Command::new("kill").args(["-TERM", &agent.id().to_string()]));
+        let (status, _) = eventually("the agent ends on SIGTERM", || agent.try_wait().expect("it is ours"));
+        assert!(status.success(), "{status}\n{}", self.log());
+    }
+
+    /// Runs another command of the agent's and returns what it prints as JSON.
+    #[track_caller]
+    pub fn ask(&self, command: &str) -> Value {
+        let mut asked = self.node.command(env!("CARGO_BIN_EXE_proxy-agent"));
+        asked.arg(command).arg("--bpffs-root").arg(self.pins.path()).args(["-o", "json"]);
+        serde_json::from_str(&run(&mut asked)).expect("the command prints JSON")
+    }
+
+    /// A process of the node, served at its sockets.
+    pub fn host(&self) -> Place<'_> {
+        Place { namespace: &self.node, cgroup: Some(&self.cgroup) }
+    }
+
+    /// An ordinary pod, served at its sockets.
+    pub fn ordinary_pod(&self) -> Place<'_> {
+        Place { namespace: &self.client.namespace, cgroup: Some(&self.cgroup) }
+    }
+
+    /// A pod whose sockets are not the node's, like one in a virtual machine: served by TC.
+    pub fn sandboxed_pod(&self) -> Place<'_> {
+        Place { namespace: &self.client.namespace, cgroup: None }
+    }
+
+    /// The host outside: served by TC.
+    pub fn outside_client(&self) -> Place<'_> {
+        Place { namespace: &self.outside, cgroup: None }
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the agent's log ---\n{}", self.log());
+        }
+        if self.agent.is_some() {
+            self.kill();
+        }
+    }
+}
+
+/// A pod on a link of its own, routed by the node.
+fn pod(node: &Netns, number: u8) -> Pod {
+    let namespace = Netns::new();
+    let device = format!("pod{number}");
+    node.veth(&device, &namespace, "eth0");
+    node.ip(&format!("addr add 10.1.{number}.1/24 dev {device}"));
+    node.ip(&format!("addr add fd01:{number}::1/64 dev {device} nodad"));
+    namespace.ip(&format!("addr add 10.1.{number}.2/24 dev eth0"));
+    namespace.ip(&format!("addr add fd01:{number}::2/64 dev eth0 nodad"));
+    namespace.ip(&format!("route add default via 10.1.{number}.1"));
+    namespace.ip(&format!("route add default via fd01:{number}::1"));
+    let server = Server::new(&namespace, &format!("pod-{number}"), TARGET_PORT);
+    Pod { namespace, number, _server: server }
+}
