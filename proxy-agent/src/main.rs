@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, error::ErrorKind};
 use proxy_agent::{
+    cli::TableCommand,
     config::{Config, RunFlags},
     run,
 };
@@ -29,6 +30,8 @@ struct Cli {
 enum Command {
     /// Run the node agent.
     Run(Box<RunFlags>),
+    #[command(flatten)]
+    Tables(TableCommand),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(flags) => run_agent(&flags),
+        Command::Tables(command) => command.run(&mut io::stdout().lock()).map_err(anyhow::Error::from),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
