@@ -1,0 +1,71 @@
+//! The program as somebody starts it: what is wrong with its configuration ends it with status 1 and
+//! one line for each mistake, before anything in the kernel is touched. Needs no rights.
+
+use std::{
+    fs,
+    process::{Command, Output},
+};
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_proxy-agent"))
+        .arg("run")
+        .args(arguments)
+        .env_remove("RUST_LOG")
+        .env_remove("KUBECONFIG")
+        .env_remove("KUBERNETES_SERVICE_HOST")
+        .env("NODE_NAME", "node-a")
+        .output()
+        .expect("the program starts")
+}
+
+/// The lines on standard error of a program that failed with status 1.
+fn complaints(arguments: &[&str]) -> Vec<String> {
+    let Output { status, stdout, stderr } = run(arguments);
+    let stderr = String::from_utf8(stderr).expect("text");
+    assert_eq!(status.code(), Some(1), "{stderr}");
+    assert!(stdout.is_empty());
+    stderr.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_folder_or_file_that_is_not_there_is_one_line() {
+    for (flag, path) in [("--manifests", "/nowhere/m"), ("--kubeconfig", "/nowhere/k"), ("--config", "/nowhere/c")] {
+        let lines = complaints(&[flag, path]);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].starts_with("proxy-agent: ") && lines[0].contains(path), "{lines:?}");
+        assert!(lines[0].contains("No such file or directory"), "{lines:?}");
+    }
+}
+
+#[test]
+fn without_any_source_of_objects_it_says_which_there_are() {
+    let lines = complaints(&[]);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    for flag in ["--kubeconfig", "--master", "--manifests"] {
+        assert!(lines[0].contains(flag), "{lines:?}");
+    }
+}
+
+#[test]
+fn each_wrong_value_is_a_line_of_its_own() {
+    let lines =
+        complaints(&["--cluster-cidr=10.0.0.0", "--detect-local-mode=Pods", "--v=loud", "--masquerade-all=maybe"]);
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("config.yaml");
+    let text = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: bpf\nmodes: x\n";
+    fs::write(&config, text).expect("written");
+    let config = config.display().to_string();
+    let lines = complaints(&["--config", &config]);
+    let expected = [
+        format!("proxy-agent: {config}: line 3: mode: \"bpf\" is none of iptables, ipvs, nftables"),
+        format!("proxy-agent: {config}: line 4: modes: is no field"),
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn an_unknown_flag_is_named() {
+    let lines = complaints(&["--manifest=/m"]);
+    assert!(lines[0].contains("--manifest"), "{lines:?}");
+}
