@@ -11,6 +11,7 @@ use super::{
     section::ConfigError,
     values,
 };
+use crate::dataplane::pins;
 
 /// Flags of `proxy-agent run`.
 #[derive(Args, Clone, Debug, Default)]
@@ -18,7 +19,7 @@ pub struct RunFlags {
     /// KubeProxyConfiguration file (kubeproxy.config.k8s.io/v1alpha1). With it, the flags marked (*) are ignored.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Kubeconfig file (*). Without it, --master and --manifests: the pod's service account.
+    /// Kubeconfig file (*). Without it and --manifests: the pod's service account.
     #[arg(long, value_name = "FILE", conflicts_with = "manifests")]
     pub kubeconfig: Option<PathBuf>,
     /// Address of the Kubernetes API server; overrides the one in the kubeconfig.
@@ -58,7 +59,7 @@ pub struct RunFlags {
     #[arg(long, value_name = "DIR")]
     pub cgroup_root: Option<PathBuf>,
     /// Folder on a BPF file system where maps and links are pinned.
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_BPFFS_ROOT)]
+    #[arg(long, value_name = "DIR", default_value = pins::DEFAULT_ROOT)]
     pub bpffs_root: PathBuf,
     /// Network devices to serve, separated by commas. Default: all that qualify.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
@@ -67,9 +68,6 @@ pub struct RunFlags {
     #[arg(short = 'v', long = "v", value_name = "LEVEL")]
     pub verbosity: Option<String>,
 }
-
-/// Where maps and links are pinned by default.
-pub const DEFAULT_BPFFS_ROOT: &str = "/sys/fs/bpf/proxy-agent";
 
 impl RunFlags {
     /// Those flags that a configuration file replaces, as far as they were given.

@@ -17,7 +17,7 @@ use std::{fmt::Write, path::PathBuf};
 use thiserror::Error;
 
 pub use file::parse;
-pub use flags::{DEFAULT_BPFFS_ROOT, RunFlags};
+pub use flags::RunFlags;
 pub use kube_proxy::{DetectLocal, KubeProxy, Mode};
 pub use section::ConfigError;
 pub use values::Cidrs;

@@ -239,7 +239,7 @@ fn flags_alone() {
             ..KubeProxy::default()
         },
         cgroup_root: None,
-        bpffs_root: DEFAULT_BPFFS_ROOT.into(),
+        bpffs_root: "/sys/fs/bpf/proxy-agent".into(),
         devices: Some(vec!["eth0".to_owned(), "eth1".to_owned()]),
         verbosity: 4,
         ignored_flags: Vec::new(),

@@ -17,7 +17,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(330);
 /// Which API server to talk to, and how fast.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Server {
-    /// Kubeconfig file. Without it and `master`: the pod's service account.
+    /// Kubeconfig file. Without it: the pod's service account, if there is one.
     pub kubeconfig: Option<PathBuf>,
     /// Address of the server, instead of the one in the file.
     pub master: Option<String>,
@@ -70,7 +70,10 @@ pub async fn connect(server: &Server) -> Result<Client, ConnectError> {
             }
             config
         }
-        (None, Some(url)) => Config::new(address(url, "http")?),
+        (None, Some(url)) => match Config::incluster() {
+            Ok(config) => with_service_account(config, url)?,
+            Err(_) => Config::new(address(url, "http")?),
+        },
         (None, None) => Config::incluster().map_err(|error| ConnectError::InCluster(one_line(&error)))?,
     };
     config.read_timeout = Some(READ_TIMEOUT);
@@ -82,6 +85,17 @@ pub async fn connect(server: &Server) -> Result<Client, ConnectError> {
     }
     // Also what keeps a server that ends each watch at once from being asked in a tight loop.
     Ok(builder.with_layer(&RateLimitLayer::new(u64::from(server.burst.max(1)), window)).build())
+}
+
+/// The pod's service account at another address than the one that the pod was given: a node agent
+/// cannot reach the API server by the very Service that it serves. Never sends a token unencrypted.
+fn with_service_account(mut config: Config, url: &str) -> Result<Config, ConnectError> {
+    let address = address(url, "https")?;
+    if address.scheme_str() != Some("https") {
+        return Ok(Config::new(address));
+    }
+    config.cluster_url = address;
+    Ok(config)
 }
 
 fn address(url: &str, default_scheme: &str) -> Result<http::Uri, ConnectError> {
