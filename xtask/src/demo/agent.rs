@@ -56,7 +56,7 @@ impl<'a> Agent<'a> {
 
     /// A pinned table as bpftool shows it.
     pub(super) fn table(&self, name: &str) -> anyhow::Result<String> {
-        output(&mut self.bpftool("--pretty", name)?)
+        output(&mut self.bpftool(&[], name)?)
     }
 
     /// Where its tables are pinned.
@@ -66,7 +66,7 @@ impl<'a> Agent<'a> {
 
     /// How much it has served so far, by either kind of hook.
     pub(super) fn served(&self) -> anyhow::Result<Served> {
-        let text = output(&mut self.bpftool("--json", maps::COUNTERS)?)?;
+        let text = output(&mut self.bpftool(&["--json"], maps::COUNTERS)?)?;
         let table: Value = serde_json::from_str(&text).context("bpftool's output is not JSON")?;
         Ok(Served {
             at_sockets: counter(&table, Counter::SocketConnections)?,
@@ -80,9 +80,9 @@ impl<'a> Agent<'a> {
         Ok(command)
     }
 
-    fn bpftool(&self, format: &str, name: &str) -> anyhow::Result<Command> {
+    fn bpftool(&self, options: &[&str], name: &str) -> anyhow::Result<Command> {
         let mut command = Command::new(command::find("bpftool").context("bpftool is missing")?);
-        command.args([format, "map", "dump", "pinned"]).arg(self.pins().join(name));
+        command.args(options).args(["map", "dump", "pinned"]).arg(self.pins().join(name));
         Ok(command)
     }
 
