@@ -15,7 +15,7 @@ use super::{
 use crate::model::{ObjectName, Service};
 
 /// The tables of both families, and the ids of Service ports.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Pools {
     pub(super) ids: IdPool,
     pub(super) retired_ids: Vec<ServiceId>,
@@ -72,6 +72,15 @@ impl Pools {
         let mut draft = ServiceDraft::default();
         draft.retire(old.ports.iter());
         self.carry_out(draft, old, &ServiceRecord::default(), changes)
+    }
+
+    /// Makes what was retired available.
+    pub(super) fn release_retired(&mut self) {
+        for id in self.retired_ids.drain(..) {
+            self.ids.release(id.get());
+        }
+        self.v4.release_retired();
+        self.v6.release_retired();
     }
 
     /// Whether something can be given out again once the changes are applied.

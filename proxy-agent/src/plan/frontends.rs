@@ -19,7 +19,7 @@ pub(super) struct Claim {
 }
 
 /// The frontends of one family.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Frontends<A> {
     capacity: usize,
     table: HashMap<ServiceKey<A>, State>,
@@ -28,7 +28,7 @@ pub(super) struct Frontends<A> {
 }
 
 /// A frontend that is installed, claimed, or both.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct State {
     installed: Option<ServiceEntry>,
     /// Sorted by rank, at most one of each Service: the first one has it.
@@ -120,6 +120,16 @@ impl<A: Copy + Eq + Ord + std::hash::Hash> Frontends<A> {
     /// Has all frontends looked at in the next difference.
     pub(super) fn touch_all(&mut self) {
         self.touched = self.table.keys().copied().collect();
+    }
+
+    /// Forgets the frontends that are to be looked at and that nobody claims, as if they were
+    /// removed. There are none after [`Self::settle`].
+    pub(super) fn forget_unclaimed(&mut self) {
+        for key in std::mem::take(&mut self.touched) {
+            if self.table.get(&key).is_some_and(|state| state.claims.is_empty()) {
+                self.table.remove(&key);
+            }
+        }
     }
 
     /// The difference between what is installed and what the winners, whose entries `entry` tells,

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 /// What was given back is given out again as late as possible: only when every number was used
 /// once, and then the one that has been free for the longest time. A flow that outlives what its
 /// number stood for is thus unlikely to meet another meaning of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct IdPool {
     greatest: u32,
     /// The least number that was never given out.

@@ -17,7 +17,7 @@ use super::{
 };
 
 /// One family's tables: who has what.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct FamilyTables<F: PlanFamily> {
     pub(super) frontends: Frontends<F::Address>,
     pub(super) backends: IdPool,
@@ -27,7 +27,7 @@ pub(super) struct FamilyTables<F: PlanFamily> {
 }
 
 /// Backends and slots that are free once the changes are applied.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Retired {
     pub(super) backends: Vec<BackendId>,
     pub(super) ranges: Vec<SlotRange>,
@@ -56,6 +56,7 @@ impl<F: PlanFamily> FamilyTables<F> {
         for range in ranges {
             self.slots.release(range);
         }
+        self.frontends.forget_unclaimed();
     }
 }
 

@@ -18,6 +18,7 @@ mod lists;
 pub mod memory;
 mod problem;
 mod record;
+mod room;
 mod slots;
 mod state;
 #[cfg(test)]

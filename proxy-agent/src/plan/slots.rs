@@ -8,7 +8,7 @@ use proxy_common::SlotRange;
 ///
 /// All operations take time logarithmic in the number of free ranges. Best fit keeps long ranges
 /// whole: a range is only split if no shorter one is long enough.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct SlotAllocator {
     /// Offset → length of each free range; no two touch.
     by_offset: BTreeMap<u32, u32>,

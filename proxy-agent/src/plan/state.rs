@@ -7,16 +7,17 @@ use proxy_common::{ServiceEntry, V4, V6};
 use super::{
     Capacities, Changes, FamilyUsage, PlanProblem, Refused, Snapshot, Usage,
     adopt::Strays,
-    desired::desired,
+    desired::{DesiredPort, desired},
     draft::Pools,
     endpoints::Place,
     family::PlanFamily,
     frontends::Claim,
     lists::FamilyTables,
     problem::{FullTable, Shortage},
-    record::{PortRecord, Rank, ServiceRecord},
+    record::{Rank, ServiceRecord},
+    room::Room,
 };
-use crate::model::{Affected, CreationTime, Index, IpFamily, ObjectName, Service};
+use crate::model::{Affected, CreationTime, Index, ObjectName, Service};
 
 /// What is installed on this node, and what each Service has of it.
 ///
@@ -55,7 +56,9 @@ struct Round {
     /// Services to plan, the oldest first.
     work: BTreeSet<Rank>,
     /// Services that have to go, to make room.
-    refused: BTreeSet<ObjectName>,
+    leaving: BTreeSet<ObjectName>,
+    /// Newer Services than this one are planned in the next round only.
+    barrier: Option<(Rank, FullTable)>,
 }
 
 impl State {
@@ -111,14 +114,9 @@ impl State {
     /// Confirms that all changes so far are applied, but for frontends that had no room. What they
     /// retired can be given out again.
     pub fn applied(&mut self, refused: &Refused) {
-        let Pools { ids, retired_ids, v4, v6 } = &mut self.pools;
-        for id in retired_ids.drain(..) {
-            ids.release(id.get());
-        }
-        v4.release_retired();
-        v6.release_retired();
-        refuse(v4, refused, &mut self.waiting);
-        refuse(v6, refused, &mut self.waiting);
+        self.pools.release_retired();
+        note_refused(&mut self.pools.v4, refused, &mut self.waiting);
+        note_refused(&mut self.pools.v6, refused, &mut self.waiting);
         self.retry |= std::mem::take(&mut self.frees) && !self.waiting.is_empty();
     }
 
@@ -162,10 +160,15 @@ impl State {
     fn carry_out(&mut self, index: &Index, mut round: Round) -> Changes {
         while let Some(rank) = round.work.pop_first() {
             let service = index.service(&rank.name);
-            if round.refused.contains(&rank.name) {
+            if round.leaving.contains(&rank.name) {
                 self.remove(&rank.name, &mut round);
             } else if let Some(service) = service {
-                self.plan(service, index, &mut round);
+                match round.barrier {
+                    Some((ref barrier, table)) if *barrier < rank => {
+                        self.waiting.insert(rank.name, table);
+                    }
+                    _ => self.plan(service, index, &mut round),
+                }
             } else {
                 self.waiting.remove(&rank.name);
                 self.remove(&rank.name, &mut round);
@@ -190,7 +193,7 @@ impl State {
                 self.waiting.remove(&service.name);
                 round.work.extend(moved);
             }
-            Err(shortage) => self.make_room(rank(service), shortage, round),
+            Err(shortage) => self.refuse(service, &desired, shortage, round),
         }
     }
 
@@ -200,55 +203,22 @@ impl State {
         }
     }
 
-    /// A Service does not fit. It waits, as it is installed now, if there will be room as soon as the
-    /// changes are applied or newer Services have given way; otherwise it goes itself.
-    fn make_room(&mut self, rank: Rank, shortage: Shortage, round: &mut Round) {
-        self.waiting.insert(rank.name.clone(), shortage.table);
-        if self.room_to_come(shortage.table) >= shortage.missing {
-            return;
-        }
-        let newer = self.newer_holders(&rank, shortage);
-        let giving_way = if newer.is_empty() { vec![rank] } else { newer };
+    /// A Service does not fit: it waits as it is installed now, or goes, as [`Room`] says.
+    fn refuse(&mut self, service: &Service, desired: &[DesiredPort], shortage: Shortage, round: &mut Round) {
+        let giving_way = match self.make_room(service, desired, shortage, &round.leaving) {
+            Room::After(newer) => {
+                // Nobody newer may take the room before the Service is tried again.
+                round.barrier = Some((rank(service), shortage.table));
+                self.waiting.insert(service.name.clone(), shortage.table);
+                newer
+            }
+            Room::Never => vec![rank(service)],
+        };
         for rank in giving_way {
             self.waiting.insert(rank.name.clone(), shortage.table);
-            round.refused.insert(rank.name.clone());
+            round.leaving.insert(rank.name.clone());
             round.work.insert(rank);
         }
-    }
-
-    /// Entries that are free once the changes so far are applied.
-    fn room_to_come(&self, table: FullTable) -> usize {
-        match table {
-            FullTable::Services(IpFamily::V4) => self.pools.v4.frontends.removable(),
-            FullTable::Services(IpFamily::V6) => self.pools.v6.frontends.removable(),
-            FullTable::Slots(IpFamily::V4) => self.pools.v4.retired.slots(),
-            FullTable::Slots(IpFamily::V6) => self.pools.v6.retired.slots(),
-            FullTable::Backends(IpFamily::V4) => self.pools.v4.retired.backends.len(),
-            FullTable::Backends(IpFamily::V6) => self.pools.v6.retired.backends.len(),
-            FullTable::Names => self.pools.retired_ids.len(),
-        }
-    }
-
-    /// The newest Services that are newer than `rank` and together hold what is missing; none if all
-    /// of them together do not.
-    fn newer_holders(&self, rank: &Rank, shortage: Shortage) -> Vec<Rank> {
-        let holder = |record: &ServiceRecord| {
-            let other = record.rank.clone().filter(|other| other > rank)?;
-            let held: usize = record.ports.iter().map(|port| held(port, shortage.table)).sum();
-            (held > 0).then_some((other, held))
-        };
-        let mut holders: Vec<(Rank, usize)> = self.services.values().filter_map(holder).collect();
-        holders.sort_unstable_by(|one, other| other.cmp(one));
-        let mut missing = shortage.missing;
-        let mut chosen = Vec::new();
-        for (rank, held) in holders {
-            chosen.push(rank);
-            missing = missing.saturating_sub(held);
-            if missing == 0 {
-                return chosen;
-            }
-        }
-        Vec::new()
     }
 
     fn retire_strays(&mut self, changes: &mut Changes) {
@@ -262,22 +232,9 @@ impl State {
     }
 }
 
-fn rank(service: &Service) -> Rank {
+/// Precedence of a Service.
+pub(super) fn rank(service: &Service) -> Rank {
     Rank { created: service.created, name: service.name.clone() }
-}
-
-/// How many entries of the table a port holds.
-fn held(port: &PortRecord, table: FullTable) -> usize {
-    let slots = |slots| usize::try_from(slots).unwrap_or(usize::MAX);
-    match table {
-        FullTable::Services(IpFamily::V4) => port.v4.frontends.len(),
-        FullTable::Services(IpFamily::V6) => port.v6.frontends.len(),
-        FullTable::Slots(IpFamily::V4) => slots(port.v4.slots()),
-        FullTable::Slots(IpFamily::V6) => slots(port.v6.slots()),
-        FullTable::Backends(IpFamily::V4) => port.v4.backends.len(),
-        FullTable::Backends(IpFamily::V6) => port.v6.backends.len(),
-        FullTable::Names => 1,
-    }
 }
 
 /// Writes down the frontends that differ from what is installed.
@@ -298,7 +255,7 @@ fn settle<F: PlanFamily>(
     changes.removed_services.extend(difference.removed_services);
 }
 
-fn refuse<F: PlanFamily>(
+fn note_refused<F: PlanFamily>(
     tables: &mut FamilyTables<F>,
     refused: &Refused,
     waiting: &mut BTreeMap<ObjectName, FullTable>,

@@ -1,4 +1,12 @@
 //! Tests of the plan.
 
+mod adoption;
+mod allocation;
+mod capacity;
+mod clashes;
+mod desired;
+mod endpoints;
+mod garbage;
+mod property;
 mod story;
 mod support;
