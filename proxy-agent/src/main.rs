@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand, error::ErrorKind};
 use proxy_agent::{
     cli::TableCommand,
     config::{Config, RunFlags},
+    error::one_line,
     run,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -54,7 +55,10 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            for line in format!("{error:#}").lines() {
+            let text = error.to_string();
+            // Several mistakes are a line each; anything else is one line with its causes.
+            let text = if text.contains('\n') { text } else { one_line(error.as_ref()) };
+            for line in text.lines() {
                 eprintln!("proxy-agent: {line}");
             }
             ExitCode::FAILURE
