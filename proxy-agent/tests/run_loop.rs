@@ -1,6 +1,8 @@
 //! The run loop over tables in memory: when it writes, how bursts become one change, and how it gets
 //! over errors.
 
+#[expect(dead_code, reason = "only a part of the server is needed here")]
+mod fake_api;
 mod log;
 mod objects;
 
@@ -11,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use fake_api::{FakeApi, Resource};
 use log::Log;
 use objects::{node, service, slice};
 use proxy_agent::{
@@ -21,13 +24,17 @@ use proxy_agent::{
     },
     run::{DriveError, Engine, Observers, Progress, Stage, drive},
     server::{Health, Metrics, Statistics},
-    source::{self, Object, Updates, decode},
+    source::{
+        self, Object, Updates,
+        api::{self, LIST_SILENCE, Server},
+        decode,
+    },
 };
 use proxy_common::Counter;
 use serde_json::Value;
 use tokio::{
     sync::{oneshot, watch},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
     time::{Instant, sleep},
 };
 
@@ -208,6 +215,31 @@ async fn nothing_is_written_before_both_lists_are_complete() {
     assert_eq!(tables.lock().applies, 1);
     let ready = agent.progress.clone().wait_for(|progress| progress.stage == Stage::Ready).await.is_ok();
     assert!(ready);
+}
+
+/// The same with the real source: an API server that is slow with one list, as after a restart of all.
+#[tokio::test]
+async fn a_slow_api_server_changes_nothing_until_it_has_answered() {
+    let tables = filled().await;
+    let server = FakeApi::start().await;
+    server.state().put(Resource::Services, service("web", "10.96.0.1"));
+    server.state().put(Resource::EndpointSlices, slice("web-1", "web", &["10.0.0.1"]));
+    server.state().delay_lists(Resource::EndpointSlices, &[Duration::from_secs(2)]);
+    let agent = Loop::start(&tables);
+    let options = Server { kubeconfig: None, master: Some(server.url()), qps: 5.0, burst: 50 };
+    let client = api::connect(&options).await.expect("an address is enough");
+    let mut tasks = JoinSet::new();
+    api::start(&client, "node-a", LIST_SILENCE, &agent.updates, &mut tasks);
+    sleep(Duration::from_millis(1500)).await;
+    assert_eq!(tables.lock().applies, 0);
+    agent.until_served(&[("10.96.0.9:80", &["10.0.0.9:8080"])]).await;
+    agent.until_served(&[("10.96.0.1:80", &["10.0.0.1:8080"])]).await;
+
+    // And what happens in the cluster afterwards is in the tables at once.
+    server.state().put(Resource::EndpointSlices, slice("web-1", "web", &["10.0.0.2"]));
+    agent.until_served(&[("10.96.0.1:80", &["10.0.0.2:8080"])]).await;
+    server.state().delete(Resource::Services, "web");
+    agent.until_served(&[]).await;
 }
 
 #[tokio::test(start_paused = true)]
