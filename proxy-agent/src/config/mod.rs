@@ -16,11 +16,11 @@ use std::{fmt::Write, path::PathBuf};
 
 use thiserror::Error;
 
-pub use file::parse;
-pub use flags::RunFlags;
-pub use kube_proxy::{DetectLocal, KubeProxy, Mode};
-pub use section::ConfigError;
-pub use values::Cidrs;
+pub use self::file::parse;
+pub use self::flags::RunFlags;
+pub use self::kube_proxy::{DetectLocal, KubeProxy, Mode};
+pub use self::section::ConfigError;
+pub use self::values::Cidrs;
 
 /// Everything that `proxy-agent run` needs to know.
 #[derive(Clone, Debug, PartialEq)]

@@ -10,11 +10,10 @@ mod decode;
 pub mod manifests;
 mod report;
 
-pub use decode::{Decoded, Flaw, Object, decode};
-pub use report::Reports;
-
 use tokio::sync::mpsc;
 
+pub use self::decode::{Decoded, Flaw, Object, decode};
+pub use self::report::Reports;
 use crate::model::Update;
 
 /// The sources' end of the channel to the run loop. It is bounded, so that a source waits while the

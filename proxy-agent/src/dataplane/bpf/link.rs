@@ -5,14 +5,13 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
 };
 
+/// The kernel's name for a hook.
+pub(crate) use aya_obj::generated::bpf_attach_type as Hook;
 use aya_obj::generated::{
     BPF_F_ALLOW_MULTI, BPF_F_BEFORE, bpf_attach_type, bpf_cmd, bpf_link_info, bpf_link_type, bpf_prog_info,
 };
 
 use super::{call, new_descriptor, raw, zeroed};
-
-/// The kernel's name for a hook.
-pub(crate) use aya_obj::generated::bpf_attach_type as Hook;
 
 /// What a program is attached to.
 #[derive(Clone, Copy, Debug)]

@@ -15,8 +15,7 @@ use std::time::Duration;
 use kube::{Api, Client, runtime::watcher};
 use tokio::task::JoinSet;
 
-pub use connect::{ConnectError, Server, connect};
-
+pub use self::connect::{ConnectError, Server, connect};
 use self::{listed::Listed, watch::Watch};
 use super::{Object, Updates};
 use crate::model::{EndpointSlice, Node, Service};
