@@ -188,10 +188,7 @@ fn clsact_filters_are_replaced_in_place_and_foreign_ones_stay() {
 fn a_named_device_that_does_not_exist_is_an_error() {
     let node = Node::default();
     let config = Config { devices: Selection::parse(&["eth7"]).expect("valid"), ..node.config() };
-    let error = node.netns.block_on(async || {
-        let dataplane = Dataplane::open(&config).unwrap_or_else(|error| panic!("{error}"));
-        dataplane.hooks.attach(&settings()).await.err().expect("there is no eth7").to_string()
-    });
+    let error = node.netns.enter(|| Dataplane::open(&config).err().expect("there is no eth7").to_string());
     assert!(error.starts_with("--devices eth7: there is no such device"), "{error}");
     let shown = run(Command::new("bpftool").args(["cgroup", "show"]).arg(node.cgroup.path()));
     assert_eq!(shown, "", "nothing was attached before the error");

@@ -10,7 +10,7 @@ use proxy_common::{Settings, maps};
 
 use super::{
     cgroup::{self, CgroupError},
-    devices::{Devices, LinkLayer, PodDevices, Selection, SelectionError, WatchError, Watcher},
+    devices::{Devices, LinkLayer, PodDevices, Selection, WatchError, Watcher},
     features::Features,
     lock::Lock,
     nft::{self, NftError},
@@ -26,9 +26,6 @@ pub enum AttachError {
     /// The cgroup refuses.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
-    /// A device that the user named does not exist.
-    #[error(transparent)]
-    Selection(#[from] SelectionError),
     /// Devices cannot be watched.
     #[error(transparent)]
     Watch(#[from] WatchError),
@@ -64,11 +61,10 @@ impl Hooks {
     /// devices that qualify, replacing those of a former agent in place. From now on the tables count.
     ///
     /// # Errors
-    /// The cgroup refuses, a device named by the user does not exist, or devices cannot be watched. That a
-    /// device refuses its programs, or the kernel the nftables table, is logged, and tried again later.
+    /// The cgroup refuses, or devices cannot be watched. That a device refuses its programs, or the kernel the
+    /// nftables table, is logged, and tried again later.
     pub async fn attach(mut self, settings: &Settings) -> Result<AttachedHooks, AttachError> {
         let watcher = Watcher::start().await?;
-        self.selection.check(watcher.devices())?;
         self.settings.write(settings)?;
         let masquerading = Masquerading::install(self.masquerade_mark);
         let stale = self.pins.device_links().map_err(|error| AttachError::Pins { path: self.pins.links(), error })?;

@@ -40,12 +40,12 @@ pub use self::{
     tc::DeviceError,
 };
 use self::{
-    devices::{PodDevices, Selection},
-    features::{FeatureError, Features},
+    devices::{PodDevices, Selection, SelectionError},
+    features::{Feature, FeatureError, Features},
     lock::{Lock, LockError},
     mounts::MountError,
     pins::Pins,
-    tables::{HashTable, KernelTables, SettingsTable, TableError},
+    tables::{HashTable, KernelTables, SettingsTable, TableError, Writes},
 };
 
 /// Where things are, and which devices count.
@@ -74,6 +74,9 @@ pub enum OpenError {
     /// A file system is missing.
     #[error(transparent)]
     Mount(#[from] MountError),
+    /// A device that the user named does not exist.
+    #[error(transparent)]
+    Selection(#[from] SelectionError),
     /// Another agent is running.
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -112,7 +115,7 @@ impl Dataplane {
     /// Opens everything with the features that the running kernel has.
     ///
     /// # Errors
-    /// Rights, a file system or a feature is missing, another agent is running, or the kernel refuses maps
+    /// Rights, a file system, a feature or a device named by the user is missing, another agent is running, or the kernel refuses maps
     /// or programs.
     pub fn open(config: &Config) -> Result<Self, OpenError> {
         Self::open_with(config, Features::probe()?)
@@ -131,6 +134,7 @@ impl Dataplane {
         }
         let cgroup_root = mounts::cgroup_root(cgroup_root.as_deref())?;
         mounts::bpffs_root(bpffs_root)?;
+        devices.check(|name| status::device_index(name).is_some())?;
         let lock = Arc::new(Lock::take(bpffs_root)?);
         if let Err(error) = mounts::unlimit_locked_memory() {
             tracing::debug!(%error, "the limit on locked memory stays; it counts on kernels before 5.11");
@@ -146,6 +150,7 @@ impl Dataplane {
             PacketLog::Off => None,
             PacketLog::Drops => PacketLogReader::new(&mut ebpf),
         };
+        let writes = if features.has(Feature::BatchUpdate) { Writes::Batched } else { Writes::Single };
         let features = Arc::new(features);
         let hooks = Hooks {
             programs,
@@ -155,11 +160,11 @@ impl Dataplane {
             pod_devices: pod_devices.clone(),
             masquerade_mark: *masquerade_mark,
             settings: SettingsTable::open(&pins)?,
-            pod_table: HashTable::open(&pins.map(proxy_common::maps::POD_DEVICES))?,
+            pod_table: HashTable::open(&pins.map(proxy_common::maps::POD_DEVICES), writes)?,
             _lock: lock,
             pins: pins.clone(),
         };
-        Ok(Self { adoption, features, tables: KernelTables::open(&pins)?, hooks, packet_log })
+        Ok(Self { adoption, features, tables: KernelTables::open(&pins, writes)?, hooks, packet_log })
     }
 }
 

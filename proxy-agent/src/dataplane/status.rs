@@ -6,7 +6,11 @@ use std::{
     path::Path,
 };
 
-use rustix::net::{AddressFamily, SocketType, netdevice::index_to_name, socket};
+use rustix::net::{
+    AddressFamily, SocketType,
+    netdevice::{index_to_name, name_to_index},
+    socket,
+};
 
 use super::{
     bpf::{self, LinkTarget},
@@ -103,6 +107,13 @@ pub fn devices(pins: &Pins) -> io::Result<Vec<AttachedDevice>> {
         }
     }
     Ok(found)
+}
+
+/// The index of a device of the calling process's network namespace.
+#[must_use]
+pub fn device_index(name: &str) -> Option<u32> {
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).ok()?;
+    name_to_index(&socket, name).ok()
 }
 
 /// The name of a device of the calling process's network namespace.

@@ -10,10 +10,13 @@ use std::{
 };
 
 use proxy_agent::dataplane::mounts;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::{is_left_behind, unique_name};
 
-/// A cgroup below the root of the hierarchy; its processes are killed and it is removed when dropped.
+/// A cgroup below that of the test's process; what runs in it is killed and it is removed when dropped.
+///
+/// It is a threaded cgroup, so that single threads of the test can be in it too.
 #[derive(Debug)]
 pub struct Cgroup {
     path: PathBuf,
@@ -25,9 +28,13 @@ impl Cgroup {
     pub fn new() -> Self {
         static SWEEP: Once = Once::new();
         let root = mounts::cgroup_root(None).expect("a cgroup2 file system");
-        SWEEP.call_once(|| sweep(&root));
-        let path = root.join(unique_name());
+        let own = fs::read_to_string("/proc/self/cgroup").expect("readable");
+        let own = own.lines().find_map(|line| line.strip_prefix("0::/")).expect("every process is in a cgroup");
+        let parent = root.join(own);
+        SWEEP.call_once(|| sweep(&parent));
+        let path = parent.join(unique_name());
         fs::create_dir(&path).expect("the root may make cgroups");
+        fs::write(path.join("cgroup.type"), "threaded").expect("no controllers are in use");
         Self { path }
     }
 
@@ -43,6 +50,20 @@ impl Cgroup {
         let mut command = Command::new("sh");
         command.args(["-c", r#"echo $$ > "$0/cgroup.procs" && exec "$@""#]).arg(&self.path).arg(program);
         command
+    }
+
+    /// Runs a function on a thread of its own in the cgroup: the sockets that it opens belong to the cgroup.
+    #[track_caller]
+    pub fn enter<T: Send>(&self, function: impl FnOnce() -> T + Send) -> T {
+        let result = std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
+                fs::write(self.path.join("cgroup.threads"), thread).expect("enters");
+                function()
+            });
+            inside.join()
+        });
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
 
@@ -62,7 +83,12 @@ impl Drop for Cgroup {
 /// it to the next run.
 fn delete(path: &Path) {
     for _ in 0..100 {
-        drop(fs::write(path.join("cgroup.kill"), "1"));
+        // Threaded cgroups cannot be killed as a whole.
+        let threads = fs::read_to_string(path.join("cgroup.threads")).unwrap_or_default();
+        threads
+            .lines()
+            .filter_map(process_of)
+            .for_each(|process| kill_process(process, Signal::KILL).unwrap_or_default());
         if fs::remove_dir(path).is_ok() || !path.exists() {
             return;
         }
@@ -70,8 +96,15 @@ fn delete(path: &Path) {
     }
 }
 
-fn sweep(root: &Path) {
-    let Ok(entries) = fs::read_dir(root) else { return };
+/// The process that a thread belongs to, unless it is this one.
+fn process_of(thread: &str) -> Option<Pid> {
+    let status = fs::read_to_string(Path::new("/proc").join(thread).join("status")).ok()?;
+    let process = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()?;
+    Pid::from_raw(process).filter(|&process| process != rustix::process::getpid())
+}
+
+fn sweep(parent: &Path) {
+    let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
         if entry.file_name().to_str().is_some_and(is_left_behind) {
             delete(&entry.path());

@@ -48,12 +48,10 @@ pub enum SelectionError {
         name: String,
     },
     /// There is no such device.
-    #[error("--devices {name}: there is no such device; the devices here are {}", existing.join(", "))]
+    #[error("--devices {name}: there is no such device (for those that appear later, give a pattern such as {name}*)")]
     Unknown {
         /// The name.
         name: String,
-        /// The names of all devices.
-        existing: Vec<String>,
     },
 }
 
@@ -86,14 +84,10 @@ impl Selection {
     ///
     /// # Errors
     /// Names the first one that does not exist.
-    pub fn check(&self, devices: &Devices) -> Result<(), SelectionError> {
+    pub fn check(&self, exists: impl Fn(&str) -> bool) -> Result<(), SelectionError> {
         let Self::Named(patterns) = self else { return Ok(()) };
-        let exists = |name: &str| devices.values().any(|device| device.name == name);
         match patterns.iter().find(|pattern| !pattern.is_glob() && !exists(&pattern.text)) {
-            Some(unknown) => Err(SelectionError::Unknown {
-                name: unknown.text.clone(),
-                existing: devices.values().map(|device| device.name.clone()).collect(),
-            }),
+            Some(unknown) => Err(SelectionError::Unknown { name: unknown.text.clone() }),
             None => Ok(()),
         }
     }

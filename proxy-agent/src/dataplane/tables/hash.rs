@@ -15,6 +15,15 @@ use aya::{
 use super::TableError;
 use crate::dataplane::bpf;
 
+/// How elements are read and written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writes {
+    /// Many in one call (Linux 5.6).
+    Batched,
+    /// One by one.
+    Single,
+}
+
 /// A pinned hash or LRU hash map.
 #[derive(Debug)]
 pub struct HashTable<K, V> {
@@ -22,6 +31,7 @@ pub struct HashTable<K, V> {
     map: HashMap<MapData, K, V>,
     descriptor: OwnedFd,
     capacity: u32,
+    writes: Writes,
 }
 
 impl<K: Pod + Ord, V: Pod> HashTable<K, V> {
@@ -29,14 +39,14 @@ impl<K: Pod + Ord, V: Pod> HashTable<K, V> {
     ///
     /// # Errors
     /// Nothing is pinned there, or no hash map of `K` and `V`.
-    pub fn open(path: &Path) -> Result<Self, TableError> {
+    pub fn open(path: &Path, writes: Writes) -> Result<Self, TableError> {
         let error = |error: MapError| TableError::new(path, "open", into_io(error));
         let capacity = MapInfo::from_pin(path).map_err(error)?.max_entries();
         let data = MapData::from_pin(path).map_err(error)?;
         let descriptor =
             data.fd().as_fd().try_clone_to_owned().map_err(|error| TableError::new(path, "open", error))?;
         let map = Map::from_map_data(data).and_then(HashMap::try_from).map_err(error)?;
-        Ok(Self { path: path.to_owned(), map, descriptor, capacity })
+        Ok(Self { path: path.to_owned(), map, descriptor, capacity, writes })
     }
 
     /// How many elements there is room for.
@@ -50,10 +60,11 @@ impl<K: Pod + Ord, V: Pod> HashTable<K, V> {
     /// # Errors
     /// The map cannot be read.
     pub fn all(&self) -> Result<BTreeMap<K, V>, TableError> {
-        match bpf::lookup_all(self.descriptor.as_fd(), self.capacity) {
-            Ok(all) => Ok(all.into_iter().collect()),
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => self.all_singly(),
-            Err(error) => Err(TableError::new(&self.path, "read", error)),
+        match self.writes {
+            Writes::Batched => bpf::lookup_all(self.descriptor.as_fd(), self.capacity)
+                .map(|all| all.into_iter().collect())
+                .map_err(|error| TableError::new(&self.path, "read", error)),
+            Writes::Single => self.all_singly(),
         }
     }
 
@@ -75,25 +86,20 @@ impl<K: Pod + Ord, V: Pod> HashTable<K, V> {
     /// # Errors
     /// A write failed for another reason; the elements before it are written.
     pub fn insert(&mut self, elements: &[(K, V)]) -> Result<Vec<K>, TableError> {
-        let (keys, values): (Vec<K>, Vec<V>) = elements.iter().copied().unzip();
         let mut refused = Vec::new();
-        let mut done = 0;
-        while done < keys.len() {
-            let (written, result) = bpf::update_batch(self.descriptor.as_fd(), &keys[done..], &values[done..]);
-            done += written;
-            match result {
-                Ok(()) => {}
-                // The kernel has no batches.
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                    for element in &elements[done..] {
-                        self.insert_one(element, &mut refused)?;
+        match self.writes {
+            Writes::Single => elements.iter().try_for_each(|element| self.insert_one(element, &mut refused))?,
+            Writes::Batched => {
+                let (keys, values): (Vec<K>, Vec<V>) = elements.iter().copied().unzip();
+                let mut done = 0;
+                while done < elements.len() {
+                    let (written, result) = bpf::update_batch(self.descriptor.as_fd(), &keys[done..], &values[done..]);
+                    done += written;
+                    if result.is_err() {
+                        // Something is wrong with the next element; what, is known when it is written by itself.
+                        self.insert_one(&elements[done], &mut refused)?;
+                        done += 1;
                     }
-                    return Ok(refused);
-                }
-                // Something is wrong with the next element; what, is known when it is written by itself.
-                Err(_) => {
-                    self.insert_one(&elements[done], &mut refused)?;
-                    done += 1;
                 }
             }
         }

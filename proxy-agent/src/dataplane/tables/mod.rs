@@ -22,8 +22,12 @@ use proxy_common::{
 };
 
 use self::hash::into_io;
-pub use self::{hash::HashTable, write::KernelTables};
+pub use self::{
+    hash::{HashTable, Writes},
+    write::KernelTables,
+};
 use super::{
+    bpf,
     mapped::{Access, Mapped},
     pins::Pins,
 };
@@ -76,14 +80,15 @@ impl Tables {
     /// # Errors
     /// A table is not there or has another layout.
     pub fn open(pins: &Pins) -> Result<Self, TableError> {
-        Self::open_for(pins, Access::Read)
+        let writes = if bpf::knows_batch_update() { Writes::Batched } else { Writes::Single };
+        Self::open_for(pins, Access::Read, writes)
     }
 
-    fn open_for(pins: &Pins, access: Access) -> Result<Self, TableError> {
+    fn open_for(pins: &Pins, access: Access, writes: Writes) -> Result<Self, TableError> {
         Ok(Self {
-            names: HashTable::open(&pins.map(maps::NAMES))?,
-            v4: FamilyTables::open(pins, access)?,
-            v6: FamilyTables::open(pins, access)?,
+            names: HashTable::open(&pins.map(maps::NAMES), writes)?,
+            v4: FamilyTables::open(pins, access, writes)?,
+            v6: FamilyTables::open(pins, access, writes)?,
             counters: Counters::open(pins)?,
             settings: SettingsTable::open(pins)?,
         })
@@ -114,13 +119,13 @@ pub struct FamilyTables<F: Family> {
 }
 
 impl<F: Family<Address: PlainAddress>> FamilyTables<F> {
-    fn open(pins: &Pins, access: Access) -> Result<Self, TableError> {
+    fn open(pins: &Pins, access: Access, writes: Writes) -> Result<Self, TableError> {
         let slots_path = pins.map(maps::SLOTS.name::<F>());
         let backends_path = pins.map(maps::BACKENDS.name::<F>());
         Ok(Self {
-            services: HashTable::open(&pins.map(maps::SERVICES.name::<F>()))?,
-            flows: HashTable::open(&pins.map(maps::FLOWS.name::<F>()))?,
-            sockets: HashTable::open(&pins.map(maps::SOCKETS.name::<F>()))?,
+            services: HashTable::open(&pins.map(maps::SERVICES.name::<F>()), writes)?,
+            flows: HashTable::open(&pins.map(maps::FLOWS.name::<F>()), writes)?,
+            sockets: HashTable::open(&pins.map(maps::SOCKETS.name::<F>()), writes)?,
             slots: map_array(&slots_path, access)?,
             backends: map_array(&backends_path, access)?,
             slots_path,

@@ -1,8 +1,8 @@
 //! Writing the tables, in the order that keeps packets from seeing half a change.
 
-use proxy_common::{Backend, Family, PlainAddress, PortName, ServiceId, ServiceKey, Settings};
+use proxy_common::{Backend, Family, PlainAddress, PortName, ServiceId, ServiceKey};
 
-use super::{FamilyTables, TableError, Tables};
+use super::{FamilyTables, TableError, Tables, Writes};
 use crate::{
     dataplane::{
         grace::Grace,
@@ -28,25 +28,17 @@ pub struct KernelTables {
 
 impl KernelTables {
     /// Opens the pinned tables for writing.
-    pub(in crate::dataplane) fn open(pins: &Pins) -> Result<Self, TableError> {
+    pub(in crate::dataplane) fn open(pins: &Pins, writes: Writes) -> Result<Self, TableError> {
         let grace =
             Grace::new().map_err(|error| TableError::new(pins.root(), "make the maps to wait with in", error))?;
         // What an agent before this one flipped last is not known.
-        Ok(Self { tables: Tables::open_for(pins, Access::Write)?, grace, unsettled: true })
+        Ok(Self { tables: Tables::open_for(pins, Access::Write, writes)?, grace, unsettled: true })
     }
 
     /// The tables for reading.
     #[must_use]
     pub fn read(&self) -> &Tables {
         &self.tables
-    }
-
-    /// Replaces the settings. [`Hooks::attach`](crate::dataplane::Hooks::attach) writes the first ones.
-    ///
-    /// # Errors
-    /// The table cannot be written.
-    pub fn write_settings(&mut self, settings: &Settings) -> Result<(), TableError> {
-        self.tables.settings.write(settings)
     }
 
     fn settle(&mut self) -> Result<(), TableError> {

@@ -1,0 +1,185 @@
+//! Writing the tables: what a full one refuses, what old kernels need, and that no connection ever sees
+//! half a change. Needs root.
+
+mod support;
+
+use std::{
+    collections::BTreeSet,
+    io::Read as _,
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
+
+use proxy_agent::{
+    dataplane::{
+        Dataplane,
+        features::{Feature, Features},
+    },
+    plan::{Changes, Refused, Tables as _},
+};
+use proxy_common::{
+    Backend, BackendId, Port, PortName, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange, maps,
+};
+use support::Node;
+
+const SERVICE: ServiceId = ServiceId::new(1);
+
+fn key(number: usize) -> ServiceKey<[u8; 4]> {
+    let number = u32::try_from(number).expect("few services");
+    ServiceKey::new(number.to_be_bytes(), Port::new(80), Protocol::Tcp)
+}
+
+fn entry(range: SlotRange) -> ServiceEntry {
+    ServiceEntry::new(SERVICE, ServiceFlags::NONE, range, SlotRange::EMPTY)
+}
+
+fn services(numbers: impl Iterator<Item = usize>) -> Changes {
+    let mut changes = Changes::default();
+    changes.v4.services = numbers.map(|number| (key(number), entry(SlotRange::EMPTY))).collect();
+    changes
+}
+
+#[test]
+fn a_full_table_refuses_what_is_new_and_keeps_what_is_there() {
+    let node = Node::default();
+    let mut tables = Dataplane::open(&node.config()).expect("opens").tables;
+    let capacity = maps::SERVICES_CAPACITY;
+    let refused = tables.apply(&services(0..capacity - 1)).expect("there is room");
+    assert_eq!(refused, Refused::default());
+
+    // The first of these fits, the others do not; what is there can still be changed.
+    let mut changes = services(capacity - 1..capacity + 2);
+    changes.v4.services.push((key(0), entry(SlotRange::new(8, 1))));
+    let refused = tables.apply(&changes).expect("a full table is no error");
+    assert_eq!((refused.v4, refused.v6), (vec![key(capacity), key(capacity + 1)], vec![]));
+    let services = tables.snapshot().expect("readable").v4.services;
+    assert_eq!(services.len(), capacity);
+    assert_eq!(services[&key(0)], entry(SlotRange::new(8, 1)));
+}
+
+#[test]
+fn without_batches_elements_are_read_and_written_one_by_one() {
+    let node = Node::default();
+    let features = Features::probe().expect("root").except(Feature::BatchUpdate);
+    let mut tables = Dataplane::open_with(&node.config(), features).expect("opens").tables;
+    let mut changes = services(0..1000);
+    changes.names = vec![(SERVICE, PortName::new("a", "b", "c", Protocol::Tcp).expect("short names"))];
+    tables.apply(&changes).expect("writes");
+    let singly = tables.snapshot().expect("readable");
+    assert_eq!(singly.v4.services.len(), 1000);
+    drop(tables);
+    let batched = Dataplane::open(&node.config()).expect("opens").tables.snapshot().expect("readable");
+    assert_eq!(singly, batched);
+}
+
+#[test]
+fn removals_and_retirements() {
+    let node = Node::default();
+    let mut tables = Dataplane::open(&node.config()).expect("opens").tables;
+    let mut changes = services(0..2);
+    let name = PortName::new("a", "b", "c", Protocol::Tcp).expect("short names");
+    changes.names = vec![(SERVICE, name), (ServiceId::new(2), name)];
+    let backend = Backend::new([10, 0, 0, 1], Port::new(80), 0, SERVICE);
+    changes.v4.backends = vec![(BackendId::new(1), backend), (BackendId::new(2), backend)];
+    tables.apply(&changes).expect("writes");
+
+    let mut changes = Changes::default();
+    // That something is gone already is no error.
+    changes.v4.removed_services = vec![key(0), key(7)];
+    changes.v4.retired_backends = vec![BackendId::new(1)];
+    changes.retired_names = vec![SERVICE, ServiceId::new(9)];
+    tables.apply(&changes).expect("writes");
+    let snapshot = tables.snapshot().expect("readable");
+    assert_eq!(snapshot.v4.services.keys().collect::<Vec<_>>(), [&key(1)]);
+    assert_eq!(snapshot.v4.backends.keys().collect::<Vec<_>>(), [&BackendId::new(2)]);
+    assert_eq!(snapshot.names.keys().collect::<Vec<_>>(), [&ServiceId::new(2)]);
+}
+
+#[test]
+fn writing_beyond_a_table_is_an_error_that_names_it() {
+    let node = Node::default();
+    let mut tables = Dataplane::open(&node.config()).expect("opens").tables;
+    let mut changes = Changes::default();
+    changes.v6.slots = vec![(u32::try_from(maps::SLOTS_CAPACITY).expect("fits"), vec![BackendId::new(1)])];
+    let error = tables.apply(&changes).expect_err("there is no such slot").to_string();
+    assert!(error.starts_with("cannot write beyond the end of") && error.contains("slots_v6"), "{error}");
+}
+
+/// A Service moves between two backends again and again, always using the same slots and ids, while a
+/// process connects to it. Every connection must reach the backend that the Service had before or after,
+/// and none a backend of another Service, which sits in the slots in between.
+#[test]
+fn no_connection_sees_half_a_change() {
+    let node = Node::default();
+    node.netns.ip("addr add 10.0.0.1/32 dev lo");
+    node.netns.ip("addr add 10.0.0.2/32 dev lo");
+    node.netns.ip("addr add 10.0.0.9/32 dev lo");
+    node.netns.ip("route add 10.96.0.0/16 dev lo");
+    let (mut tables, _hooks) = node.start(&Changes::default());
+    let frontend = |last| ServiceKey::new([10, 96, 0, last], Port::new(80), Protocol::Tcp);
+    // Slots 8 and 9 are taken by turns: by the Service under test, and by the other one.
+    let turn = |even: bool| {
+        let (mine, other) = if even { (8, 9) } else { (9, 8) };
+        let (address, id) = if even { ([10, 0, 0, 1], 1) } else { ([10, 0, 0, 2], 2) };
+        let mut changes = Changes::default();
+        changes.v4.backends = vec![(BackendId::new(id), Backend::new(address, Port::new(8080), 0, SERVICE))];
+        changes.v4.slots = vec![(mine, vec![BackendId::new(id)])];
+        changes.v4.services = vec![(frontend(1), entry(SlotRange::new(mine, 1)))];
+        changes.v4.retired_backends = vec![BackendId::new(3 - id)];
+        let other_entry =
+            ServiceEntry::new(ServiceId::new(2), ServiceFlags::NONE, SlotRange::new(other, 1), SlotRange::EMPTY);
+        let mut then = Changes::default();
+        then.v4.backends =
+            vec![(BackendId::new(9), Backend::new([10, 0, 0, 9], Port::new(8080), 0, ServiceId::new(2)))];
+        then.v4.slots = vec![(other, vec![BackendId::new(9)])];
+        then.v4.services = vec![(frontend(2), other_entry)];
+        [changes, then]
+    };
+    for changes in turn(true) {
+        tables.apply(&changes).expect("writes");
+    }
+
+    let listeners: Vec<TcpListener> = node.netns.enter(|| {
+        ["10.0.0.1:8080", "10.0.0.2:8080", "10.0.0.9:8080"].map(|at| TcpListener::bind(at).expect("binds")).into()
+    });
+    let service = SocketAddr::from(([10, 96, 0, 1], 80));
+    let done = AtomicBool::new(false);
+    let connect = || -> BTreeSet<String> {
+        let mut seen = BTreeSet::new();
+        while !done.load(Ordering::Relaxed) {
+            let mut name = String::new();
+            let connected = TcpStream::connect_timeout(&service, Duration::from_secs(1));
+            let mut stream = connected.expect("the Service always has an endpoint");
+            stream.read_to_string(&mut name).expect("the endpoint tells its name");
+            seen.insert(name);
+        }
+        seen
+    };
+    let (mut turns, start) = (0_u32, Instant::now());
+    let seen = std::thread::scope(|scope| {
+        for (listener, name) in listeners.iter().zip(["first", "second", "of another Service"]) {
+            scope.spawn(move || {
+                for stream in listener.incoming().take_while(|stream| stream.is_ok()) {
+                    let stream = stream.expect("taken while it is");
+                    std::io::Write::write_all(&mut &stream, name.as_bytes()).expect("writes");
+                }
+            });
+        }
+        let client = scope.spawn(|| node.netns.enter(|| node.cgroup.enter(connect)));
+        while start.elapsed() < Duration::from_secs(2) {
+            turns += 1;
+            for changes in turn(turns.is_multiple_of(2)) {
+                assert_eq!(tables.apply(&changes).expect("writes"), Refused::default());
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        let seen = client.join();
+        for listener in &listeners {
+            rustix::net::shutdown(listener, rustix::net::Shutdown::Both).expect("ends the listener");
+        }
+        seen.expect("no connection failed")
+    });
+    assert!(turns > 20, "{turns} turns");
+    assert_eq!(seen, ["first", "second"].map(str::to_owned).into(), "after {turns} turns");
+}
