@@ -160,7 +160,7 @@ fn no_connection_sees_half_a_change() {
     let seen = std::thread::scope(|scope| {
         for (listener, name) in listeners.iter().zip(["first", "second", "of another Service"]) {
             scope.spawn(move || {
-                for stream in listener.incoming().take_while(|stream| stream.is_ok()) {
+                for stream in listener.incoming().take_while(Result::is_ok) {
                     let stream = stream.expect("taken while it is");
                     std::io::Write::write_all(&mut &stream, name.as_bytes()).expect("writes");
                 }
