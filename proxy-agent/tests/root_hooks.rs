@@ -5,6 +5,7 @@ mod support;
 
 use std::{
     collections::BTreeSet,
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     process::Command,
     time::{Duration, Instant},
 };
@@ -20,10 +21,12 @@ use proxy_agent::{
         features::{Feature, Features},
         object::OBJECT,
         pins::{Direction, Pins},
+        read_tables,
         status::{self, DeviceMechanism},
     },
     plan::Changes,
 };
+use proxy_common::{Backend, BackendId, Port, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange};
 use support::{Netns, Node, run, settings};
 
 fn features(mechanism: DeviceMechanism) -> Features {
@@ -182,6 +185,51 @@ fn clsact_filters_are_replaced_in_place_and_foreign_ones_stay() {
     assert!(!shown.contains("proxy-agent") && shown.contains("pref 1 bpf"), "{shown}");
     assert!(tc("qdisc show dev veth1").contains("clsact"), "somebody else uses it");
     assert!(!tc("qdisc show dev veth2").contains("clsact"), "nobody uses it any more");
+}
+
+/// A connection from outside the node, through it, to a backend behind it.
+fn a_connection_through_the_node_is_served(mechanism: DeviceMechanism) {
+    let (node, client, backend) = (Node::default(), Netns::new(), Netns::new());
+    client.veth("eth0", &node.netns, "outside");
+    backend.veth("eth0", &node.netns, "inside");
+    node.netns.sysctl("net/ipv4/ip_forward", "1");
+    for (namespace, device, address) in [
+        (&client, "eth0", "192.0.2.2/24"),
+        (&node.netns, "outside", "192.0.2.1/24"),
+        (&node.netns, "inside", "10.0.0.1/24"),
+        (&backend, "eth0", "10.0.0.2/24"),
+    ] {
+        namespace.ip(&format!("addr add {address} dev {device}"));
+    }
+    client.ip("route add default via 192.0.2.1");
+    backend.ip("route add default via 10.0.0.1");
+
+    let id = ServiceId::new(1);
+    let mut changes = Changes::default();
+    changes.v4.backends.push((BackendId::new(1), Backend::new([10, 0, 0, 2], Port::new(8080), 0, id)));
+    changes.v4.slots.push((1, vec![BackendId::new(1)]));
+    let entry = ServiceEntry::new(id, ServiceFlags::NONE, SlotRange::new(1, 1), SlotRange::EMPTY);
+    changes.v4.services.push((ServiceKey::new([10, 96, 0, 1], Port::new(80), Protocol::Tcp), entry));
+    let _running = node.start_with(&features(mechanism), &changes);
+
+    let listener = backend.enter(|| TcpListener::bind("10.0.0.2:8080").expect("binds"));
+    let service = SocketAddr::from(([10, 96, 0, 1], 80));
+    let connection = client.enter(|| TcpStream::connect_timeout(&service, Duration::from_secs(2)));
+    assert_eq!(connection.expect("is served").peer_addr().expect("connected"), service);
+    let (_, source) = listener.accept().expect("came here");
+    assert_eq!(source.ip(), IpAddr::from([192, 0, 2, 2]), "a clusterIP keeps its client's address");
+    let flows = read_tables(node.pins.path()).expect("pinned").v4.flows.all().expect("readable");
+    assert_eq!(flows.len(), 2, "one for each direction: {flows:?}");
+}
+
+#[test]
+fn a_connection_through_the_node_is_served_with_tcx() {
+    a_connection_through_the_node_is_served(DeviceMechanism::Tcx);
+}
+
+#[test]
+fn a_connection_through_the_node_is_served_with_clsact() {
+    a_connection_through_the_node_is_served(DeviceMechanism::Clsact);
 }
 
 #[test]
