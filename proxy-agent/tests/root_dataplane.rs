@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fs, process::Command};
 
 use proxy_agent::{
     dataplane::{
-        Adoption, Dataplane, cleanup,
+        Adoption, Config, Dataplane, cleanup,
         features::{Feature, Features},
         pins::{Pins, SocketHook},
         read_tables, status,
@@ -17,7 +17,7 @@ use proxy_agent::{
 use proxy_common::{
     Backend, BackendId, Port, PortName, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange,
 };
-use support::{Node, run, settings};
+use support::{Cgroup, Node, eventually, run, settings};
 
 const SERVICE: ServiceId = ServiceId::new(7);
 
@@ -205,6 +205,30 @@ fn cleanup_leaves_nothing_of_ours_and_everything_of_others() {
     assert_eq!(left, [foreign], "a directory that somebody else uses stays");
     let again = node.netns.enter(|| cleanup(node.pins.path(), None).expect("nothing to remove"));
     assert!(again.is_empty(), "{again:?}");
+}
+
+#[test]
+fn an_agent_that_is_given_another_cgroup_moves_there() {
+    let (node, other) = (Node::default(), Cgroup::new());
+    let attached = |cgroup: &Cgroup| run(Command::new("bpftool").args(["cgroup", "show"]).arg(cgroup.path()));
+    drop(node.start(&changes()));
+    assert!(attached(&node.cgroup).contains("connect4"));
+    let config = Config { cgroup_root: Some(other.path().to_owned()), ..node.config() };
+    let dataplane = Dataplane::open(&config).expect("opens");
+    let _running = node.netns.block_on(async || dataplane.hooks.attach(&settings()).await.expect("attaches"));
+    assert!(attached(&other).contains("connect4"));
+    eventually("the former links are gone", || attached(&node.cgroup).is_empty().then_some(()));
+}
+
+#[test]
+fn links_whose_cgroup_is_gone_are_replaced() {
+    let mut node = Node::default();
+    drop(node.start(&changes()));
+    node.cgroup = Cgroup::new();
+    let before = links(&node);
+    drop(node.start(&Changes::default()));
+    assert!(run(Command::new("bpftool").args(["cgroup", "show"]).arg(node.cgroup.path())).contains("connect4"));
+    assert_ne!(links(&node)["connect4"].0, before["connect4"].0);
 }
 
 #[test]

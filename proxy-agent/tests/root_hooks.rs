@@ -243,6 +243,22 @@ fn a_named_device_that_does_not_exist_is_an_error() {
 }
 
 #[test]
+fn an_nftables_table_that_somebody_flushed_is_made_again() {
+    let node = Node::default();
+    let tables = || run(node.netns.command("nft").args(["list", "tables"]));
+    node.netns.block_on(async || {
+        let mut hooks = attach(&node.config(), DeviceMechanism::Tcx).await;
+        assert!(tables().contains("proxy-agent"));
+        run(node.netns.command("nft").args(["flush", "ruleset"]));
+        assert_eq!(tables(), "");
+        // Looked for with every change of the devices, and every half minute.
+        node.netns.ip("link add br0 type bridge");
+        tokio::time::timeout(Duration::from_secs(2), hooks.follow()).await.expect("reported").expect("follows");
+        assert!(tables().contains("proxy-agent"));
+    });
+}
+
+#[test]
 fn pod_devices_follow_the_bridge() {
     let (node, other) = (Node::default(), Netns::new());
     let config = Config { pod_devices: PodDevices::Bridge("cni0".to_owned()), ..node.config() };
