@@ -51,6 +51,9 @@ pub trait Tables<F: Family> {
         insertion: Insertion,
     ) -> Result<(), InsertError>;
 
+    /// Removes a flow's entry; nothing if it is not there.
+    fn remove_flow(&mut self, key: &FlowKey<F::Address>);
+
     /// Calls `action` on the socket's entry where it lies.
     fn with_socket<R>(
         &mut self,

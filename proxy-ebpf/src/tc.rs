@@ -64,7 +64,10 @@ pub fn ingress<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mu
 #[inline(always)]
 pub fn begin<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, headers: &Headers<F>) -> Verdict {
     let key = ServiceKey::new(headers.destination.0, headers.destination.1, headers.protocol);
-    let Some(service) = tables.service(&key) else { return Verdict::Pass };
+    let Some(service) = tables.service(&key) else {
+        forget_ended(tables, headers);
+        return Verdict::Pass;
+    };
     match start(packet, tables, headers, &service) {
         Ok(()) => Verdict::Continue(Stage::Follow),
         Err(DropReason::NoEndpoint) => Verdict::Continue(Stage::Refuse),
@@ -99,6 +102,11 @@ pub fn egress<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut
     let key = FlowKey::new(headers.source, headers.destination, headers.protocol, Direction::Reply);
     let now = tables.now();
     let Some((flow, idle)) = note(tables, &key, now, headers.tcp) else { return Verdict::Pass };
+    if headers.protocol != Protocol::Tcp && idle > tables.settings().udp_timeout() {
+        // The flow has ended; what the backend sends now is its own affair. It stays ended.
+        tables.with_flow(&key, |entry| entry.note(flow.last_seen(), TcpState::NONE));
+        return Verdict::Pass;
+    }
     if idle > 0 {
         let original = FlowKey::new(headers.destination, flow.to(), headers.protocol, Direction::Original);
         note(tables, &original, now, TcpState::NONE);
@@ -209,7 +217,7 @@ fn remember<F: TcFamily, T: Tables<F>>(
         Some((frontend, ..)) if frontend == headers.destination => Insertion::Replace,
         Some((frontend, state, last_seen)) => {
             let idle = now.saturating_sub(last_seen);
-            if !has_ended(tables, headers, frontend, state, idle) {
+            if !has_ended(tables, headers, frontend, to, state, idle) {
                 return Err(InsertError::Exists);
             }
             Insertion::Replace
@@ -225,21 +233,55 @@ fn remember<F: TcFamily, T: Tables<F>>(
     Ok(())
 }
 
-/// Whether the client's other connection, to `frontend`, has ended: by the state of its reply entry and the time
-/// since its last packet, or by what its original entry knows.
+/// A client connects to an endpoint itself, from a port from which it once reached the same endpoint through a
+/// frontend. The former connection's reply entry would give the new one's answers the frontend's name.
+///
+/// UDP needs no such care: the reply entry of a flow that has ended translates nothing.
+#[inline(always)]
+fn forget_ended<F: TcFamily, T: Tables<F>>(tables: &mut T, headers: &Headers<F>) {
+    if headers.protocol != Protocol::Tcp {
+        return;
+    }
+    let backend = headers.destination;
+    let reply = FlowKey::new(backend, headers.source, headers.protocol, Direction::Reply);
+    let entry = tables.with_flow(&reply, |reply| (reply.to(), reply.state(), reply.last_seen()));
+    let Some((frontend, state, last_seen)) = entry else { return };
+    let idle = tables.now().saturating_sub(last_seen);
+    if has_ended(tables, headers, frontend, backend, state, idle) {
+        tables.remove_flow(&reply);
+    }
+}
+
+/// Seconds without a packet after which a TCP connection that one side has closed counts as ended; the time that
+/// kube-proxy gives conntrack for it (`tcpCloseWaitTimeout`).
+pub const HALF_CLOSED_TIMEOUT: u32 = 3600;
+
+/// Whether the client's connection to `backend` through `frontend` has ended: by the state of its reply entry and the
+/// time since its last packet, and by what its original entry knows. One FIN ends one direction only.
 #[inline(always)]
 fn has_ended<F: TcFamily, T: Tables<F>>(
     tables: &mut T,
     headers: &Headers<F>,
     frontend: (F::Address, Port),
-    state: TcpState,
+    backend: (F::Address, Port),
+    replied: TcpState,
     idle: u32,
 ) -> bool {
     if headers.protocol != Protocol::Tcp {
         return idle > tables.settings().udp_timeout();
     }
     let original = FlowKey::new(headers.source, frontend, headers.protocol, Direction::Original);
-    state.is_closing() || tables.with_flow(&original, |original| original.state().is_closing()).unwrap_or(true)
+    let ended = |original: &mut Flow<F::Address>| {
+        let asked = original.state();
+        let either = asked.with(replied);
+        let both = asked.is_closing() && replied.is_closing();
+        // Another backend: the entry is a later connection's.
+        original.to() != backend
+            || both
+            || either.contains(TcpState::RST)
+            || (either.is_closing() && idle > HALF_CLOSED_TIMEOUT)
+    };
+    tables.with_flow(&original, ended).unwrap_or(true)
 }
 
 /// The backend is the client itself: without masquerading it would answer itself directly.

@@ -7,7 +7,7 @@ use proxy_common::{Protocol, TcpState, V4, V6};
 use proxy_ebpf::{
     Packet, Verdict,
     fixtures::{
-        World,
+        UDP_TIMEOUT, World,
         frames::{self, Segment},
     },
     host::{self, ChecksumState, Hook, HostPacket, HostTables},
@@ -178,6 +178,47 @@ proptest! {
         prop_assert!(matches!(verdict, Verdict::Drop(_)));
         let (_, reply) = run(&mut world, Hook::Egress, packet(protocol, backend, client, Segment::SynAck, b""));
         prop_assert_eq!(reply, packet(protocol, first, client, Segment::SynAck, b""));
+    }
+
+    /// A client that has reached a backend through a frontend can reach it directly from the same port afterwards, and
+    /// the answers come from the backend itself.
+    #[test]
+    fn a_direct_connection_is_not_taken_for_a_former_one(
+        [client, frontend, backend, _] in addresses(),
+        protocol in protocol(),
+    ) {
+        let mut world = World::default().cluster_ip(frontend, protocol, &[backend]);
+        for (segment, answer) in [(Segment::Syn, Segment::SynAck), (Segment::FinAck, Segment::FinAck)] {
+            run(&mut world, Hook::Ingress, packet(protocol, client, frontend, segment, b""));
+            let (_, reply) = run(&mut world, Hook::Egress, packet(protocol, backend, client, answer, b""));
+            prop_assert_eq!(reply, packet(protocol, frontend, client, answer, b""));
+        }
+        if protocol == Protocol::Udp {
+            world = world.later(UDP_TIMEOUT + 1);
+        }
+        for (segment, answer) in [(Segment::Syn, Segment::SynAck), (Segment::Ack, Segment::Ack)] {
+            let request = packet(protocol, client, backend, segment, b"");
+            let (_, passed) = run(&mut world, Hook::Ingress, request.clone());
+            prop_assert_eq!(passed, request);
+            let answer = packet(protocol, backend, client, answer, b"");
+            let (_, passed) = run(&mut world, Hook::Egress, answer.clone());
+            prop_assert_eq!(passed, answer);
+        }
+    }
+
+    /// A SYN to a backend itself does not cut off a living connection from the same port through a frontend.
+    #[test]
+    fn a_living_connection_outlives_a_direct_attempt(
+        [client, frontend, backend, _] in addresses(),
+    ) {
+        let tcp = Protocol::Tcp;
+        let mut world = World::default()
+            .cluster_ip(frontend, tcp, &[backend])
+            .connection(client, frontend, tcp, backend, TcpState::DATA)
+            .half_closed(client, frontend);
+        run(&mut world, Hook::Ingress, packet(tcp, client, backend, Segment::Syn, b""));
+        let (_, reply) = run(&mut world, Hook::Egress, packet(tcp, backend, client, Segment::Ack, b"more"));
+        prop_assert_eq!(reply, packet(tcp, frontend, client, Segment::Ack, b"more"));
     }
 
     /// An established packet costs at most three hash lookups, in each direction, also in the second in which

@@ -113,6 +113,11 @@ impl<F: Family> Tables<F> for HostTables<F> {
         Ok(())
     }
 
+    fn remove_flow(&mut self, key: &FlowKey<F::Address>) {
+        self.accessed();
+        self.flows.remove(key);
+    }
+
     fn with_socket<R>(
         &mut self,
         key: &SocketKey<F::Address>,

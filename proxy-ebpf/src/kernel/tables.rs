@@ -76,6 +76,12 @@ impl<F: FamilyMaps> Tables<F> for KernelTables<F> {
     }
 
     #[inline(always)]
+    fn remove_flow(&mut self, key: &FlowKey<F::Address>) {
+        // That it is not there any more is what is wanted.
+        let _ = F::flows().remove(key);
+    }
+
+    #[inline(always)]
     fn with_socket<R>(
         &mut self,
         key: &SocketKey<F::Address>,
