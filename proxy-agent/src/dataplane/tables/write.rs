@@ -74,8 +74,9 @@ impl plan::Tables for KernelTables {
         if writes_arrays(v4) || writes_arrays(v6) {
             self.settle()?;
         }
-        let refused = Refused { v4: write(&mut self.tables.v4, v4)?, v6: write(&mut self.tables.v6, v6)? };
+        // Before the writes: if one of them fails, those before it have flipped services all the same.
         self.unsettled |= flips(v4) || flips(v6);
+        let refused = Refused { v4: write(&mut self.tables.v4, v4)?, v6: write(&mut self.tables.v6, v6)? };
         if retires(v4) || retires(v6) {
             self.settle()?;
             clear(&mut self.tables.v4, v4)?;
