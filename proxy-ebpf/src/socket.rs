@@ -39,7 +39,7 @@ pub struct Call<A> {
 /// `connect`: TCP, or UDP that fixes its peer.
 #[inline(always)]
 pub fn connect<F: Family, T: Tables<F>>(tables: &mut T, call: &Call<F::Address>) -> Verdict<F::Address> {
-    let Some(service) = frontend(tables, call) else { return Verdict::Pass };
+    let Some(service) = frontend(tables, call) else { return itself(tables, call) };
     begin(tables, call, &service, Peers::One).map_or_else(|verdict| verdict, |chosen| Verdict::Rewrite(chosen.to))
 }
 
@@ -47,6 +47,8 @@ pub fn connect<F: Family, T: Tables<F>>(tables: &mut T, call: &Call<F::Address>)
 /// backend for as long as it is an endpoint and they do not pause for longer than the UDP timeout.
 #[inline(always)]
 pub fn sendmsg<F: Family, T: Tables<F>>(tables: &mut T, call: &Call<F::Address>) -> Verdict<F::Address> {
+    // No entry is touched: the kernel also asks for each `send` of a socket that is connected to `::ffff:a.b.c.d`,
+    // with the address of the backend.
     let Some(service) = frontend(tables, call) else { return Verdict::Pass };
     let original = SocketKey::new(call.cookie, call.peer, call.protocol, Direction::Original);
     if let Some(to) = remembered(tables, call, &original, service.id()) {
@@ -74,6 +76,17 @@ pub fn peer_name<F: Family, T: Tables<F>>(tables: &mut T, call: &Call<F::Address
 #[inline(always)]
 fn frontend<F: Family, T: Tables<F>>(tables: &T, call: &Call<F::Address>) -> Option<ServiceEntry> {
     tables.service(&ServiceKey::new(call.peer.0, call.peer.1, call.protocol))
+}
+
+/// The application connects to what is no frontend. If the socket was connected to this very peer through a
+/// frontend before, that is over.
+#[inline(always)]
+fn itself<F: Family, T: Tables<F>>(tables: &mut T, call: &Call<F::Address>) -> Verdict<F::Address> {
+    let key = SocketKey::new(call.cookie, call.peer, call.protocol, Direction::Reply);
+    if tables.with_socket(&key, |_| ()).is_some() {
+        tables.remove_socket(&key);
+    }
+    Verdict::Pass
 }
 
 /// Where the socket's former datagrams to this frontend went, if that is still right.

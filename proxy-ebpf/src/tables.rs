@@ -72,6 +72,9 @@ pub trait Tables<F: Family> {
         insertion: Insertion,
     ) -> Result<(), InsertError>;
 
+    /// Removes a socket's entry; nothing if it is not there.
+    fn remove_socket(&mut self, key: &SocketKey<F::Address>);
+
     /// Whether pods live behind the device.
     fn is_pod_device(&self, device: u32) -> bool;
 

@@ -44,6 +44,30 @@ fn another_socket_that_speaks_to_the_backend_itself_is_not_told_of_the_service()
 }
 
 #[test]
+fn a_send_to_the_backend_does_not_take_the_name_of_a_connected_socket() {
+    // What the kernel asks for each `send` of an IPv6 socket that is connected to an IPv4 Service.
+    let mut tables = tables(Protocol::Udp, &["10.1.0.1:5353"]);
+    let to_backend = call(Protocol::Udp, ONE);
+    assert_eq!(socket::connect(&mut tables, &call(Protocol::Udp, FRONTEND)), Verdict::Rewrite(ONE));
+    assert_eq!(socket::sendmsg(&mut tables, &to_backend), Verdict::Pass);
+    assert_eq!(socket::peer_name(&mut tables, &to_backend), Verdict::Rewrite(FRONTEND));
+}
+
+#[test]
+fn a_socket_that_is_connected_anew_to_the_backend_itself_names_the_backend() {
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let mut tables = tables(protocol, &["10.1.0.1:5353"]);
+        let to_backend = call(protocol, ONE);
+        assert_eq!(socket::connect(&mut tables, &call(protocol, FRONTEND)), Verdict::Rewrite(ONE));
+        assert_eq!(socket::connect(&mut tables, &to_backend), Verdict::Pass);
+        assert_eq!(socket::peer_name(&mut tables, &to_backend), Verdict::Pass);
+        // And back again.
+        assert_eq!(socket::connect(&mut tables, &call(protocol, FRONTEND)), Verdict::Rewrite(ONE));
+        assert_eq!(socket::peer_name(&mut tables, &to_backend), Verdict::Rewrite(FRONTEND));
+    }
+}
+
+#[test]
 fn addresses_that_are_no_services_stay() {
     let mut tables = tables(Protocol::Udp, &["10.1.0.1:5353"]);
     for (protocol, peer) in [

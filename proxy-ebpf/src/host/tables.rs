@@ -141,6 +141,11 @@ impl<F: Family> Tables<F> for HostTables<F> {
         Ok(())
     }
 
+    fn remove_socket(&mut self, key: &SocketKey<F::Address>) {
+        self.accessed();
+        self.sockets.remove(key);
+    }
+
     fn is_pod_device(&self, device: u32) -> bool {
         self.accessed();
         self.pod_devices.contains(&device)

@@ -103,6 +103,12 @@ impl<F: FamilyMaps> Tables<F> for KernelTables<F> {
     }
 
     #[inline(always)]
+    fn remove_socket(&mut self, key: &SocketKey<F::Address>) {
+        // As in `remove_flow`.
+        let _ = F::sockets().remove(key);
+    }
+
+    #[inline(always)]
     fn is_pod_device(&self, device: u32) -> bool {
         POD_DEVICES.get_ptr(device).is_some()
     }
