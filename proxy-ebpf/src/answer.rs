@@ -3,7 +3,9 @@
 //!
 //! The answer takes the place of the packet: link and network addresses are exchanged, the transport
 //! part is written anew, the rest is cut off. Packets with IPv4 options or IPv6 extension headers
-//! are not answered (an ICMP error must quote the whole header).
+//! are not answered (an ICMP error must quote the whole header). Nor are packets that were not sent to one
+//! machine by one machine: a broadcast would otherwise be answered by every node (RFC 1122 §3.2.2 and §4.2.3.10,
+//! RFC 4443 §2.4 (e)).
 
 use network_types::{icmp::Icmpv4Hdr, ip::IpProto, tcp::TcpHdr};
 use proxy_common::{Family, Protocol, V4, V6};
@@ -38,6 +40,9 @@ pub trait AnswerFamily: Family {
     /// Type and code of "port unreachable" (RFC 792; RFC 4443 §3.1).
     const PORT_UNREACHABLE: [u8; 2];
 
+    /// Whether the address may be one host's, and that host may be answered over a device.
+    fn is_host(address: Self::Address) -> bool;
+
     /// Sum of the pseudo header of an ICMP message, 0 where there is none.
     fn icmp_pseudo_sum(source: Self::Address, destination: Self::Address, len: usize) -> u32;
 
@@ -63,10 +68,10 @@ pub trait AnswerFamily: Family {
 /// Turns the packet into a refusal to its sender.
 ///
 /// # Errors
-/// [`Truncated`] if that is not possible; the packet must then be dropped.
+/// [`Truncated`] if that is not possible or not allowed; the packet must then be dropped.
 #[inline(always)]
 pub fn refuse<F: AnswerFamily, P: Packet>(packet: &mut P, headers: &Headers<F>) -> Result<(), Truncated> {
-    if headers.l4 != headers.l3 + F::HEADER_LEN {
+    if headers.l4 != headers.l3 + F::HEADER_LEN || !F::is_host(headers.source.0) || is_to_group(packet, headers.l3)? {
         return Err(Truncated);
     }
     match headers.protocol {
@@ -115,6 +120,13 @@ impl AnswerFamily for V4 {
     const ICMP_PROTOCOL: u8 = IpProto::Icmp as u8;
     const PORT_UNREACHABLE: [u8; 2] = [3, 3];
 
+    /// Not "this network" or loopback, and neither multicast, reserved nor broadcast (RFC 6890, RFC 1112 §4).
+    #[inline(always)]
+    fn is_host(address: [u8; 4]) -> bool {
+        let network = address[0];
+        network != 0 && network != 127 && network < 224
+    }
+
     #[inline(always)]
     fn icmp_pseudo_sum(_: [u8; 4], _: [u8; 4], _: usize) -> u32 {
         0
@@ -150,6 +162,12 @@ impl AnswerFamily for V4 {
 impl AnswerFamily for V6 {
     const ICMP_PROTOCOL: u8 = IpProto::Ipv6Icmp as u8;
     const PORT_UNREACHABLE: [u8; 2] = [1, 4];
+
+    /// Neither multicast, unspecified nor loopback (RFC 4291 §2.4).
+    #[inline(always)]
+    fn is_host(address: [u8; 16]) -> bool {
+        address[0] != 0xff && u128::from_be_bytes(address) > 1
+    }
 
     #[inline(always)]
     fn icmp_pseudo_sum(source: [u8; 16], destination: [u8; 16], len: usize) -> u32 {
@@ -222,6 +240,16 @@ fn pseudo_sum<F: Family>(source: F::Address, destination: F::Address, protocol: 
 #[expect(clippy::cast_possible_truncation, reason = "answers are shorter than 100 bytes")]
 const fn wire_len(len: usize) -> [u8; 2] {
     (len as u16).to_be_bytes()
+}
+
+/// Whether the frame was sent to a group of machines: the lowest bit of the first byte on the wire (IEEE 802 §8.2).
+#[inline(always)]
+fn is_to_group<P: Packet>(packet: &P, l3: usize) -> Result<bool, Truncated> {
+    if l3 != ETHERNET {
+        return Ok(false);
+    }
+    let [first]: [u8; 1] = packet.load(0)?;
+    Ok(first & 1 != 0)
 }
 
 #[inline(always)]

@@ -57,6 +57,14 @@ fn addresses() -> impl Strategy<Value = [SocketAddr; 4]> {
         })
 }
 
+/// Whether a packet from the address may be answered.
+fn is_host(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => !address.is_loopback() && (1..224).contains(&address.octets()[0]),
+        IpAddr::V6(address) => !(address.is_loopback() || address.is_unspecified() || address.is_multicast()),
+    }
+}
+
 fn protocol() -> impl Strategy<Value = Protocol> {
     prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)]
 }
@@ -152,6 +160,7 @@ proptest! {
         payload in proptest::collection::vec(any::<u8>(), 0..64),
         refuse in any::<bool>(),
     ) {
+        prop_assume!(!refuse || is_host(client.ip()));
         let endpoints: &[SocketAddr] = if refuse { &[] } else { &[backend] };
         let mut world = World::default().cluster_ip(frontend, protocol, endpoints);
         let mut frame = packet(protocol, client, frontend, Segment::Syn, &payload);
