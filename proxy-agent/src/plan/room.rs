@@ -4,8 +4,6 @@
 //! lets the Service in for sure, which is tried on a copy of the pools; so the set of Services that
 //! are served, compared from the oldest on, only ever improves, and retrying comes to an end.
 
-use std::collections::BTreeSet;
-
 use super::{
     Changes,
     desired::DesiredPort,
@@ -14,7 +12,7 @@ use super::{
     record::{PortRecord, Rank, ServiceRecord},
     state::{State, rank},
 };
-use crate::model::{IpFamily, ObjectName, Service};
+use crate::model::{IpFamily, Service};
 
 /// How a Service gets the room that it lacks.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,16 +24,9 @@ pub(super) enum Room {
 }
 
 impl State {
-    /// How to make room for a Service that does not fit now. Services in `leaving` are on their way
-    /// out already.
-    pub(super) fn make_room(
-        &self,
-        service: &Service,
-        desired: &[DesiredPort],
-        shortage: Shortage,
-        leaving: &BTreeSet<ObjectName>,
-    ) -> Room {
-        let mut newer = self.newer(&rank(service), leaving);
+    /// How to make room for a Service that does not fit now.
+    pub(super) fn make_room(&self, service: &Service, desired: &[DesiredPort], shortage: Shortage) -> Room {
+        let mut newer = self.newer(&rank(service));
         let room = newer.iter().map(|(_, record)| held(record, shortage.table)).sum::<usize>();
         if room_to_come(&self.pools, shortage.table) + room < shortage.missing {
             return Room::Never;
@@ -43,11 +34,6 @@ impl State {
         let nothing = ServiceRecord::default();
         let old = self.services.get(&service.name).unwrap_or(&nothing);
         let mut trial = self.pools.clone();
-        for name in leaving {
-            if let Some(record) = self.services.get(name) {
-                trial.remove(record, &mut Changes::default());
-            }
-        }
         trial.release_retired();
         let mut gone = Vec::new();
         // Free slots may be too scattered for a long list; then more and more have to go.
@@ -75,12 +61,9 @@ impl State {
     }
 
     /// The installed Services that are newer, the newest first.
-    fn newer(&self, rank: &Rank, leaving: &BTreeSet<ObjectName>) -> Vec<(&Rank, &ServiceRecord)> {
-        let newer = self.services.values().filter_map(|record| {
-            let other = record.rank.as_ref().filter(|other| *other > rank)?;
-            (!leaving.contains(&other.name)).then_some((other, record))
-        });
-        let mut newer: Vec<(&Rank, &ServiceRecord)> = newer.collect();
+    fn newer(&self, rank: &Rank) -> Vec<(&Rank, &ServiceRecord)> {
+        let ranked = self.services.values().filter_map(|record| Some((record.rank.as_ref()?, record)));
+        let mut newer: Vec<(&Rank, &ServiceRecord)> = ranked.filter(|&(other, _)| other > rank).collect();
         newer.sort_unstable_by(|(one, _), (other, _)| other.cmp(one));
         newer
     }

@@ -205,7 +205,7 @@ impl State {
 
     /// A Service does not fit: it waits as it is installed now, or goes, as [`Room`] says.
     fn refuse(&mut self, service: &Service, desired: &[DesiredPort], shortage: Shortage, round: &mut Round) {
-        let giving_way = match self.make_room(service, desired, shortage, &round.leaving) {
+        let giving_way = match self.make_room(service, desired, shortage) {
             Room::After(newer) => {
                 // Nobody newer may take the room before the Service is tried again.
                 round.barrier = Some((rank(service), shortage.table));

@@ -1,6 +1,8 @@
 //! A new agent on old tables: after an orderly end, after an error at any write, and with tables
 //! that make no sense.
 
+use std::collections::BTreeSet;
+
 use proxy_common::{
     Backend, BackendId, Port, PortName, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange,
 };
@@ -13,6 +15,9 @@ use crate::{
     },
     plan::{Capacities, Snapshot, State, Tables, memory::MemoryError},
 };
+
+/// Slots of the tables that are damaged.
+const CAPACITY: u32 = 100;
 
 fn web() -> Service {
     service("web", &["10.0.0.1", "fd00::1"]).with_port("http", 80).with_port("admin", 81)
@@ -118,7 +123,7 @@ fn assert_repaired(what: &str, damage: impl FnOnce(&mut Snapshot)) {
     let node = TestNode::having(objects());
     let mut snapshot = node.snapshot();
     damage(&mut snapshot);
-    let capacities = Capacities { services: 100, slots: 100, backends: 100, names: 100 };
+    let capacities = Capacities { services: 100, slots: CAPACITY as usize, backends: 100, names: 100 };
     let mut state = State::new(capacities);
     state.adopt(&snapshot);
     let changes = state.complete(&node.index);
@@ -138,9 +143,15 @@ fn follow(snapshot: &mut Snapshot, changes: &crate::plan::Changes) {
         snapshot: &mut crate::plan::FamilySnapshot<F>,
         changes: &crate::plan::FamilyChanges<F>,
     ) {
-        snapshot.backends.extend(changes.backends.iter().copied());
+        for &(id, backend) in &changes.backends {
+            assert!(snapshot.backends.insert(id, backend).is_none(), "backend {id:?} is in use");
+        }
+        let in_use: BTreeSet<u32> = snapshot.services.values().flat_map(slots).collect();
         for (offset, ids) in &changes.slots {
-            snapshot.slots.extend((*offset..).zip(ids.iter().copied()));
+            for (slot, &id) in (*offset..).zip(ids) {
+                assert!(!in_use.contains(&slot), "slot {slot} is in use");
+                snapshot.slots.insert(slot, id);
+            }
         }
         snapshot.services.extend(changes.services.iter().copied());
         for key in &changes.removed_services {
@@ -160,6 +171,15 @@ fn follow(snapshot: &mut Snapshot, changes: &crate::plan::Changes) {
     for id in &changes.retired_names {
         assert!(snapshot.names.remove(id).is_some(), "a retired name was there");
     }
+}
+
+/// The slots that a service names and the table has.
+fn slots(entry: &ServiceEntry) -> impl Iterator<Item = u32> + use<> {
+    let slots = |range: SlotRange| {
+        let end = range.offset().saturating_add(range.count()).min(CAPACITY);
+        range.offset()..end
+    };
+    slots(entry.cluster()).chain(slots(entry.local()))
 }
 
 fn first_key(snapshot: &Snapshot) -> ServiceKey<[u8; 4]> {

@@ -149,6 +149,19 @@ fn room_that_the_same_update_makes_is_waited_for() {
 }
 
 #[test]
+fn a_family_that_a_service_gives_up_makes_room() {
+    let dual = |addresses: &[&str]| service("s1", addresses).with_port("http", 80).created_at(1);
+    let v6 = service("s2", &["fd00::2"]).with_port("http", 80).created_at(2);
+    let mut node = TestNode::with_capacities(Capacities { services: 1, ..ROOMY });
+    node.apply([dual(&["10.0.0.1", "fd00::1"]).into(), v6.into()]);
+    assert_eq!(problems(&node), [no_room(2, "services_v6")]);
+    node.apply([dual(&["10.0.0.1"]).into()]);
+    node.settle();
+    assert_eq!(problems(&node), [""; 0]);
+    assert!(node.view().services.contains_key("[fd00::2]:80/TCP"));
+}
+
+#[test]
 fn a_refused_service_that_is_deleted_is_forgotten() {
     let mut node = TestNode::with_capacities(Capacities { services: 1, ..ROOMY });
     node.apply([objects(1, 1), objects(2, 1)].concat());
