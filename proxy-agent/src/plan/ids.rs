@@ -18,6 +18,7 @@ pub(super) struct IdPool {
 
 impl IdPool {
     /// A pool in which the numbers in `used` are given out; those above `greatest` are not its own.
+    /// Since when the others are free is not known: those above all in `used` come first.
     pub(super) fn new(greatest: u32, used: &BTreeSet<u32>) -> Self {
         let newest = used.range(1..=greatest).next_back().copied().unwrap_or(0);
         let free: VecDeque<u32> = (1..newest).filter(|number| !used.contains(number)).collect();
