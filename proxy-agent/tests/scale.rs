@@ -18,7 +18,7 @@ use k8s_openapi::{
 };
 use proxy_agent::{
     model::{Affected, Change, EndpointSlice, Index, Service, Update},
-    plan::{Capacities, Changes, Refused, State},
+    plan::{Capacities, Changes, Refused, State, Tables, memory::MemoryTables},
 };
 
 const SERVICES: u32 = 10_000;
@@ -69,13 +69,30 @@ fn ten_thousand_services_with_ten_endpoints_each() {
     updates.sort_unstable();
     let (median, slowest) = (updates[updates.len() / 2], updates[updates.len() - 1]);
 
+    let (adopted, completed) = restart(&index);
+
     let mib = |from: u64, to: u64| to.saturating_sub(from) >> 20;
     println!("index {} MiB, plan {} MiB", mib(before, indexed), mib(indexed, planned));
     println!("from scratch {scratch:?}, all unchanged {unchanged:?}");
+    println!("restart: adopting {adopted:?}, complete {completed:?}");
     println!("one slice: median {median:?}, slowest {slowest:?}");
     assert!(planned - before < MEMORY_BUDGET, "{} MiB", mib(before, planned));
     assert!(scratch < Duration::from_secs(10), "from scratch {scratch:?}");
     assert!(median < Duration::from_millis(2), "one slice {median:?}");
+}
+
+/// A restart with nothing changed: how long it takes to adopt the tables, and to plan everything.
+fn restart(index: &Index) -> (Duration, Duration) {
+    let capacities = Capacities::default();
+    let mut tables = MemoryTables::new(capacities.services);
+    let changes = State::new(capacities).complete(index);
+    assert_eq!(tables.apply(&changes), Ok(Refused::default()));
+    let snapshot = tables.snapshot().expect("memory can be read");
+    let mut state = State::new(capacities);
+    let ((), adopted) = timed(|| state.adopt(&snapshot));
+    let (changes, completed) = timed(|| state.complete(index));
+    assert!(changes.is_empty(), "nothing has changed");
+    (adopted, completed)
 }
 
 /// Backends, slots and services that are written.
