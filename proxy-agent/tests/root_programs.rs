@@ -129,7 +129,8 @@ impl Kernel {
         let uptime = uptime();
         for (key, flow) in &world.flows {
             // The same age by the kernel's clock as by the fixture's.
-            let seen = uptime - (world.now - flow.last_seen());
+            let age = world.now - flow.last_seen();
+            let seen = uptime.checked_sub(age).expect("the machine is up for longer than the oldest flow is old");
             let mut installed = Flow::new(flow.to(), flow.flags(), flow.backend(), flow.service(), seen);
             installed.note(seen, flow.state());
             flows.insert(key, installed, 0).expect("the flow is written");

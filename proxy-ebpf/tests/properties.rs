@@ -236,7 +236,7 @@ proptest! {
     fn established_packets_cost_at_most_three_lookups(
         [client, frontend, backend, _] in addresses(),
         protocol in protocol(),
-        pause in 0_u32..100,
+        pause in 0..UDP_TIMEOUT,
     ) {
         let mut world = World::default()
             .cluster_ip(frontend, protocol, &[backend])
