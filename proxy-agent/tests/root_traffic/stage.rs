@@ -1,8 +1,8 @@
 //! A node with pods, a client outside, and the agent as a process.
 //!
 //! ```text
-//!   client pod 10.1.1.2 ─┐                          ┌─ outside 192.0.2.2
-//!   pods 10.1.11.2 …    ─┴─ node (agent) ───────────┘  (routes the clusterIPs to the node)
+//!   client pods 10.1.1.2, 10.1.2.2 ─┐                ┌─ outside 192.0.2.2
+//!   backends 10.1.11.2 …            ─┴─ node (agent) ─┘  (routes the clusterIPs to the node)
 //! ```
 //! IPv6 likewise: `fd01:N::2` and `2001:db8::2`.
 
@@ -82,8 +82,11 @@ pub struct Stage {
     agent: Option<Child>,
     arguments: Vec<String>,
     folder: tempfile::TempDir,
-    /// The client pod.
-    pub client: Pod,
+    /// A pod whose sockets the hooks serve when it is a client.
+    pub ordinary: Pod,
+    /// A pod that TC serves when it is a client. Not the same as the ordinary one: a connection that its sockets
+    /// make to an endpoint must not be mistaken for one that TC sent there from the same port.
+    pub sandboxed: Pod,
     /// Pods behind Services.
     pub backends: Vec<Pod>,
     /// A host outside the cluster.
@@ -110,13 +113,14 @@ impl Stage {
         }
         outside.ip("route add default via 192.0.2.1");
         outside.ip("route add default via 2001:db8::1");
-        let client = pod(&node, 1);
+        let (ordinary, sandboxed) = (pod(&node, 1), pod(&node, 2));
         let backends = [11, 12, 13].map(|number| pod(&node, number)).into();
         Self {
             agent: None,
             arguments: arguments.iter().map(ToString::to_string).collect(),
             folder: tempfile::tempdir().expect("a temporary folder"),
-            client,
+            ordinary,
+            sandboxed,
             backends,
             outside,
             node,
@@ -222,12 +226,17 @@ impl Stage {
 
     /// An ordinary pod, served at its sockets.
     pub fn ordinary_pod(&self) -> Place<'_> {
-        Place { namespace: &self.client.namespace, cgroup: Some(&self.cgroup) }
+        Place { namespace: &self.ordinary.namespace, cgroup: Some(&self.cgroup) }
     }
 
     /// A pod whose sockets are not the node's, like one in a virtual machine: served by TC.
     pub fn sandboxed_pod(&self) -> Place<'_> {
-        Place { namespace: &self.client.namespace, cgroup: None }
+        Place { namespace: &self.sandboxed.namespace, cgroup: None }
+    }
+
+    /// Both kinds of pod as clients.
+    pub fn pods(&self) -> [(Place<'_>, &Pod); 2] {
+        [(self.ordinary_pod(), &self.ordinary), (self.sandboxed_pod(), &self.sandboxed)]
     }
 
     /// The host outside: served by TC.

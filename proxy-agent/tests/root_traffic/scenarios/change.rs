@@ -20,7 +20,7 @@ pub fn removed_endpoint() {
     stage.start();
     for family in Family::ALL {
         let to = cluster_ip(family, 10);
-        for place in [stage.ordinary_pod(), stage.sandboxed_pod()] {
+        for (place, pod) in stage.pods() {
             write_service(&stage, "web", 10, &[&stage.backends[0]]);
             wait_for_backends(&stage, &["10.1.11.2"]);
             let mut tcp = place.hold(&Task::Hold { to });
@@ -33,7 +33,7 @@ pub fn removed_endpoint() {
             assert_eq!(servers(&[tcp.again()]), BTreeSet::from(["pod-11".to_owned()]), "TCP is left alone");
             let moved = udp.again();
             assert_eq!(servers(std::slice::from_ref(&moved)), BTreeSet::from(["pod-12".to_owned()]), "UDP moves");
-            assert_answers(&[moved], to, stage.client.ip(family), "the moved flow");
+            assert_answers(&[moved], to, pod.ip(family), "the moved flow");
         }
     }
 }

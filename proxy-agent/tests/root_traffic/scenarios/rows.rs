@@ -42,8 +42,8 @@ pub fn every_client() {
             Family::V6 => "2001:db8::2".parse().expect("a well-formed address"),
         };
         let clients: [(&str, Place<'_>, IpAddr); 3] = [
-            ("an ordinary pod", stage.ordinary_pod(), stage.client.ip(family)),
-            ("a sandboxed pod", stage.sandboxed_pod(), stage.client.ip(family)),
+            ("an ordinary pod", stage.ordinary_pod(), stage.ordinary.ip(family)),
+            ("a sandboxed pod", stage.sandboxed_pod(), stage.sandboxed.ip(family)),
             ("a client outside", stage.outside_client(), outside),
         ];
         for (who, place, source) in clients {
@@ -76,10 +76,10 @@ pub fn every_client() {
 fn mapped(stage: &Stage) {
     let IpAddr::V4(ip) = cluster_ip(Family::V4, 10).ip() else { unreachable!("an IPv4 address") };
     let to: SocketAddr = (ip.to_ipv6_mapped(), cluster_ip(Family::V4, 10).port()).into();
-    for (who, place) in [("an ordinary pod", stage.ordinary_pod()), ("a sandboxed pod", stage.sandboxed_pod())] {
+    for (place, pod) in stage.pods() {
         for task in tasks(to, MANY) {
             let sights = place.run(&task);
-            assert_answers(&sights, to, stage.client.ip(Family::V4), &format!("{who}, mapped, {task:?}"));
+            assert_answers(&sights, to, pod.ip(Family::V4), &format!("{}, mapped, {task:?}", pod.name()));
         }
     }
 }
@@ -107,7 +107,7 @@ pub fn masquerade_all() {
             {
                 assert_answers(&place.run(&task), to, backend.gateway(family), &format!("{who}, {task:?}"));
             }
-            assert_answers(&stage.ordinary_pod().run(&task), to, stage.client.ip(family), "an ordinary pod");
+            assert_answers(&stage.ordinary_pod().run(&task), to, stage.ordinary.ip(family), "an ordinary pod");
         }
     }
 }
@@ -122,7 +122,7 @@ pub fn cluster_cidr() {
         let to = cluster_ip(family, 10);
         for task in tasks(to, 3) {
             assert_answers(&stage.outside_client().run(&task), to, backend.gateway(family), "a client outside");
-            assert_answers(&stage.sandboxed_pod().run(&task), to, stage.client.ip(family), "a sandboxed pod");
+            assert_answers(&stage.sandboxed_pod().run(&task), to, stage.sandboxed.ip(family), "a sandboxed pod");
         }
     }
 }
@@ -130,13 +130,15 @@ pub fn cluster_cidr() {
 /// The chosen backend is the client: masqueraded in TC, direct at the socket.
 pub fn hairpin() {
     let mut stage = Stage::new(&["--cluster-cidr", "10.1.0.0/16,fd01::/16"]);
-    write_service(&stage, "self", 10, &[&stage.client]);
+    write_service(&stage, "self", 10, &[&stage.sandboxed]);
     stage.start();
     for family in Family::ALL {
         let to = cluster_ip(family, 10);
         for task in tasks(to, 3) {
-            assert_answers(&stage.sandboxed_pod().run(&task), to, stage.client.gateway(family), "a sandboxed pod");
-            assert_answers(&stage.ordinary_pod().run(&task), to, stage.client.ip(family), "an ordinary pod");
+            let pod = &stage.sandboxed;
+            let at_socket = Place { namespace: &pod.namespace, cgroup: Some(&stage.cgroup) };
+            assert_answers(&stage.sandboxed_pod().run(&task), to, pod.gateway(family), "the pod, by TC");
+            assert_answers(&at_socket.run(&task), to, pod.ip(family), "the pod, at its socket");
         }
     }
 }
@@ -171,13 +173,8 @@ pub fn local_policy() {
     stage.start();
     for family in Family::ALL {
         let (here, there) = (cluster_ip(family, 10), cluster_ip(family, 11));
-        for place in [stage.ordinary_pod(), stage.sandboxed_pod()] {
-            assert_answers(
-                &place.run(&Task::Tcp { to: here, count: 3 }),
-                here,
-                stage.client.ip(family),
-                "a local endpoint",
-            );
+        for (place, pod) in stage.pods() {
+            assert_answers(&place.run(&Task::Tcp { to: here, count: 3 }), here, pod.ip(family), "a local endpoint");
             let sights = place.run(&Task::Tcp { to: there, count: 1 });
             assert_eq!(sights, [Sight::Failed("TimedOut".to_owned())], "no local endpoint");
         }
@@ -207,9 +204,9 @@ pub fn bystanders() {
     stage.start();
     for family in Family::ALL {
         let to = stage.backends[0].endpoint(family);
-        for place in [stage.ordinary_pod(), stage.sandboxed_pod()] {
+        for (place, pod) in stage.pods() {
             for task in tasks(to, 2) {
-                assert_answers(&place.run(&task), to, stage.client.ip(family), "pod to pod");
+                assert_answers(&place.run(&task), to, pod.ip(family), "pod to pod");
             }
         }
         let closed = SocketAddr::new(stage.backends[0].ip(family), 1);
