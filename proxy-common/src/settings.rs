@@ -87,22 +87,27 @@ pub struct Settings {
     flags: u32,
     masquerade_mark: u32,
     udp_timeout: u32,
+    half_closed_timeout: u32,
     v4: FamilySettings<[u8; 4]>,
     v6: FamilySettings<[u8; 16]>,
 }
 
 impl Settings {
+    /// Default of [`Self::half_closed_timeout`]: kube-proxy's `conntrack.tcpCloseWaitTimeout`, an hour.
+    pub const DEFAULT_HALF_CLOSED_TIMEOUT: u32 = 3600;
+
     /// What the table holds before an agent wrote it.
     pub const UNSET: Self = Self {
         layout_version: 0,
         flags: 0,
         masquerade_mark: 0,
         udp_timeout: 0,
+        half_closed_timeout: 0,
         v4: FamilySettings::new(Detector::None, [0; 4], [0; 4]),
         v6: FamilySettings::new(Detector::None, [0; 16], [0; 16]),
     };
 
-    /// Settings of this layout version.
+    /// Settings of this layout version, with the default timeout of half-closed connections.
     ///
     /// `udp_timeout`: seconds without a datagram after which a UDP flow has ended.
     #[must_use]
@@ -113,7 +118,22 @@ impl Settings {
         v4: FamilySettings<[u8; 4]>,
         v6: FamilySettings<[u8; 16]>,
     ) -> Self {
-        Self { layout_version: LAYOUT_VERSION, flags: flags.bits(), masquerade_mark, udp_timeout, v4, v6 }
+        Self {
+            layout_version: LAYOUT_VERSION,
+            flags: flags.bits(),
+            masquerade_mark,
+            udp_timeout,
+            half_closed_timeout: Self::DEFAULT_HALF_CLOSED_TIMEOUT,
+            v4,
+            v6,
+        }
+    }
+
+    /// The same settings with another timeout of half-closed connections, in seconds.
+    #[must_use]
+    pub const fn with_half_closed_timeout(mut self, seconds: u32) -> Self {
+        self.half_closed_timeout = seconds;
+        self
     }
 
     /// Version of the tables' layout; 0 in tables that no agent has written yet.
@@ -138,6 +158,12 @@ impl Settings {
     #[must_use]
     pub const fn udp_timeout(&self) -> u32 {
         self.udp_timeout
+    }
+
+    /// Seconds without a segment after which a TCP connection that one side has closed counts as ended.
+    #[must_use]
+    pub const fn half_closed_timeout(&self) -> u32 {
+        self.half_closed_timeout
     }
 
     /// IPv4's part.

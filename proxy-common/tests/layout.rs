@@ -27,7 +27,7 @@ fn sizes_are_the_sum_of_the_fields() {
     assert_eq!(size_of::<SocketEntry<A6>>(), 16 + 2 + 2 + 4 + 4 + 4);
     assert_eq!(size_of::<FamilySettings<A4>>(), 4 + 4 + 4);
     assert_eq!(size_of::<FamilySettings<A6>>(), 16 + 16 + 4);
-    assert_eq!(size_of::<Settings>(), 4 + 4 + 4 + 4 + 12 + 36);
+    assert_eq!(size_of::<Settings>(), 4 + 4 + 4 + 4 + 4 + 12 + 36);
     assert_eq!(size_of::<PortName>(), 64 + 64 + 64 + 1 + 7);
 }
 

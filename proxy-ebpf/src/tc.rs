@@ -252,10 +252,6 @@ fn forget_ended<F: TcFamily, T: Tables<F>>(tables: &mut T, headers: &Headers<F>)
     }
 }
 
-/// Seconds without a packet after which a TCP connection that one side has closed counts as ended; the time that
-/// kube-proxy gives conntrack for it (`tcpCloseWaitTimeout`).
-pub const HALF_CLOSED_TIMEOUT: u32 = 3600;
-
 /// Whether the client's connection to `backend` through `frontend` has ended: by the state of its reply entry and the
 /// time since its last packet, and by what its original entry knows. One FIN ends one direction only.
 #[inline(always)]
@@ -271,15 +267,13 @@ fn has_ended<F: TcFamily, T: Tables<F>>(
         return idle > tables.settings().udp_timeout();
     }
     let original = FlowKey::new(headers.source, frontend, headers.protocol, Direction::Original);
+    let timeout = tables.settings().half_closed_timeout();
     let ended = |original: &mut Flow<F::Address>| {
         let asked = original.state();
         let either = asked.with(replied);
         let both = asked.is_closing() && replied.is_closing();
         // Another backend: the entry is a later connection's.
-        original.to() != backend
-            || both
-            || either.contains(TcpState::RST)
-            || (either.is_closing() && idle > HALF_CLOSED_TIMEOUT)
+        original.to() != backend || both || either.contains(TcpState::RST) || (either.is_closing() && idle > timeout)
     };
     tables.with_flow(&original, ended).unwrap_or(true)
 }
