@@ -9,6 +9,7 @@ use super::{
         client::Place,
         peer::{Sight, Task},
         stage::{Family, OTHER_NODE, Stage},
+        support::Netns,
     },
     assert_answers, backends, cluster_ip, servers, write_service, write_service_with,
 };
@@ -112,17 +113,72 @@ pub fn masquerade_all() {
     }
 }
 
-/// With a detector, sources that are no pod's are masqueraded, and pods are not.
+/// With a detector, sources that are no pod's are masqueraded, and pods are not: by the cluster's prefixes.
 pub fn cluster_cidr() {
     let mut stage = Stage::new(&["--cluster-cidr", "10.1.0.0/16,fd01::/16"]);
-    write_service(&stage, "web", 10, &[&stage.backends[0]]);
+    detects(&mut stage);
+}
+
+/// The same by the prefixes that the Node was given.
+pub fn node_cidr() {
+    let mut stage = Stage::new(&["--detect-local-mode", "NodeCIDR"]);
+    let node = json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": { "name": super::NODE },
+        "spec": { "podCIDR": "10.1.0.0/16", "podCIDRs": ["10.1.0.0/16", "fd01::/16"] },
+    });
+    stage.write("node", &[node]);
+    detects(&mut stage);
+}
+
+/// The same by the names of the pods' devices.
+pub fn interface_name_prefix() {
+    let mut stage = Stage::new(&["--detect-local-mode", "InterfaceNamePrefix", "--pod-interface-name-prefix", "pod"]);
+    detects(&mut stage);
+}
+
+fn detects(stage: &mut Stage) {
+    write_service(stage, "web", 10, &[&stage.backends[0]]);
     stage.start();
     let backend = &stage.backends[0];
     for family in Family::ALL {
         let to = cluster_ip(family, 10);
         for task in tasks(to, 3) {
             assert_answers(&stage.outside_client().run(&task), to, backend.gateway(family), "a client outside");
-            assert_answers(&stage.sandboxed_pod().run(&task), to, stage.sandboxed.ip(family), "a sandboxed pod");
+            let sandboxed = stage.sandboxed.ip(family);
+            assert_answers(&stage.sandboxed_pod().run(&task), to, sandboxed, "a sandboxed pod");
+        }
+    }
+}
+
+/// The same by the pods' bridge: the bridge's ports carry the programs, and a pod behind one is no stranger.
+pub fn bridge_interface() {
+    let mut stage = Stage::new(&["--detect-local-mode", "BridgeInterface", "--pod-bridge-interface", "pods"]);
+    write_service(&stage, "web", 10, &[&stage.backends[0]]);
+    let bridged = Netns::new();
+    stage.node.ip("link add pods type bridge");
+    stage.node.veth("port", &bridged, "eth0");
+    stage.node.ip("link set port master pods");
+    stage.node.ip("link set pods up");
+    for (namespace, device, last) in [(&stage.node, "pods", 1), (&bridged, "eth0", 2)] {
+        namespace.ip(&format!("addr add 10.1.77.{last}/24 dev {device}"));
+        namespace.ip(&format!("addr add fd01:77::{last}/64 dev {device} nodad"));
+    }
+    bridged.ip("route add default via 10.1.77.1");
+    bridged.ip("route add default via fd01:77::1");
+    stage.start();
+    let backend = &stage.backends[0];
+    let place = Place { namespace: &bridged, cgroup: None };
+    for family in Family::ALL {
+        let source = match family {
+            Family::V4 => [10, 1, 77, 2].into(),
+            Family::V6 => "fd01:77::2".parse().expect("a well-formed address"),
+        };
+        let to = cluster_ip(family, 10);
+        for task in tasks(to, 3) {
+            assert_answers(&place.run(&task), to, source, "a pod behind the bridge");
+            assert_answers(&stage.outside_client().run(&task), to, backend.gateway(family), "a client outside");
         }
     }
 }
