@@ -147,6 +147,9 @@ pub fn cleanup() {
     write_service(&stage, "web", 10, &backends(&stage));
     run(stage.node.command("nft").arg("add table inet foreign"));
     stage.start();
+    let cgroup = stage.cgroup.path().to_owned();
+    let attached = || run(Command::new("bpftool").arg("cgroup").arg("show").arg(&cgroup));
+    assert!(attached().contains("connect4"), "it was there: {}", attached());
     stage.stop();
     let mut cleanup = stage.node.command(env!("CARGO_BIN_EXE_proxy-agent"));
     cleanup.arg("cleanup").arg("--bpffs-root").arg(stage.pins.path()).arg("--cgroup-root").arg(stage.cgroup.path());
@@ -156,8 +159,7 @@ pub fn cleanup() {
     let left: Vec<_> =
         std::fs::read_dir(stage.pins.path()).map(|entries| entries.flatten().collect()).unwrap_or_default();
     assert!(left.is_empty(), "{left:?}");
-    let attached = run(Command::new("bpftool").arg("cgroup").arg("show").arg(stage.cgroup.path()));
-    assert!(!attached.contains("connect4"), "{attached}");
+    assert!(!attached().contains("connect4"), "{}", attached());
     for place in [stage.ordinary_pod(), stage.sandboxed_pod(), stage.outside_client()] {
         let sights = place.run(&Task::Tcp { to: cluster_ip(Family::V4, 10), count: 1 });
         assert!(matches!(sights[..], [Sight::Failed(_)]), "nobody serves the Service any more: {sights:?}");

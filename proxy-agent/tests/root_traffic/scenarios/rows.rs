@@ -88,8 +88,12 @@ fn mapped(stage: &Stage) {
 /// What sockets serve must not have cost a packet in TC, and the other way round.
 fn served_where_expected(stage: &Stage) {
     let flows = stage.ask("flows").to_string();
-    assert!(flows.contains("192.0.2.2"), "the client outside is in the flow table: {flows}");
-    assert!(flows.contains("2001:db8::2"), "the client outside is in the flow table: {flows}");
+    for served_by_tc in ["192.0.2.2", "2001:db8::2", "10.1.2.2", "fd01:2::2"] {
+        assert!(flows.contains(served_by_tc), "{served_by_tc} is in the flow table: {flows}");
+    }
+    for served_at_socket in ["10.1.1.2", "fd01:1::2"] {
+        assert!(!flows.contains(served_at_socket), "{served_at_socket} is not in the flow table: {flows}");
+    }
     assert!(!stage.log().contains("ERROR"), "{}", stage.log());
 }
 
