@@ -107,7 +107,7 @@ fn reset<F: AnswerFamily, P: Packet>(packet: &mut P, headers: &Headers<F>) -> Re
     packet.store_summed(headers.l4, &header)
 }
 
-/// Length of the refused TCP segment: the frame's, since padding only matters to tiny frames with data.
+/// Length of the refused TCP segment as the IP header states it: a short frame is padded.
 #[inline(always)]
 fn segment_len<F: Family, P: Packet>(packet: &P, headers: &Headers<F>) -> Result<usize, Truncated> {
     // IPv4: total length at 2; IPv6: payload length at 4 (RFC 791 §3.1, RFC 8200 §3).

@@ -98,15 +98,19 @@ fn remembered<F: Family, T: Tables<F>>(
     service: ServiceId,
 ) -> Option<(F::Address, Port)> {
     let now = tables.now();
-    let entry = tables.with_socket(original, |entry| {
+    let timeout = tables.settings().udp_timeout();
+    let (entry, idle) = tables.with_socket(original, |entry| {
         let before = *entry;
-        entry.note(now);
-        before
+        let idle = now.saturating_sub(before.last_used());
+        // What has ended stays so, also if this datagram is refused.
+        if idle <= timeout {
+            entry.note(now);
+        }
+        (before, idle)
     })?;
-    let idle = now.saturating_sub(entry.last_used());
     let backend = tables.backend(entry.backend())?;
     let current = backend.service() == service && (backend.address(), backend.port()) == entry.to();
-    if !current || idle > tables.settings().udp_timeout() {
+    if !current || idle > timeout {
         return None;
     }
     // The way back must be known for as long as the way there is. Once a second is often enough to

@@ -1,8 +1,8 @@
 //! What the TC programs do: DNAT and policy where a packet enters the node, reverse NAT where it leaves.
 //!
 //! An established packet costs one hash lookup, and once a second per flow a second one that keeps the
-//! entry of the other direction from being evicted. The first packet of a flow costs the frontend's
-//! lookup and two inserts.
+//! entry of the other direction from being evicted. The first packet of a flow costs up to five lookups (flow, frontend,
+//! reply entry, whether another connection there has ended, the new flow) for each backend tried, and two inserts.
 
 use proxy_common::{
     Backend, BackendId, Counter, Detector, Direction, DropReason, Family, Flow, FlowFlags, FlowKey, Port, Protocol,
@@ -101,15 +101,15 @@ pub fn refuse<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut
 pub fn egress<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, headers: &Headers<F>) -> Verdict {
     let key = FlowKey::new(headers.source, headers.destination, headers.protocol, Direction::Reply);
     let now = tables.now();
-    let Some((flow, idle)) = note(tables, &key, now, headers.tcp) else { return Verdict::Pass };
-    if headers.protocol != Protocol::Tcp && idle > tables.settings().udp_timeout() {
-        // The flow has ended; what the backend sends now is its own affair. It stays ended.
-        tables.with_flow(&key, |entry| entry.note(flow.last_seen(), TcpState::NONE));
+    let timeout = timeout(tables, headers.protocol);
+    let Some((flow, idle)) = note(tables, &key, now, headers.tcp, timeout) else { return Verdict::Pass };
+    if idle > timeout {
+        // The flow has ended; what the backend sends now is its own affair.
         return Verdict::Pass;
     }
     if idle > 0 {
         let original = FlowKey::new(headers.destination, flow.to(), headers.protocol, Direction::Original);
-        note(tables, &original, now, TcpState::NONE);
+        note(tables, &original, now, TcpState::NONE, NEVER);
     }
     if rewrite::source(packet, headers, flow.to()).is_err() {
         return drop(tables, DropReason::Malformed);
@@ -122,17 +122,18 @@ pub fn egress<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut
 fn established<F: TcFamily, T: Tables<F>>(headers: &Headers<F>, tables: &mut T) -> Option<Flow<F::Address>> {
     let key = FlowKey::new(headers.source, headers.destination, headers.protocol, Direction::Original);
     let now = tables.now();
-    let (flow, idle) = note(tables, &key, now, headers.tcp)?;
+    let timeout = timeout(tables, headers.protocol);
+    let (flow, idle) = note(tables, &key, now, headers.tcp, timeout)?;
     let keeps = match headers.protocol {
         Protocol::Tcp => !headers.may_begin_connection() || !begins_anew(headers, tables, &flow),
-        Protocol::Udp | Protocol::Sctp => idle <= tables.settings().udp_timeout() && is_current(tables, &flow),
+        Protocol::Udp | Protocol::Sctp => idle <= timeout && is_current(tables, &flow),
     };
     if !keeps {
         return None;
     }
     if idle > 0 {
         let reply = FlowKey::new(flow.to(), headers.source, headers.protocol, Direction::Reply);
-        note(tables, &reply, now, TcpState::NONE);
+        note(tables, &reply, now, TcpState::NONE, NEVER);
     }
     Some(flow)
 }
@@ -156,18 +157,35 @@ fn is_current<F: Family, T: Tables<F>>(tables: &T, flow: &Flow<F::Address>) -> b
         .is_some_and(|backend| backend.service() == flow.service() && (backend.address(), backend.port()) == flow.to())
 }
 
-/// The entry as it was before this packet and the seconds since the packet before, and notes the packet.
+/// No flow pauses for as long.
+const NEVER: u32 = u32::MAX;
+
+/// Seconds without a packet after which a flow has ended. TCP's end by their segments; see [`has_ended`].
+#[inline(always)]
+fn timeout<F: Family, T: Tables<F>>(tables: &T, protocol: Protocol) -> u32 {
+    match protocol {
+        Protocol::Tcp => NEVER,
+        Protocol::Udp | Protocol::Sctp => tables.settings().udp_timeout(),
+    }
+}
+
+/// The entry as it was before this packet and the seconds since the packet before. Notes the packet, unless the flow
+/// ended before it: what has ended stays so, whatever becomes of this packet.
 #[inline(always)]
 fn note<F: Family, T: Tables<F>>(
     tables: &mut T,
     key: &FlowKey<F::Address>,
     now: u32,
     seen: TcpState,
+    timeout: u32,
 ) -> Option<(Flow<F::Address>, u32)> {
     tables.with_flow(key, |flow| {
         let before = *flow;
-        flow.note(now, seen);
-        (before, now.saturating_sub(before.last_seen()))
+        let idle = now.saturating_sub(before.last_seen());
+        if idle <= timeout {
+            flow.note(now, seen);
+        }
+        (before, idle)
     })
 }
 

@@ -308,6 +308,26 @@ fn the_choice_is_uniform() {
     assert_uniform(&connections::<V6>(&mut world.v6, frontend, client));
 }
 
+/// A UDP flow that has ended is not revived by a datagram that was refused, though its endpoint is still in a slice.
+#[test]
+fn a_refused_datagram_revives_no_flow() {
+    let address = |text: &str| text.parse::<SocketAddr>().expect("a well-formed address");
+    for (client, frontend, backend) in [
+        (address("10.1.0.1:4000"), address("10.96.0.1:80"), address("10.1.0.2:80")),
+        (address("[fd01::1]:4000"), address("[fd96::1]:80"), address("[fd01::2]:80")),
+    ] {
+        let mut world = World::default()
+            .cluster_ip(frontend, Protocol::Udp, &[backend])
+            .connection(client, frontend, Protocol::Udp, backend, TcpState::NONE)
+            .without_endpoints()
+            .later(UDP_TIMEOUT + 1);
+        for _ in 0..3 {
+            let (verdict, _) = run(&mut world, Hook::Ingress, frames::udp(client, frontend, b"x"));
+            assert_eq!(verdict, Verdict::Answer);
+        }
+    }
+}
+
 /// A full flow table drops and counts new connections and leaves the packet's mark alone.
 #[test]
 fn a_full_flow_table_refuses_new_flows() {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use proxy_common::{Backend, Counter, Direction, DropReason, Port, Protocol, ServiceEntry, ServiceKey, SocketKey, V4};
+use proxy_common::{
+    Backend, Counter, Direction, DropReason, Port, Protocol, ServiceEntry, ServiceKey, SlotRange, SocketKey, V4,
+};
 use proxy_ebpf::{
     fixtures::World,
     host::HostTables,
@@ -136,6 +138,20 @@ fn a_pause_longer_than_the_udp_timeout_begins_a_new_flow() {
     tables.now += tables.settings.udp_timeout() + 1;
     socket::sendmsg(&mut tables, &call(Protocol::Udp, FRONTEND));
     assert_eq!(tables.counter(Counter::SocketConnections), 2);
+}
+
+/// The endpoint is still in a slice, so its backend is there, but takes no new connections.
+#[test]
+fn a_flow_that_has_ended_is_not_revived_by_a_datagram_that_was_refused() {
+    let mut tables = tables(Protocol::Udp, &["10.1.0.1:5353"]);
+    socket::sendmsg(&mut tables, &call(Protocol::Udp, FRONTEND));
+    tables.now += tables.settings.udp_timeout() + 1;
+    for entry in tables.services.values_mut() {
+        *entry = ServiceEntry::new(entry.id(), entry.flags(), SlotRange::EMPTY, SlotRange::EMPTY);
+    }
+    for _ in 0..3 {
+        assert_eq!(socket::sendmsg(&mut tables, &call(Protocol::Udp, FRONTEND)), Verdict::Refuse);
+    }
 }
 
 #[test]
