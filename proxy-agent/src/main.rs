@@ -90,7 +90,8 @@ fn run_agent(flags: &RunFlags) -> Result<()> {
             }
             tracing::info!("told to stop; the dataplane goes on without the agent");
         };
-        run::run(config, stop).await
+        // On the heap: the whole agent's state is too large to be moved about on the stack.
+        Box::pin(run::run(config, stop)).await
     });
     runtime.shutdown_timeout(LAST_WRITE);
     result

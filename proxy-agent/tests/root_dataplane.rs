@@ -15,7 +15,8 @@ use proxy_agent::{
     plan::{Changes, Tables as _},
 };
 use proxy_common::{
-    Backend, BackendId, Port, PortName, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange,
+    Backend, BackendId, LAYOUT_VERSION, Port, PortName, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey,
+    SlotRange,
 };
 use support::{Cgroup, Node, eventually, run, settings};
 
@@ -154,7 +155,7 @@ fn tables_of_another_layout_are_replaced() {
 
     let dataplane = Dataplane::open(&node.config()).expect("opens");
     let Adoption::Replaced { reason } = &dataplane.adoption else { panic!("{:?}", dataplane.adoption) };
-    assert_eq!(reason, "their layout has version 99 and not 1");
+    assert_eq!(*reason, format!("their layout has version 99 and not {LAYOUT_VERSION}"));
     assert_eq!(dataplane.tables.snapshot().expect("readable"), proxy_agent::plan::Snapshot::default());
 }
 

@@ -15,11 +15,13 @@ use proxy_agent::{
     dataplane::{
         Dataplane,
         features::{Feature, Features},
+        tables::SourceRanges,
     },
     plan::{Changes, Refused, Tables as _},
 };
 use proxy_common::{
-    Backend, BackendId, Port, PortName, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange, maps,
+    Backend, BackendId, Port, PortName, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange,
+    SourceRangeKey, V4, maps,
 };
 use support::Node;
 
@@ -104,6 +106,47 @@ fn writing_beyond_a_table_is_an_error_that_names_it() {
     changes.v6.slots = vec![(u32::try_from(maps::SLOTS_CAPACITY).expect("fits"), vec![BackendId::new(1)])];
     let error = tables.apply(&changes).expect_err("there is no such slot").to_string();
     assert!(error.starts_with("cannot write beyond the end of") && error.contains("slots_v6"), "{error}");
+}
+
+/// Opened by its pin, as whoever writes it does.
+fn source_ranges(node: &Node) -> SourceRanges<[u8; 4]> {
+    SourceRanges::open(&node.pins.path().join(maps::SOURCE_RANGES.name::<V4>())).expect("the table is there")
+}
+
+#[test]
+fn source_ranges_come_and_go() {
+    let node = Node::default();
+    let tables = Dataplane::open(&node.config()).expect("opens").tables;
+    let mut ranges = source_ranges(&node);
+    let range = |service, prefix, bits| SourceRangeKey::new(ServiceId::new(service), prefix, bits);
+    // One within another, the same prefix of another Service, one host, and everything.
+    let all = [
+        range(1, [10, 0, 0, 0], 8),
+        range(1, [10, 1, 0, 0], 16),
+        range(256, [10, 0, 0, 0], 8),
+        range(256, [192, 0, 2, 1], 32),
+        range(257, [0, 0, 0, 0], 0),
+    ];
+    assert_eq!(ranges.insert(&all).expect("writes"), []);
+    assert_eq!(tables.read().v4.source_ranges.all().expect("readable"), BTreeSet::from(all));
+    for gone in &all[1..3] {
+        ranges.remove(gone).expect("is removed");
+        ranges.remove(gone).expect("that it is gone already is no error");
+    }
+    assert_eq!(ranges.all().expect("readable"), BTreeSet::from([all[0], all[3], all[4]]));
+}
+
+#[test]
+fn a_full_table_of_source_ranges_refuses_what_is_new() {
+    let node = Node::default();
+    let _tables = Dataplane::open(&node.config()).expect("opens").tables;
+    let mut ranges = source_ranges(&node);
+    let host = |number: u32| SourceRangeKey::new(SERVICE, number.to_be_bytes(), 32);
+    let capacity = ranges.capacity();
+    let filling: Vec<_> = (0..capacity).map(host).collect();
+    assert_eq!(ranges.insert(&filling).expect("there is room"), []);
+    let refused = ranges.insert(&[host(capacity), host(capacity + 1)]).expect("a full table is no error");
+    assert_eq!(refused, [host(capacity), host(capacity + 1)]);
 }
 
 /// A Service moves between two backends again and again, always using the same slots and ids, while a

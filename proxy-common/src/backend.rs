@@ -23,8 +23,9 @@ impl BackendId {
 
 /// One endpoint of one Service port. All zero: the id is free.
 ///
-/// An entry is written only while no slot names it, so a program never reads half of one. A flow or
-/// socket that remembers an id is still valid if the entry equals what it remembers; otherwise the
+/// Address, port and Service port are written only while no slot names the entry, so a program never reads half of
+/// one. The flags change in place; they share a word with the port, and words are written whole. A flow or
+/// socket that remembers an id is still valid if address, port and Service port are what it remembers; otherwise the
 /// endpoint is gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
@@ -38,6 +39,10 @@ pub struct Backend<A> {
 impl<A: Copy> Backend<A> {
     /// The endpoint is on this node.
     pub const LOCAL: u16 = 1;
+    /// New connections under traffic policy `Cluster` may choose the endpoint.
+    pub const IN_CLUSTER_LIST: u16 = 1 << 1;
+    /// New connections under traffic policy `Local` may choose the endpoint.
+    pub const IN_LOCAL_LIST: u16 = 1 << 2;
 
     /// The endpoint `address:port` of `service`.
     #[must_use]
@@ -60,7 +65,19 @@ impl<A: Copy> Backend<A> {
     /// Whether the endpoint is on this node.
     #[must_use]
     pub const fn is_local(&self) -> bool {
-        self.flags & Self::LOCAL != 0
+        self.has(Self::LOCAL)
+    }
+
+    /// The flags: [`Self::LOCAL`], [`Self::IN_CLUSTER_LIST`], [`Self::IN_LOCAL_LIST`].
+    #[must_use]
+    pub const fn flags(&self) -> u16 {
+        self.flags
+    }
+
+    /// Whether all of `flags` are set.
+    #[must_use]
+    pub const fn has(&self, flags: u16) -> bool {
+        self.flags & flags == flags
     }
 
     /// The Service port the endpoint belongs to.

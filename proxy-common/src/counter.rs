@@ -1,5 +1,7 @@
 //! Drop reasons and counters: one list for verdicts, table indexes, metric labels and messages.
 
+use crate::ServiceId;
+
 /// Why the datapath dropped or refused something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u32)]
@@ -14,12 +16,20 @@ pub enum DropReason {
     Malformed = 3,
     /// The flow table refused an entry.
     FlowTableFull = 4,
+    /// The frontend has `loadBalancerSourceRanges`, and the source is in none of them.
+    SourceNotAllowed = 5,
 }
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 5] =
-        [Self::NoEndpoint, Self::NoLocalEndpoint, Self::TupleClash, Self::Malformed, Self::FlowTableFull];
+    pub const ALL: [Self; 6] = [
+        Self::NoEndpoint,
+        Self::NoLocalEndpoint,
+        Self::TupleClash,
+        Self::Malformed,
+        Self::FlowTableFull,
+        Self::SourceNotAllowed,
+    ];
 
     /// The reason in `snake_case`, as a metric label.
     #[must_use]
@@ -30,7 +40,36 @@ impl DropReason {
             Self::TupleClash => "tuple_clash",
             Self::Malformed => "malformed",
             Self::FlowTableFull => "flow_table_full",
+            Self::SourceNotAllowed => "source_not_allowed",
         }
+    }
+}
+
+/// A Service port and a reason: the key of the `drops` table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct DropKey {
+    service: u32,
+    reason: u32,
+}
+
+impl DropKey {
+    /// The key of what was dropped or refused for `service` because of `reason`.
+    #[must_use]
+    pub const fn new(service: ServiceId, reason: DropReason) -> Self {
+        Self { service: service.get(), reason: reason as u32 }
+    }
+
+    /// The Service port.
+    #[must_use]
+    pub const fn service(&self) -> ServiceId {
+        ServiceId::new(self.service)
+    }
+
+    /// The reason; `None` for a number that this version does not know.
+    #[must_use]
+    pub fn reason(&self) -> Option<DropReason> {
+        DropReason::ALL.into_iter().find(|reason| *reason as u32 == self.reason)
     }
 }
 

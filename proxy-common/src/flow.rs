@@ -79,6 +79,15 @@ impl FlowFlags {
     pub const NONE: Self = Self(0);
     /// Each packet gets the masquerade mark.
     pub const MASQUERADE: Self = Self(1);
+    /// Each packet gets the mark of nodePort traffic that keeps its source (`externalTrafficPolicy: Local`), if the
+    /// settings have one.
+    pub const LOCAL_NODE_PORT: Self = Self(1 << 1);
+
+    /// These flags and `other`.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
 
     /// The bits.
     #[must_use]

@@ -9,6 +9,7 @@
 //! order, so that a table dump reads `"port": 80`.
 #![no_std]
 
+mod affinity;
 mod backend;
 mod counter;
 mod family;
@@ -16,27 +17,32 @@ mod flow;
 pub mod maps;
 mod name;
 mod net;
+mod node_address;
 #[cfg(feature = "user")]
 mod pod;
 mod service;
 mod settings;
 mod socket;
+mod source_range;
 
+pub use affinity::{AffinityEntry, AffinityKey, SocketAffinityKey};
 pub use backend::{Backend, BackendId};
-pub use counter::{Counter, DropReason};
+pub use counter::{Counter, DropKey, DropReason};
 pub use family::{Family, V4, V6};
 pub use flow::{Direction, Flow, FlowFlags, FlowKey, TcpState};
 pub use name::{NAME_LEN, PortName};
 pub use net::{Port, Protocol};
+pub use node_address::NodeAddress;
 #[cfg(feature = "user")]
 pub use pod::PlainAddress;
 pub use service::{ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange};
 pub use settings::{Detector, FamilySettings, Settings, SettingsFlags};
 pub use socket::{SocketEntry, SocketKey};
+pub use source_range::{ALLOWED, SourceRange, SourceRangeKey};
 
 /// Version of every layout in this crate together. An agent that finds pinned tables of another
 /// version does not adopt them.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Mark bit that asks for masquerading (kube-proxy's `masqueradeBit`, default 14).
 pub const DEFAULT_MASQUERADE_MARK: u32 = 0x4000;

@@ -37,9 +37,23 @@ pub const BACKENDS: FamilyMap = FamilyMap { v4: "backends_v4", v6: "backends_v6"
 pub const FLOWS: FamilyMap = FamilyMap { v4: "flows_v4", v6: "flows_v6", capacity: FLOWS_CAPACITY };
 /// Translated sockets: [`SocketKey`](crate::SocketKey) → [`SocketEntry`](crate::SocketEntry). LRU hash.
 pub const SOCKETS: FamilyMap = FamilyMap { v4: "sockets_v4", v6: "sockets_v6", capacity: SOCKETS_CAPACITY };
+/// Who may use a Service port: [`SourceRangeKey`](crate::SourceRangeKey) → [`ALLOWED`](crate::ALLOWED). LPM trie.
+pub const SOURCE_RANGES: FamilyMap =
+    FamilyMap { v4: "source_ranges_v4", v6: "source_ranges_v6", capacity: SOURCE_RANGES_CAPACITY };
+/// The node's own addresses: address → [`NodeAddress`](crate::NodeAddress). Hash.
+pub const NODE_ADDRESSES: FamilyMap =
+    FamilyMap { v4: "node_addresses_v4", v6: "node_addresses_v6", capacity: NODE_ADDRESSES_CAPACITY };
+/// Session affinity of what TC programs see: [`AffinityKey`](crate::AffinityKey) →
+/// [`AffinityEntry`](crate::AffinityEntry). LRU hash.
+pub const AFFINITY: FamilyMap = FamilyMap { v4: "affinity_v4", v6: "affinity_v6", capacity: AFFINITY_CAPACITY };
+/// Session affinity of what socket hooks see: [`SocketAffinityKey`](crate::SocketAffinityKey) →
+/// [`AffinityEntry`](crate::AffinityEntry). LRU hash.
+pub const SOCKET_AFFINITY: FamilyMap =
+    FamilyMap { v4: "socket_affinity_v4", v6: "socket_affinity_v6", capacity: SOCKET_AFFINITY_CAPACITY };
 
 /// The maps that exist once for each family.
-pub const FAMILY_MAPS: [FamilyMap; 5] = [SERVICES, SLOTS, BACKENDS, FLOWS, SOCKETS];
+pub const FAMILY_MAPS: [FamilyMap; 9] =
+    [SERVICES, SLOTS, BACKENDS, FLOWS, SOCKETS, SOURCE_RANGES, NODE_ADDRESSES, AFFINITY, SOCKET_AFFINITY];
 
 /// [`ServiceId`](crate::ServiceId) → [`PortName`](crate::PortName). Hash.
 pub const NAMES: &str = "names";
@@ -49,9 +63,11 @@ pub const SETTINGS: &str = "settings";
 pub const POD_DEVICES: &str = "pod_devices";
 /// [`Counter`](crate::Counter) → number. Per-CPU array.
 pub const COUNTERS: &str = "counters";
+/// [`DropKey`](crate::DropKey) → how many packets and calls. LRU hash.
+pub const DROPS: &str = "drops";
 
 /// The maps that exist once.
-pub const SHARED_MAPS: [&str; 4] = [NAMES, SETTINGS, POD_DEVICES, COUNTERS];
+pub const SHARED_MAPS: [&str; 5] = [NAMES, SETTINGS, POD_DEVICES, COUNTERS, DROPS];
 
 /// Frontends a node can have, per family.
 pub const SERVICES_CAPACITY: usize = 131_072;
@@ -69,3 +85,13 @@ pub const NAMES_CAPACITY: usize = 131_072;
 pub const POD_DEVICES_CAPACITY: usize = 16_384;
 /// Counters.
 pub const COUNTERS_CAPACITY: usize = 64;
+/// Source ranges of all Service ports, per family.
+pub const SOURCE_RANGES_CAPACITY: usize = 131_072;
+/// Addresses of the node, per family.
+pub const NODE_ADDRESSES_CAPACITY: usize = 16_384;
+/// Clients of Service ports with session affinity, per family.
+pub const AFFINITY_CAPACITY: usize = 65_536;
+/// Network namespaces that use Service ports with session affinity, per family.
+pub const SOCKET_AFFINITY_CAPACITY: usize = 65_536;
+/// Service ports for which something was dropped, times reasons.
+pub const DROPS_CAPACITY: usize = 16_384;

@@ -1,7 +1,8 @@
 //! Marks the shared types as plain data for aya.
 
 use crate::{
-    Backend, BackendId, Flow, FlowKey, PortName, ServiceEntry, ServiceId, ServiceKey, Settings, SocketEntry, SocketKey,
+    AffinityEntry, AffinityKey, Backend, BackendId, DropKey, Flow, FlowKey, NodeAddress, PortName, ServiceEntry,
+    ServiceId, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey, SourceRange,
 };
 
 mod sealed {
@@ -33,6 +34,6 @@ macro_rules! plain_data {
 }
 
 plain_data! {
-    BackendId, PortName, ServiceEntry, ServiceId, Settings;
-    Backend, Flow, FlowKey, ServiceKey, SocketEntry, SocketKey,
+    AffinityEntry, BackendId, DropKey, NodeAddress, PortName, ServiceEntry, ServiceId, Settings, SocketAffinityKey;
+    AffinityKey, Backend, Flow, FlowKey, ServiceKey, SocketEntry, SocketKey, SourceRange,
 }

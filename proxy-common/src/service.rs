@@ -122,6 +122,11 @@ impl ServiceFlags {
     pub const AFFINITY: Self = Self(1 << 2);
     /// `loadBalancerSourceRanges` guard the frontend.
     pub const SOURCE_RANGES: Self = Self(1 << 3);
+    /// The source ranges allow what this node's own processes send to the frontend, with the source address that the
+    /// kernel chooses for it. A socket hook cannot look that up: no source is chosen yet.
+    pub const NODE_ALLOWED: Self = Self(1 << 4);
+    /// The frontend is a nodePort: its key has the unspecified address.
+    pub const NODE_PORT: Self = Self(1 << 5);
 
     /// These flags and `other`.
     #[must_use]

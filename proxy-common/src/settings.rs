@@ -65,6 +65,14 @@ impl SettingsFlags {
     pub const NONE: Self = Self(0);
     /// kube-proxy's `masqueradeAll`.
     pub const MASQUERADE_ALL: Self = Self(1);
+    /// Socket hooks serve the node's own network namespace only; other sockets are left to the TC programs.
+    pub const HOST_NAMESPACE_ONLY: Self = Self(1 << 1);
+
+    /// These switches and `other`.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
 
     /// Whether all of `other` are set.
     #[must_use]
@@ -85,7 +93,9 @@ impl SettingsFlags {
 pub struct Settings {
     layout_version: u32,
     flags: u32,
+    node_netns_cookie: u64,
     masquerade_mark: u32,
+    local_node_port_mark: u32,
     udp_timeout: u32,
     half_closed_timeout: u32,
     v4: FamilySettings<[u8; 4]>,
@@ -100,14 +110,17 @@ impl Settings {
     pub const UNSET: Self = Self {
         layout_version: 0,
         flags: 0,
+        node_netns_cookie: 0,
         masquerade_mark: 0,
+        local_node_port_mark: 0,
         udp_timeout: 0,
         half_closed_timeout: 0,
         v4: FamilySettings::new(Detector::None, [0; 4], [0; 4]),
         v6: FamilySettings::new(Detector::None, [0; 16], [0; 16]),
     };
 
-    /// Settings of this layout version, with the default timeout of half-closed connections.
+    /// Settings of this layout version, with the default timeout of half-closed connections, without a cookie of the
+    /// node's network namespace and without a mark for nodePort traffic.
     ///
     /// `udp_timeout`: seconds without a datagram after which a UDP flow has ended.
     #[must_use]
@@ -121,7 +134,9 @@ impl Settings {
         Self {
             layout_version: LAYOUT_VERSION,
             flags: flags.bits(),
+            node_netns_cookie: 0,
             masquerade_mark,
+            local_node_port_mark: 0,
             udp_timeout,
             half_closed_timeout: Self::DEFAULT_HALF_CLOSED_TIMEOUT,
             v4,
@@ -133,6 +148,20 @@ impl Settings {
     #[must_use]
     pub const fn with_half_closed_timeout(mut self, seconds: u32) -> Self {
         self.half_closed_timeout = seconds;
+        self
+    }
+
+    /// The same settings with the cookie of the node's network namespace (`SO_NETNS_COOKIE`); 0 if it is not known.
+    #[must_use]
+    pub const fn with_node_netns_cookie(mut self, cookie: u64) -> Self {
+        self.node_netns_cookie = cookie;
+        self
+    }
+
+    /// The same settings with the mark of nodePort traffic that keeps its source (Kube-OVN's `0x80000`); 0 for none.
+    #[must_use]
+    pub const fn with_local_node_port_mark(mut self, mark: u32) -> Self {
+        self.local_node_port_mark = mark;
         self
     }
 
@@ -152,6 +181,21 @@ impl Settings {
     #[must_use]
     pub const fn masquerade_mark(&self) -> u32 {
         self.masquerade_mark
+    }
+
+    /// The cookie of the node's network namespace; `None` if it is not known.
+    #[must_use]
+    pub const fn node_netns_cookie(&self) -> Option<u64> {
+        match self.node_netns_cookie {
+            0 => None,
+            cookie => Some(cookie),
+        }
+    }
+
+    /// The mark bits of nodePort traffic that keeps its source; 0 for none.
+    #[must_use]
+    pub const fn local_node_port_mark(&self) -> u32 {
+        self.local_node_port_mark
     }
 
     /// Seconds without a datagram after which a UDP flow has ended.

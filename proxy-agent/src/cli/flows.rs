@@ -113,7 +113,7 @@ impl State {
 impl Contents {
     /// Reads the tables.
     pub(super) fn read(tables: &Tables) -> Result<Self, TableError> {
-        let Tables { names, v4, v6, counters: _, settings: _ } = tables;
+        let Tables { names, v4, v6, counters: _, drops: _, settings: _ } = tables;
         Ok(Self { names: names.all()?, v4: FamilyContents::read(v4)?, v6: FamilyContents::read(v6)? })
     }
 

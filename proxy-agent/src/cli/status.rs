@@ -192,7 +192,7 @@ fn devices_view(attached: &[AttachedDevice], name: impl Fn(u32) -> Option<String
 }
 
 fn tables_view(tables: &Tables) -> Result<Vec<TableView>, TableError> {
-    let Tables { names, v4, v6, counters: _, settings: _ } = tables;
+    let Tables { names, v4, v6, counters: _, drops: _, settings: _ } = tables;
     let mut views = family_tables_view::<V4>(v4)?;
     views.extend(family_tables_view::<V6>(v6)?);
     views.push(TableView { table: maps::NAMES, entries: names.all()?.len(), capacity: names.capacity() });
@@ -210,6 +210,10 @@ fn family_tables_view<F: Family<Address: PlainAddress>>(
         view(maps::BACKENDS, snapshot.backends.len(), tables.backends_capacity()),
         view(maps::FLOWS, tables.flows.all()?.len(), tables.flows.capacity()),
         view(maps::SOCKETS, tables.sockets.all()?.len(), tables.sockets.capacity()),
+        view(maps::SOURCE_RANGES, tables.source_ranges.all()?.len(), tables.source_ranges.capacity()),
+        view(maps::NODE_ADDRESSES, tables.node_addresses.all()?.len(), tables.node_addresses.capacity()),
+        view(maps::AFFINITY, tables.affinity.all()?.len(), tables.affinity.capacity()),
+        view(maps::SOCKET_AFFINITY, tables.socket_affinity.all()?.len(), tables.socket_affinity.capacity()),
     ])
 }
 

@@ -4,15 +4,16 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
     macros::btf_map,
 };
 use proxy_common::{
-    Backend, BackendId, Family, Flow, FlowKey, PortName, ServiceEntry, ServiceId, ServiceKey, Settings, SocketEntry,
-    SocketKey, V4, V6,
+    AffinityEntry, AffinityKey, Backend, BackendId, DropKey, Family, Flow, FlowKey, NodeAddress, PortName,
+    ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey, SourceRange, V4, V6,
     maps::{
-        BACKENDS_CAPACITY, COUNTERS_CAPACITY, FLOWS_CAPACITY, NAMES_CAPACITY, POD_DEVICES_CAPACITY, SERVICES_CAPACITY,
-        SLOTS_CAPACITY, SOCKETS_CAPACITY,
+        AFFINITY_CAPACITY, BACKENDS_CAPACITY, COUNTERS_CAPACITY, DROPS_CAPACITY, FLOWS_CAPACITY, NAMES_CAPACITY,
+        NODE_ADDRESSES_CAPACITY, POD_DEVICES_CAPACITY, SERVICES_CAPACITY, SLOTS_CAPACITY, SOCKET_AFFINITY_CAPACITY,
+        SOCKETS_CAPACITY, SOURCE_RANGES_CAPACITY,
     },
 };
 use proxy_ebpf::headers::Headers;
@@ -30,6 +31,10 @@ pub(super) type Flows<A> = LruHashMap<FlowKey<A>, Flow<A>, FLOWS_CAPACITY>;
 /// Where a TC program keeps the headers of the packet it handles; see `skb::stages`. Not pinned, nobody's business.
 pub(super) type PacketHeaders<F> = PerCpuArray<Headers<F>, 1>;
 pub(super) type Sockets<A> = LruHashMap<SocketKey<A>, SocketEntry<A>, SOCKETS_CAPACITY>;
+pub(super) type SourceRanges<A> = LpmTrie<SourceRange<A>, u32, SOURCE_RANGES_CAPACITY>;
+pub(super) type NodeAddresses<A> = HashMap<A, NodeAddress, NODE_ADDRESSES_CAPACITY, ON_DEMAND>;
+pub(super) type Affinity<A> = LruHashMap<AffinityKey<A>, AffinityEntry, AFFINITY_CAPACITY>;
+pub(super) type SocketAffinity = LruHashMap<SocketAffinityKey, AffinityEntry, SOCKET_AFFINITY_CAPACITY>;
 
 #[btf_map(name = "services_v4")]
 static SERVICES_V4: Services<A4> = Services::new();
@@ -51,6 +56,22 @@ static FLOWS_V6: Flows<A6> = Flows::new();
 static SOCKETS_V4: Sockets<A4> = Sockets::new();
 #[btf_map(name = "sockets_v6")]
 static SOCKETS_V6: Sockets<A6> = Sockets::new();
+#[btf_map(name = "source_ranges_v4")]
+pub(super) static SOURCE_RANGES_V4: SourceRanges<A4> = SourceRanges::new();
+#[btf_map(name = "source_ranges_v6")]
+pub(super) static SOURCE_RANGES_V6: SourceRanges<A6> = SourceRanges::new();
+#[btf_map(name = "node_addresses_v4")]
+pub(super) static NODE_ADDRESSES_V4: NodeAddresses<A4> = NodeAddresses::new();
+#[btf_map(name = "node_addresses_v6")]
+pub(super) static NODE_ADDRESSES_V6: NodeAddresses<A6> = NodeAddresses::new();
+#[btf_map(name = "affinity_v4")]
+pub(super) static AFFINITY_V4: Affinity<A4> = Affinity::new();
+#[btf_map(name = "affinity_v6")]
+pub(super) static AFFINITY_V6: Affinity<A6> = Affinity::new();
+#[btf_map(name = "socket_affinity_v4")]
+pub(super) static SOCKET_AFFINITY_V4: SocketAffinity = SocketAffinity::new();
+#[btf_map(name = "socket_affinity_v6")]
+pub(super) static SOCKET_AFFINITY_V6: SocketAffinity = SocketAffinity::new();
 
 #[btf_map(name = "headers_v4")]
 static HEADERS_V4: PacketHeaders<V4> = PacketHeaders::new();
@@ -67,6 +88,8 @@ pub(super) static SETTINGS: Array<Settings, 1> = Array::new();
 pub(super) static POD_DEVICES: HashMap<u32, u32, POD_DEVICES_CAPACITY, ON_DEMAND> = HashMap::new();
 #[btf_map(name = "counters")]
 pub(super) static COUNTERS: PerCpuArray<u64, COUNTERS_CAPACITY> = PerCpuArray::new();
+#[btf_map(name = "drops")]
+pub(super) static DROPS: LruHashMap<DropKey, u64, DROPS_CAPACITY> = LruHashMap::new();
 
 /// Which static is which family's.
 pub(super) trait FamilyMaps: Family {

@@ -143,7 +143,7 @@ impl<K: Pod + Ord, V: Pod> HashTable<K, V> {
 }
 
 /// Whether the kernel has no room for another element: the map is full, or memory is.
-fn is_full(error: &io::Error) -> bool {
+pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC | libc::ENOMEM))
 }
 

@@ -3,6 +3,7 @@
 //! Knows the order of the writes and nothing of what they mean.
 
 mod hash;
+mod trie;
 mod write;
 
 use std::{
@@ -17,13 +18,14 @@ use aya::{
     maps::{Array, Map, MapData, MapError, MapInfo, PerCpuArray},
 };
 use proxy_common::{
-    Backend, BackendId, Counter, Family, Flow, FlowKey, PlainAddress, PortName, ServiceEntry, ServiceId, ServiceKey,
-    Settings, SocketEntry, SocketKey, V4, V6, maps,
+    AffinityEntry, AffinityKey, Backend, BackendId, Counter, DropKey, Family, Flow, FlowKey, NodeAddress, PlainAddress,
+    PortName, ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey, V4, V6, maps,
 };
 
 use self::hash::into_io;
 pub use self::{
     hash::{HashTable, Writes},
+    trie::SourceRanges,
     write::KernelTables,
 };
 use super::{
@@ -70,6 +72,8 @@ pub struct Tables {
     pub v6: FamilyTables<V6>,
     /// What the programs count.
     pub counters: Counters,
+    /// Packets and calls that were dropped or refused, by Service port and reason.
+    pub drops: HashTable<DropKey, u64>,
     /// The one element of the `settings` table.
     pub settings: SettingsTable,
 }
@@ -90,6 +94,7 @@ impl Tables {
             v4: FamilyTables::open(pins, access, writes)?,
             v6: FamilyTables::open(pins, access, writes)?,
             counters: Counters::open(pins)?,
+            drops: HashTable::open(&pins.map(maps::DROPS), writes)?,
             settings: SettingsTable::open(pins)?,
         })
     }
@@ -112,6 +117,14 @@ pub struct FamilyTables<F: Family> {
     pub flows: HashTable<FlowKey<F::Address>, Flow<F::Address>>,
     /// What the socket hooks translated.
     pub sockets: HashTable<SocketKey<F::Address>, SocketEntry<F::Address>>,
+    /// Who may use Service ports with `loadBalancerSourceRanges`.
+    pub source_ranges: SourceRanges<F::Address>,
+    /// The node's own addresses.
+    pub node_addresses: HashTable<F::Address, NodeAddress>,
+    /// Which backend a client got last from a Service port with session affinity, in a TC program.
+    pub affinity: HashTable<AffinityKey<F::Address>, AffinityEntry>,
+    /// The same at sockets.
+    pub socket_affinity: HashTable<SocketAffinityKey, AffinityEntry>,
     slots: Mapped<BackendId>,
     backends: Mapped<Backend<F::Address>>,
     slots_path: PathBuf,
@@ -126,6 +139,10 @@ impl<F: Family<Address: PlainAddress>> FamilyTables<F> {
             services: HashTable::open(&pins.map(maps::SERVICES.name::<F>()), writes)?,
             flows: HashTable::open(&pins.map(maps::FLOWS.name::<F>()), writes)?,
             sockets: HashTable::open(&pins.map(maps::SOCKETS.name::<F>()), writes)?,
+            source_ranges: SourceRanges::open(&pins.map(maps::SOURCE_RANGES.name::<F>()))?,
+            node_addresses: HashTable::open(&pins.map(maps::NODE_ADDRESSES.name::<F>()), writes)?,
+            affinity: HashTable::open(&pins.map(maps::AFFINITY.name::<F>()), writes)?,
+            socket_affinity: HashTable::open(&pins.map(maps::SOCKET_AFFINITY.name::<F>()), writes)?,
             slots: map_array(&slots_path, access)?,
             backends: map_array(&backends_path, access)?,
             slots_path,
