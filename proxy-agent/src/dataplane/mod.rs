@@ -36,7 +36,7 @@ pub use self::{
     cleanup::{CleanupError, Removed, cleanup},
     hooks::{AttachError, AttachedHooks, Hooks},
     packet_log::PacketLogReader,
-    programs::{Adoption, LoadError, PacketLog},
+    programs::{Adoption, LoadError, PacketLog, loader},
     tc::DeviceError,
 };
 use self::{

@@ -126,6 +126,22 @@ pub(super) fn map_names() -> impl Iterator<Item = &'static str> {
     maps::FAMILY_MAPS.iter().flat_map(|map| [map.name::<V4>(), map.name::<V6>()]).chain(maps::SHARED_MAPS)
 }
 
+/// A loader with the constants that the programs get on a kernel with these features.
+///
+/// As it is, it makes maps of its own; the agent's are made or opened by [`super::Dataplane::open`].
+#[must_use]
+pub fn loader(features: &Features, log: PacketLog) -> EbpfLoader<'static> {
+    let has_set_retval: &u8 = if features.has(Feature::SetRetval) { &1 } else { &0 };
+    let log_level: &u8 = match log {
+        PacketLog::Off => &0,
+        PacketLog::Drops => &(aya_log::Level::Trace as u8),
+    };
+    let mut loader = EbpfLoader::new();
+    loader.override_global("HAS_SET_RETVAL", has_set_retval, true);
+    loader.override_global(aya_log::LEVEL, log_level, false);
+    loader
+}
+
 /// Opens the maps pinned in the agent's directory, or creates and pins them, and loads the programs.
 ///
 /// Pinned maps are used if all of them are of this version's layout. If one is not, all are replaced,
@@ -145,14 +161,7 @@ pub(super) fn load(
             unpin(&path).map_err(|error| LoadError::Pin { path, error })?;
         }
     }
-    let has_set_retval = u8::from(features.has(Feature::SetRetval));
-    let log_level: u8 = match log {
-        PacketLog::Off => 0,
-        PacketLog::Drops => aya_log::Level::Trace as u8,
-    };
-    let mut loader = EbpfLoader::new();
-    loader.override_global("HAS_SET_RETVAL", &has_set_retval, true);
-    loader.override_global(aya_log::LEVEL, &log_level, false);
+    let mut loader = loader(features, log);
     let paths: Vec<(&str, PathBuf)> = map_names().map(|name| (name, pins.map(name))).collect();
     for (name, path) in &paths {
         loader.map_pin_path(name, path.as_path());

@@ -1,0 +1,56 @@
+//! Reads what the verifier reports at the end of its work (`BPF_LOG_STATS`, since Linux 5.2).
+
+use anyhow::Context as _;
+
+/// The end of a verifier's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// How many instructions it has looked at.
+    pub processed: u32,
+    /// How many it looks at before it gives up.
+    pub limit: u32,
+    /// The frame of each function in bytes, in the order in which they are in the program.
+    pub frames: Vec<u32>,
+}
+
+impl Report {
+    /// Reads a log.
+    ///
+    /// # Errors
+    /// It does not end in a report, because the verifier has refused the program for instance.
+    pub fn read(log: &str) -> anyhow::Result<Self> {
+        Self::find(log).with_context(|| format!("no report of the verifier in its log:\n{log}"))
+    }
+
+    fn find(log: &str) -> Option<Self> {
+        let after = |start: &str| log.lines().rev().find_map(|line| line.strip_prefix(start));
+        let (processed, rest) = after("processed ")?.split_once(" insns (limit ")?;
+        let (limit, _) = rest.split_once(')')?;
+        let frames = after("stack depth ")?.split('+').map(|frame| frame.trim().parse().ok());
+        Some(Self {
+            processed: processed.parse().ok()?,
+            limit: limit.parse().ok()?,
+            frames: frames.collect::<Option<_>>()?,
+        })
+    }
+}
+
+/// As Linux 5.10 and 6.18 write it.
+pub fn reports_of_old_and_new_kernels_are_read() {
+    let old = "verification time 912 usec\n\
+        stack depth 8+96+256\n\
+        processed 2806 insns (limit 1000000) max_states_per_insn 4 total_states 117 peak_states 116 mark_read 22\n";
+    assert_eq!(
+        Report::read(old).expect("complete"),
+        Report { processed: 2806, limit: 1_000_000, frames: vec![8, 96, 256] }
+    );
+    let new = "verification time 52 usec\nstack depth 16\nprocessed 63 insns (limit 1000000) max_states_per_insn 0\n\n";
+    assert_eq!(Report::read(new).expect("complete"), Report { processed: 63, limit: 1_000_000, frames: vec![16] });
+}
+
+/// A program that was refused has figures, but no stack.
+pub fn a_log_without_a_report_is_an_error() {
+    let refused = "R1 invalid mem access 'scalar'\nprocessed 12 insns (limit 1000000) max_states_per_insn 0\n";
+    let error = Report::read(refused).expect_err("incomplete").to_string();
+    assert!(error.contains("invalid mem access"), "{error}");
+}
