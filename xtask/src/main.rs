@@ -10,6 +10,7 @@ mod setup;
 mod test;
 #[path = "../../proxy-agent/build/toolchain.rs"]
 mod toolchain;
+mod verify;
 mod workspace;
 
 use std::process::ExitCode;
@@ -34,6 +35,8 @@ enum Command {
     Demo,
     /// Run all tests; those that need root are skipped without it.
     Test(test::Options),
+    /// Measure what the kernel's verifier makes of the programs, and compare it with docs/verifier.md. Needs root.
+    Verify(verify::Options),
     /// Check format, lints and dependencies.
     Check,
     #[command(hide = true)]
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::DemoEnter(options) => demo::enter::run(&options).map(success),
         Command::DemoPeer(role) => demo::peer::run(&role).map(success),
         Command::Test(options) => test::run(&options),
+        Command::Verify(options) => verify::run(&options).map(success),
         Command::Check => check::run().map(success),
     };
     result.unwrap_or_else(|error| {

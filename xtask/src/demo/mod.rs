@@ -8,7 +8,7 @@ mod manifests;
 mod network;
 pub(crate) mod peer;
 mod processes;
-mod report;
+pub(crate) mod report;
 mod story;
 mod traffic;
 

@@ -18,7 +18,7 @@ pub(super) fn heading(text: &str) {
 }
 
 /// Rows under a header, in columns as wide as they must be; columns of numbers are right-aligned.
-pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.chain([header[column].chars().count()]).max().unwrap_or_default()
