@@ -8,7 +8,10 @@ use std::{collections::BTreeSet, fmt};
 use aya_obj::generated::{BPF_ALU64, BPF_CALL, BPF_EXIT, BPF_JMP, BPF_K, BPF_MOV, bpf_func_id, bpf_insn};
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
-use super::bpf::{self, Hook};
+use super::{
+    bpf::{self, Hook},
+    mounts,
+};
 
 /// Something that not every kernel has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -149,12 +152,16 @@ impl Features {
         Self { release, available }
     }
 
-    /// Asks the running kernel.
+    /// Asks the running kernel. Lifts the process's limit on locked memory first: kernels before 5.11 count programs and
+    /// maps against it, with those that another process of the user has left pinned.
     ///
     /// # Errors
     /// The process may not load programs, or the kernel has no BPF. A missing feature is no error
     /// here; see [`Self::require`].
     pub fn probe() -> Result<Self, FeatureError> {
+        if let Err(error) = mounts::unlimit_locked_memory() {
+            tracing::debug!(%error, "the limit on locked memory stays; it counts on kernels before 5.11");
+        }
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
         if let Err(error) = bpf::try_program(Hook::BPF_CGROUP_INET4_CONNECT, &accept()) {
             match error.raw_os_error() {

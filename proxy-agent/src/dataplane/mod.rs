@@ -136,9 +136,6 @@ impl Dataplane {
         mounts::bpffs_root(bpffs_root)?;
         devices.check(|name| status::device_index(name).is_some())?;
         let lock = Arc::new(Lock::take(bpffs_root)?);
-        if let Err(error) = mounts::unlimit_locked_memory() {
-            tracing::debug!(%error, "the limit on locked memory stays; it counts on kernels before 5.11");
-        }
         let pins = Pins::new(bpffs_root);
         pins.make_directories().map_err(|error| OpenError::Pins { path: bpffs_root.clone(), error })?;
         let (adoption, programs, mut ebpf) = programs::load(object::OBJECT, &pins, &features, *packet_log)?;

@@ -119,11 +119,11 @@ pub fn is_bpffs(root: &Path) -> Result<bool, MountError> {
     if root.exists() { has_magic(root, BPFFS_MAGIC) } else { Ok(false) }
 }
 
-/// Lifts the limit on locked memory. Kernels before 5.11 count maps against it; later ones do not.
+/// Lifts the limit on locked memory. Kernels before 5.11 count programs and maps against it; later ones do not.
 ///
 /// # Errors
 /// The process may not raise the limit.
-pub fn unlimit_locked_memory() -> io::Result<()> {
+pub(super) fn unlimit_locked_memory() -> io::Result<()> {
     Ok(setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None })?)
 }
 

@@ -17,7 +17,7 @@ use proxy_agent::dataplane::{
     Config, Dataplane, PacketLog,
     devices::{PodDevices, Selection},
     features::Features,
-    loader, mounts,
+    loader,
     object::OBJECT,
     pins::SocketHook,
 };
@@ -58,8 +58,6 @@ impl Survey {
         let sections = linked.functions.keys().map(|&(section, _)| section).collect();
         linked.relocate_calls(&sections)?;
 
-        // As for the agent: the limit counts on kernels before 5.11, where maps cannot be made if it stays.
-        drop(mounts::unlimit_locked_memory());
         // This comes before the agent loads the programs, because it tells best why one is refused.
         let mut ebpf = loader(&features, PacketLog::Drops).verifier_log_level(VerifierLogLevel::STATS).load(OBJECT)?;
         let reports = expected(&linked, &features).into_iter().map(|name| {
