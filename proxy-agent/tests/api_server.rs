@@ -114,6 +114,7 @@ impl Agent {
             Update::Node(Change::Delete(name)) => {
                 self.nodes.as_mut().expect("a list comes first").remove(name.name());
             }
+            Update::Facts(_) => panic!("no API object tells of routes"),
         }
     }
 

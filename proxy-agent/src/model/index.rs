@@ -4,9 +4,12 @@
 //! decides what a table holds. An update costs what the Services in question cost, not what all do;
 //! only a `Reset` and a change of this node's zone look at everything.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
-use super::{Change, EndpointSlice, Node, ObjectName, Service, Update};
+use super::{Change, EndpointSlice, Node, NodeFacts, ObjectName, Service, Update};
 
 /// Services whose tables may differ after an update.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,16 +67,26 @@ impl Entry {
 pub struct Index {
     node_name: Box<str>,
     node: Option<Node>,
+    facts: NodeFacts,
     entries: BTreeMap<ObjectName, Entry>,
     /// The Service of each slice.
     owners: BTreeMap<ObjectName, ObjectName>,
+    /// The addresses that are served to some sources only, each with its Service.
+    guarded: BTreeSet<(IpAddr, ObjectName)>,
 }
 
 impl Index {
     /// An empty index of the node with this name.
     #[must_use]
     pub fn new(node_name: String) -> Self {
-        Self { node_name: node_name.into(), node: None, entries: BTreeMap::new(), owners: BTreeMap::new() }
+        Self {
+            node_name: node_name.into(),
+            node: None,
+            facts: NodeFacts::default(),
+            entries: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            guarded: BTreeSet::new(),
+        }
     }
 
     /// Takes in a change, and says which Services it affects. An object that says what is known
@@ -98,6 +111,7 @@ impl Index {
                 let own = nodes.into_iter().find(|node| *node.name.name() == *self.node_name);
                 self.set_node(own, &mut affected);
             }
+            Update::Facts(facts) => self.set_facts(facts, &mut affected),
         }
         Affected::Services(affected)
     }
@@ -137,6 +151,26 @@ impl Index {
         self.node.as_ref()?.zone.as_deref()
     }
 
+    /// What is known of this node's network; nothing until somebody tells.
+    #[must_use]
+    pub const fn facts(&self) -> &NodeFacts {
+        &self.facts
+    }
+
+    /// The load balancers' addresses that are served to some sources only, sorted: those for which
+    /// [`NodeFacts::sources`] counts.
+    pub fn guarded_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let mut last = None;
+        let addresses = self.guarded.iter().map(|&(address, _)| address);
+        addresses.filter(move |&address| last.replace(address) != Some(address))
+    }
+
+    /// Whether [`NodeFacts::sources`] says nothing of an address for which it counts.
+    #[must_use]
+    pub fn lacks_facts(&self) -> bool {
+        self.guarded_addresses().any(|address| !self.facts.sources.contains_key(&address))
+    }
+
     fn apply_service(&mut self, mut service: Service, affected: &mut BTreeSet<ObjectName>) {
         let entry = self.entries.entry(service.name.clone()).or_default();
         match &mut entry.service {
@@ -145,10 +179,13 @@ impl Index {
             Some(known) => {
                 service.name = known.name.clone();
                 affected.insert(known.name.clone());
+                unguard(&mut self.guarded, known);
+                guard(&mut self.guarded, &service);
                 **known = service;
             }
             unknown => {
                 affected.insert(service.name.clone());
+                guard(&mut self.guarded, &service);
                 *unknown = Some(Box::new(service));
             }
         }
@@ -156,7 +193,8 @@ impl Index {
 
     fn delete_service(&mut self, name: &ObjectName, affected: &mut BTreeSet<ObjectName>) {
         let Some(entry) = self.entries.get_mut(name) else { return };
-        if entry.service.take().is_some() {
+        if let Some(gone) = entry.service.take() {
+            unguard(&mut self.guarded, &gone);
             affected.insert(name.clone());
         }
         self.forget_if_empty(name);
@@ -236,9 +274,28 @@ impl Index {
         affected.extend(hinted.map(|(name, _)| name.clone()));
     }
 
+    /// Facts matter to the Services with addresses that are served to some sources only: new routes to
+    /// those that they lead to, new addresses of the node to all.
+    fn set_facts(&mut self, facts: NodeFacts, affected: &mut BTreeSet<ObjectName>) {
+        let is_moved = self.facts.addresses != facts.addresses;
+        let matters = |address: IpAddr| is_moved || self.facts.source_to(address) != facts.source_to(address);
+        affected.extend(self.guarded.iter().filter(|(address, _)| matters(*address)).map(|(_, name)| name.clone()));
+        self.facts = facts;
+    }
+
     fn forget_if_empty(&mut self, name: &ObjectName) {
         if self.entries.get(name).is_some_and(|entry| entry.service.is_none() && entry.slices.is_empty()) {
             self.entries.remove(name);
         }
+    }
+}
+
+fn guard(guarded: &mut BTreeSet<(IpAddr, ObjectName)>, service: &Service) {
+    guarded.extend(service.guarded_addresses().map(|address| (address, service.name.clone())));
+}
+
+fn unguard(guarded: &mut BTreeSet<(IpAddr, ObjectName)>, service: &Service) {
+    for address in service.guarded_addresses() {
+        guarded.remove(&(address, service.name.clone()));
     }
 }

@@ -6,6 +6,7 @@
 //! Service uses: that is [`plan`](crate::plan)'s.
 
 mod address;
+mod facts;
 mod index;
 mod node;
 mod object;
@@ -21,6 +22,7 @@ pub(crate) mod testing;
 mod tests;
 mod update;
 
+pub use facts::NodeFacts;
 pub use index::{Affected, Index};
 pub use node::Node;
 pub use object::{CreationTime, Kind, ObjectName};

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use proxy_common::{Port, Protocol};
 
-use super::{CreationTime, ObjectName};
+use super::{CreationTime, IpFamily, ObjectName};
 
 /// A Service with at least one clusterIP.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,29 @@ pub struct Service {
     pub source_ranges: Box<[IpNet]>,
     /// `spec.healthCheckNodePort`.
     pub health_check_node_port: Option<Port>,
+}
+
+impl Service {
+    /// The load balancer's addresses that nodes serve.
+    pub fn virtual_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let is_balanced = self.service_type == ServiceType::LoadBalancer;
+        let addresses = self.load_balancer_addresses.iter().filter(move |_| is_balanced);
+        addresses.filter(|address| address.mode == LoadBalancerIpMode::Vip).map(|address| address.address)
+    }
+
+    /// The prefixes from which the load balancer's addresses of this family may be used. None: from
+    /// everywhere, because there are no ranges of the family, or one of them is everything.
+    pub fn guard(&self, family: IpFamily) -> impl Iterator<Item = IpNet> {
+        let ranges =
+            move || self.source_ranges.iter().copied().filter(move |range| IpFamily::of(range.addr()) == family);
+        let is_open = ranges().any(|range| range.prefix_len() == 0);
+        ranges().filter(move |_| !is_open)
+    }
+
+    /// The load balancer's addresses that nodes serve to some sources only.
+    pub fn guarded_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.virtual_addresses().filter(|address| self.guard(IpFamily::of(*address)).next().is_some())
+    }
 }
 
 /// A port of a Service.

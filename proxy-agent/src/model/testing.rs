@@ -5,8 +5,9 @@ use std::{net::IpAddr, sync::Arc};
 use proxy_common::{Port, Protocol};
 
 use super::{
-    Affinity, Change, Conditions, CreationTime, Endpoint, EndpointPort, EndpointSlice, Hints, IpFamily, Node,
-    ObjectName, Service, ServicePort, ServiceType, TrafficPolicy, Update,
+    Affinity, Change, Conditions, CreationTime, Endpoint, EndpointPort, EndpointSlice, Hints, IpFamily,
+    LoadBalancerAddress, LoadBalancerIpMode, Node, NodeFacts, ObjectName, Service, ServicePort, ServiceType,
+    TrafficPolicy, Update,
 };
 
 /// The node that tests run on.
@@ -51,6 +52,34 @@ impl Service {
     pub(crate) fn with_protocol_port(mut self, name: &str, port: u16, protocol: Protocol) -> Self {
         let port = ServicePort { name: name.into(), protocol, port: Port::new(port), node_port: None };
         self.ports = self.ports.into_iter().chain([port]).collect();
+        self
+    }
+
+    pub(crate) fn of_type(mut self, service_type: ServiceType) -> Self {
+        self.service_type = service_type;
+        self
+    }
+
+    /// The last port is at this port of each node.
+    pub(crate) fn at_node_port(mut self, port: u16) -> Self {
+        self.ports.last_mut().expect("the test wrote a port").node_port = Some(Port::new(port));
+        self
+    }
+
+    pub(crate) fn with_external_ips(mut self, addresses: &[&str]) -> Self {
+        self.external_ips = addresses.iter().map(|text| ip(text)).collect();
+        self
+    }
+
+    /// A Service of type `LoadBalancer` with these addresses, which the load balancer leaves in packets.
+    pub(crate) fn balanced_at(self, addresses: &[&str]) -> Self {
+        let address = |text: &&str| LoadBalancerAddress { address: ip(text), mode: LoadBalancerIpMode::Vip };
+        Self { load_balancer_addresses: addresses.iter().map(address).collect(), ..self }
+            .of_type(ServiceType::LoadBalancer)
+    }
+
+    pub(crate) fn open_to(mut self, ranges: &[&str]) -> Self {
+        self.source_ranges = ranges.iter().map(|text| text.parse().expect("the test wrote a prefix")).collect();
         self
     }
 
@@ -132,6 +161,21 @@ pub(crate) fn node(zone: Option<&str>) -> Node {
 
 pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().expect("the test wrote an address")
+}
+
+/// Facts of a node with these addresses, and with routes to these destinations that give packets these
+/// sources.
+pub(crate) fn facts(addresses: &[&str], routes: &[(&str, Option<&str>)]) -> NodeFacts {
+    NodeFacts {
+        addresses: addresses.iter().map(|text| ip(text)).collect(),
+        sources: routes.iter().map(|(to, source)| (ip(to), source.map(ip))).collect(),
+    }
+}
+
+impl From<NodeFacts> for Update {
+    fn from(facts: NodeFacts) -> Self {
+        Self::Facts(facts)
+    }
 }
 
 impl From<Service> for Update {

@@ -1,6 +1,6 @@
-//! What the sources of objects tell the index.
+//! What the index is told: by the sources of objects, and by whoever watches this node's network.
 
-use super::{EndpointSlice, Node, ObjectName, Service};
+use super::{EndpointSlice, Node, NodeFacts, ObjectName, Service};
 
 /// A change to the objects of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,4 +22,6 @@ pub enum Update {
     Slice(Change<EndpointSlice>),
     /// Nodes changed; only the node that this program runs on counts.
     Node(Change<Node>),
+    /// This node's addresses or routes changed: all of them as they are now.
+    Facts(NodeFacts),
 }

@@ -168,7 +168,7 @@ impl Driver {
             let counter = match &update {
                 Update::Service(_) => Some(&mut services),
                 Update::Slice(_) => Some(&mut slices),
-                Update::Node(_) => None,
+                Update::Node(_) | Update::Facts(_) => None,
             };
             let trigger = trigger(&update, self.since);
             if engine.take(update) {

@@ -106,7 +106,7 @@ impl<T: Tables> Engine<T> {
             Update::Service(Change::Reset(_)) => self.lists.services = true,
             Update::Slice(Change::Reset(_)) => self.lists.slices = true,
             Update::Node(Change::Reset(_)) => self.lists.nodes = true,
-            Update::Service(_) | Update::Slice(_) | Update::Node(_) => {}
+            Update::Service(_) | Update::Slice(_) | Update::Node(_) | Update::Facts(_) => {}
         }
         note(&update);
         let affected = self.index.update(update);
@@ -170,6 +170,7 @@ fn note(update: &Update) {
         Update::Service(change) => note_change("Service", change, |service| &service.name),
         Update::Slice(change) => note_change("EndpointSlice", change, |slice| &slice.name),
         Update::Node(change) => note_change("Node", change, |node| &node.name),
+        Update::Facts(facts) => debug!("this node has {} addresses", facts.addresses.len()),
     }
 }
 

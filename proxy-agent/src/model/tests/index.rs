@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, time::SystemTime};
 
 use crate::model::{
-    Affected, Change, EndpointSlice, Index, Node, ObjectName, Service, Update,
-    testing::{NODE, ZONE, endpoint, name, node, service, slice, without_service, without_slice},
+    Affected, Change, EndpointSlice, Index, LoadBalancerIpMode, Node, ObjectName, Service, ServiceType, Update,
+    testing::{NODE, ZONE, endpoint, facts, ip, name, node, service, slice, without_service, without_slice},
 };
 
 fn index(updates: impl IntoIterator<Item = Update>) -> Index {
@@ -168,4 +168,59 @@ fn names_are_ordered_by_namespace_first() {
     let mut names = [name("a-b/web"), name("a/web"), name("a/docs"), ObjectName::new("", "zzz")];
     names.sort();
     assert_eq!(names.map(|name| name.to_string()), ["zzz", "a/docs", "a/web", "a-b/web"]);
+}
+
+const VIP: &str = "192.0.2.1";
+
+/// A Service whose load balancer may be used from some addresses.
+fn guarded(name: &str, vip: &str) -> Service {
+    service(name, &["10.0.0.1"]).with_port("http", 80).balanced_at(&[vip]).open_to(&["198.51.100.0/24"])
+}
+
+fn guarded_addresses(index: &Index) -> Vec<String> {
+    index.guarded_addresses().map(|address| address.to_string()).collect()
+}
+
+#[test]
+fn addresses_are_guarded_while_a_service_says_so() {
+    let objects = [guarded("web", VIP).into(), guarded("shop", VIP).into(), guarded("docs", "192.0.2.9").into()];
+    let mut index = index(objects);
+    assert_eq!(guarded_addresses(&index), [VIP, "192.0.2.9"]);
+    for (update, expected) in [
+        (guarded("docs", "192.0.2.8").into(), &[VIP, "192.0.2.8"][..]),
+        (without_service("docs"), &[VIP]),
+        (guarded("web", VIP).open_to(&[]).into(), &[VIP]),
+        (guarded("shop", VIP).open_to(&["198.51.100.0/24", "0.0.0.0/0"]).into(), &[]),
+        (guarded("shop", VIP).open_to(&["2001:db8::/32"]).into(), &[]),
+        (guarded("shop", VIP).into(), &[VIP]),
+        (Service { service_type: ServiceType::NodePort, ..guarded("shop", VIP) }.into(), &[]),
+    ] {
+        let _ = index.update(update);
+        assert_eq!(guarded_addresses(&index), expected);
+    }
+}
+
+#[test]
+fn an_address_that_the_load_balancer_rewrites_is_nobodys_to_guard() {
+    let mut proxy = guarded("web", VIP);
+    proxy.load_balancer_addresses[0].mode = LoadBalancerIpMode::Proxy;
+    assert_eq!(guarded_addresses(&index([proxy.into()])), [""; 0]);
+}
+
+#[test]
+fn facts_affect_the_services_they_matter_to() {
+    let mut index =
+        index([guarded("web", VIP).into(), guarded("docs", "192.0.2.9").into(), service("dns", &["10.0.0.2"]).into()]);
+    assert!(index.lacks_facts());
+    let known = facts(&["203.0.113.1"], &[(VIP, Some("203.0.113.1")), ("192.0.2.9", None)]);
+    assert_eq!(index.update(known.clone().into()), services(&["docs", "web"]), "the node has addresses");
+    assert!(!index.lacks_facts());
+    assert_eq!(index.facts().source_to(ip(VIP)), Some(ip("203.0.113.1")));
+    assert_eq!(index.update(known.into()), Affected::none());
+    let routed = facts(&["203.0.113.1"], &[(VIP, Some(VIP)), ("192.0.2.9", None)]);
+    assert_eq!(index.update(routed.into()), services(&["web"]));
+    let of_nobody = facts(&["203.0.113.1"], &[(VIP, Some(VIP)), ("10.9.9.9", Some("203.0.113.1"))]);
+    assert_eq!(index.update(of_nobody.into()), Affected::none(), "no route, or not looked up, is the same");
+    assert!(index.lacks_facts());
+    assert_eq!(index.update(facts(&[], &[]).into()), services(&["docs", "web"]));
 }

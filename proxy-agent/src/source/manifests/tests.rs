@@ -56,6 +56,7 @@ fn told(news: &News) -> Vec<String> {
             Update::Node(Change::Reset(list)) => {
                 format!("= Nodes {:?}", list.iter().map(|node| node.name.to_string()).collect::<Vec<_>>())
             }
+            Update::Facts(_) => panic!("no file tells of routes"),
         })
         .collect()
 }
