@@ -159,7 +159,7 @@ fn backends<F: PlanFamily>(
             in_cluster_list: false,
             in_local_list: false,
         };
-        of_port.entry(backend.service()).or_default().push(BackendRecord { id, target });
+        of_port.entry(backend.service()).or_default().push(BackendRecord { id, flags: backend.flags(), target });
     }
     for (service, mut backends) in of_port {
         backends.sort_unstable_by_key(|backend| (backend.target.address, backend.target.port, backend.id));

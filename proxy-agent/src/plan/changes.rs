@@ -1,7 +1,7 @@
 //! What the plan asks of the tables, and what it learns from them: the seam between the pure part of
 //! the agent and the kernel.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use proxy_common::{Backend, BackendId, Family, PortName, ServiceEntry, ServiceId, ServiceKey, V4, V6};
 
@@ -20,12 +20,27 @@ pub struct Changes {
     pub v6: FamilyChanges<V6>,
     /// Names to remove, last of all.
     pub retired_names: Vec<ServiceId>,
+    /// Nothing to write: endpoints of UDP ports that no slice of their Service has any more, or whose port is
+    /// gone. Once the changes are applied, nobody tells sockets that are connected to them, unless somebody
+    /// looks for them.
+    pub gone_backends: Vec<GoneBackend>,
+}
+
+/// An endpoint of a UDP port that flows may still go to, and should not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GoneBackend {
+    /// The Service port. Its id may be about to be retired.
+    pub service: ServiceId,
+    /// The number that the endpoint had.
+    pub backend: BackendId,
+    /// Address and port of the endpoint.
+    pub address: SocketAddr,
 }
 
 /// The part of [`Changes`] that is one family's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FamilyChanges<F: Family> {
-    /// Backends to write; no slot names them yet.
+    /// Backends to write: new ones, which no slot names yet, and such whose flags alone change, in place.
     pub backends: Vec<(BackendId, Backend<F::Address>)>,
     /// Runs of slots to write, each with its first index; no service names them yet.
     pub slots: Vec<(u32, Vec<BackendId>)>,
@@ -66,7 +81,7 @@ impl Changes {
     /// Whether there is nothing to write.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let Self { names, v4, v6, retired_names } = self;
+        let Self { names, v4, v6, retired_names, gone_backends: _ } = self;
         names.is_empty() && v4.is_empty() && v6.is_empty() && retired_names.is_empty()
     }
 }

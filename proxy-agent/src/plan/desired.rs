@@ -1,6 +1,6 @@
 //! What the tables should hold for one Service, before ids and slots are given out.
 
-use proxy_common::{Port, Protocol, ServiceFlags, ServiceKey, V4, V6};
+use proxy_common::{Backend, Port, Protocol, ServiceFlags, ServiceId, ServiceKey, V4, V6};
 
 use super::{
     endpoints::{Candidate, Choice, Place},
@@ -56,6 +56,21 @@ pub struct Target<A> {
     /// Whether new connections under policy `Local` may get it. No target is in this list if no
     /// traffic policy of the Service is `Local`.
     pub in_local_list: bool,
+}
+
+impl<A: Copy> Target<A> {
+    /// The endpoint as the `backends` table has it.
+    #[must_use]
+    pub const fn backend(&self, service: ServiceId) -> Backend<A> {
+        Backend::new(self.address, self.port, self.flags(), service)
+    }
+
+    /// Flags of the endpoint in the `backends` table.
+    const fn flags(&self) -> u16 {
+        (if self.on_this_node { Backend::<A>::LOCAL } else { 0 })
+            | (if self.in_cluster_list { Backend::<A>::IN_CLUSTER_LIST } else { 0 })
+            | (if self.in_local_list { Backend::<A>::IN_LOCAL_LIST } else { 0 })
+    }
 }
 
 /// What a node at `place` should hold for a Service with these slices. No two of its ports have

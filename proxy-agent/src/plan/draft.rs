@@ -105,8 +105,8 @@ impl Pools {
                 None => self.name(&rank.name, port, draft)?,
             };
             let mut record = PortRecord::new(port.name.clone(), port.protocol, id);
-            record.v4 = family(&mut self.v4, &mut draft.v4, rank, id, known, port)?;
-            record.v6 = family(&mut self.v6, &mut draft.v6, rank, id, known, port)?;
+            record.v4 = family(&mut self.v4, &mut draft.v4, rank, &record, known, port)?;
+            record.v6 = family(&mut self.v6, &mut draft.v6, rank, &record, known, port)?;
             ports.push(record);
         }
         draft.retire(old.ports.iter().filter(|known| !desired.iter().any(|port| is_of(known, port))));
@@ -149,8 +149,8 @@ impl ServiceDraft {
     fn retire<'a>(&mut self, ports: impl Iterator<Item = &'a PortRecord>) {
         for port in ports {
             self.retired_ids.push(port.id);
-            self.v4.retire(&port.v4);
-            self.v6.retire(&port.v6);
+            self.v4.retire(port);
+            self.v6.retire(port);
         }
     }
 }
@@ -172,18 +172,19 @@ fn family<F: PlanFamily>(
     tables: &mut FamilyTables<F>,
     draft: &mut Draft<F>,
     rank: &Rank,
-    id: ServiceId,
+    new: &PortRecord,
     known: Option<&PortRecord>,
     port: &DesiredPort,
 ) -> Result<FamilyRecord<F::Address>, Shortage> {
-    let nothing = FamilyRecord::default();
-    let old = known.map_or(&nothing, F::of_record);
     let desired = F::of_desired(port);
     if desired.frontends.iter().any(|frontend| tables.frontends.would_win(frontend.key, rank)) {
-        draft.port(tables, id, old, desired)
+        let nothing = FamilyRecord::default();
+        draft.port(tables, new, known.map_or(&nothing, F::of_record), desired)
     } else {
         // Nobody can reach the port's backends: it has none until it gets a frontend.
-        draft.retire(old);
+        if let Some(known) = known {
+            draft.retire(known);
+        }
         Ok(FamilyRecord { frontends: desired.frontends.as_slice().into(), ..FamilyRecord::default() })
     }
 }
@@ -195,9 +196,11 @@ fn carry_out_family<F: PlanFamily>(
     new: &ServiceRecord,
     changes: &mut Changes,
 ) -> Vec<Rank> {
-    let Draft { backends, slots, retired } = draft;
+    let Draft { backends, flagged, slots, retired, gone } = draft;
+    changes.gone_backends.extend(gone);
     let changes = F::of_changes(changes);
     changes.backends.extend(backends);
+    changes.backends.extend(flagged);
     changes.slots.extend(slots.into_iter().map(|(range, ids)| (range.offset(), ids)));
     changes.retired_backends.extend(&retired.backends);
     tables.retired.backends.extend(retired.backends);

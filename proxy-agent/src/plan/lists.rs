@@ -1,18 +1,19 @@
 //! One port of one Service in one family: from its targets to backends and slot ranges.
 //!
-//! Owns the reuse of what is installed: a backend keeps its number while an endpoint is in a slice
-//! and on the same node, a range is kept while its list is the same. Never writes into a range or
-//! backend that a program may read.
+//! Owns the reuse of what is installed: a backend keeps its number while an endpoint is in a slice, a
+//! range is kept while its list is the same. Never writes into a range or backend that a program may
+//! read, except for a backend's flags.
 
-use proxy_common::{Backend, BackendId, ServiceId, SlotRange};
+use proxy_common::{Backend, BackendId, Protocol, SlotRange};
 
 use super::{
+    GoneBackend,
     desired::{DesiredFamily, Target},
     family::PlanFamily,
     frontends::Frontends,
     ids::IdPool,
     problem::{FullTable, Shortage},
-    record::{BackendRecord, FamilyRecord},
+    record::{BackendRecord, FamilyRecord, PortRecord},
     slots::SlotAllocator,
 };
 
@@ -65,20 +66,29 @@ impl<F: PlanFamily> FamilyTables<F> {
 #[derive(Debug)]
 pub(super) struct Draft<F: PlanFamily> {
     pub(super) backends: Vec<(BackendId, Backend<F::Address>)>,
+    /// Backends that it did not take, and whose flags change.
+    pub(super) flagged: Vec<(BackendId, Backend<F::Address>)>,
     pub(super) slots: Vec<(SlotRange, Vec<BackendId>)>,
     pub(super) retired: Retired,
+    pub(super) gone: Vec<GoneBackend>,
 }
 
 impl<F: PlanFamily> Default for Draft<F> {
     fn default() -> Self {
-        Self { backends: Vec::new(), slots: Vec::new(), retired: Retired::default() }
+        Self {
+            backends: Vec::new(),
+            flagged: Vec::new(),
+            slots: Vec::new(),
+            retired: Retired::default(),
+            gone: Vec::new(),
+        }
     }
 }
 
 impl<F: PlanFamily> Draft<F> {
     /// Gives back what the draft took.
     pub(super) fn undo(self, tables: &mut FamilyTables<F>) {
-        let Self { backends, slots, retired: _ } = self;
+        let Self { backends, flagged: _, slots, retired: _, gone: _ } = self;
         for (range, _) in slots {
             tables.slots.release(range);
         }
@@ -87,15 +97,15 @@ impl<F: PlanFamily> Draft<F> {
         }
     }
 
-    /// Takes a port from `old` to what is desired of it.
+    /// Takes `port` from `old` to what is desired of it.
     pub(super) fn port(
         &mut self,
         tables: &mut FamilyTables<F>,
-        id: ServiceId,
+        port: &PortRecord,
         old: &FamilyRecord<F::Address>,
         desired: &DesiredFamily<F::Address>,
     ) -> Result<FamilyRecord<F::Address>, Shortage> {
-        let backends = self.backends(tables, id, &old.backends, &desired.targets)?;
+        let backends = self.backends(tables, port, &old.backends, &desired.targets)?;
         let lists = |member: Member<F>| (list::<F>(&old.backends, member), list::<F>(&backends, member));
         let (old_cluster, new_cluster) = lists(|target| target.in_cluster_list);
         let (old_local, new_local) = lists(|target| target.in_local_list);
@@ -106,16 +116,28 @@ impl<F: PlanFamily> Draft<F> {
     }
 
     /// Retires all that a port has.
-    pub(super) fn retire(&mut self, old: &FamilyRecord<F::Address>) {
-        self.retired.backends.extend(old.backends.iter().map(|backend| backend.id));
-        self.retired.ranges.extend([old.cluster, old.local].into_iter().flatten());
+    pub(super) fn retire(&mut self, port: &PortRecord) {
+        let FamilyRecord { frontends: _, backends, cluster, local } = F::of_record(port);
+        for backend in backends {
+            self.give_up(port, backend);
+        }
+        self.retired.ranges.extend([*cluster, *local].into_iter().flatten());
+    }
+
+    fn give_up(&mut self, port: &PortRecord, backend: &BackendRecord<F::Address>) {
+        let &BackendRecord { id, flags: _, target } = backend;
+        self.retired.backends.push(id);
+        if port.protocol == Protocol::Udp {
+            let address = (F::to_ip(target.address), target.port.get()).into();
+            self.gone.push(GoneBackend { service: port.id, backend: id, address });
+        }
     }
 
     /// Both sides are sorted by address and port.
     fn backends(
         &mut self,
         tables: &mut FamilyTables<F>,
-        service: ServiceId,
+        port: &PortRecord,
         old: &[BackendRecord<F::Address>],
         targets: &[Target<F::Address>],
     ) -> Result<Vec<BackendRecord<F::Address>>, Shortage> {
@@ -124,27 +146,28 @@ impl<F: PlanFamily> Draft<F> {
         let mut backends = Vec::with_capacity(targets.len());
         for target in targets {
             while let Some(gone) = old.next_if(|old| place(&old.target) < place(target)) {
-                self.retired.backends.push(gone.id);
+                self.give_up(port, gone);
             }
-            let known = old.next_if(|old| place(&old.target) == place(target));
-            let id = match known {
-                Some(known) if known.target.on_this_node == target.on_this_node => known.id,
-                _ => {
-                    // An entry is never rewritten while it may be read: one that changes is a new one.
-                    self.retired.backends.extend(known.map(|known| known.id));
-                    let Some(id) = tables.backends.take().map(BackendId::new) else {
-                        let rest = targets.len() - backends.len();
-                        let missing = rest.saturating_sub(old.len()).max(1);
-                        return Err(Shortage { table: FullTable::Backends(F::IP_FAMILY), missing });
-                    };
-                    let flags = if target.on_this_node { Backend::<F::Address>::LOCAL } else { 0 };
-                    self.backends.push((id, Backend::new(target.address, target.port, flags, service)));
-                    id
+            let backend = target.backend(port.id);
+            let id = if let Some(known) = old.next_if(|old| place(&old.target) == place(target)) {
+                if known.flags != backend.flags() {
+                    self.flagged.push((known.id, backend));
                 }
+                known.id
+            } else {
+                let Some(id) = tables.backends.take().map(BackendId::new) else {
+                    let rest = targets.len() - backends.len();
+                    let missing = rest.saturating_sub(old.len()).max(1);
+                    return Err(Shortage { table: FullTable::Backends(F::IP_FAMILY), missing });
+                };
+                self.backends.push((id, backend));
+                id
             };
-            backends.push(BackendRecord { id, target: *target });
+            backends.push(BackendRecord { id, flags: backend.flags(), target: *target });
         }
-        self.retired.backends.extend(old.map(|gone| gone.id));
+        for gone in old {
+            self.give_up(port, gone);
+        }
         Ok(backends)
     }
 

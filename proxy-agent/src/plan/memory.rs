@@ -56,7 +56,8 @@ pub enum MemoryError {
     /// A service would name a backend that is free or another service's.
     #[error("backend {0:?} is not one of the service's")]
     NotTheServices(BackendId),
-    /// A backend would be written or cleared while a slot names it.
+    /// A backend that is not free would become another one, or one that a slot names be cleared. Only flags
+    /// change in place.
     #[error("backend {0:?} is in use")]
     BackendInUse(BackendId),
     /// A service that is not there would be removed.
@@ -139,7 +140,7 @@ impl Tables for MemoryTables {
     }
 
     fn apply(&mut self, changes: &Changes) -> Result<Refused, MemoryError> {
-        let Changes { names, v4, v6, retired_names } = changes;
+        let Changes { names, v4, v6, retired_names, gone_backends: _ } = changes;
         for &(id, name) in names {
             self.write(|tables| {
                 let is_new = tables.names.insert(id, name).is_none();
@@ -182,8 +183,13 @@ impl<F: Family> Default for FamilyTables<F> {
 
 impl<F: Family> FamilyTables<F> {
     fn write_backend(&mut self, id: BackendId, backend: Backend<F::Address>) -> Result<(), MemoryError> {
-        // Flows may remember what the id stood for until it is cleared.
-        if self.backends.insert(id, backend).is_some() { Err(MemoryError::BackendInUse(id)) } else { Ok(()) }
+        // Slots may name the entry, and flows remember what it stands for until it is cleared.
+        let endpoint = |backend: &Backend<F::Address>| (backend.address(), backend.port(), backend.service());
+        match self.backends.insert(id, backend) {
+            None => Ok(()),
+            Some(old) if endpoint(&old) == endpoint(&backend) && old.flags() != backend.flags() => Ok(()),
+            Some(_) => Err(MemoryError::BackendInUse(id)),
+        }
     }
 
     fn write_slot(&mut self, slot: u32, id: BackendId) -> Result<(), MemoryError> {

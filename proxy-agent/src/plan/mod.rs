@@ -25,6 +25,6 @@ mod state;
 mod tests;
 
 pub use capacity::{Capacities, FamilyUsage, Usage};
-pub use changes::{Changes, FamilyChanges, FamilySnapshot, Refused, Snapshot, Tables};
+pub use changes::{Changes, FamilyChanges, FamilySnapshot, GoneBackend, Refused, Snapshot, Tables};
 pub use problem::{FullTable, PlanProblem};
 pub use state::State;

@@ -67,5 +67,8 @@ impl<A> Default for FamilyRecord<A> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BackendRecord<A> {
     pub(super) id: BackendId,
+    /// Flags in the `backends` table.
+    pub(super) flags: u16,
+    /// In which lists the slots have it.
     pub(super) target: Target<A>,
 }

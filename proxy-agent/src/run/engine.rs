@@ -155,7 +155,7 @@ impl<T: Tables> Engine<T> {
 }
 
 fn writes(changes: &Changes) -> usize {
-    let Changes { names, v4, v6, retired_names } = changes;
+    let Changes { names, v4, v6, retired_names, gone_backends: _ } = changes;
     names.len() + retired_names.len() + family_writes(v4) + family_writes(v6)
 }
 

@@ -69,7 +69,7 @@ impl plan::Tables for KernelTables {
     }
 
     fn apply(&mut self, changes: &Changes) -> Result<Refused, TableError> {
-        let Changes { names, v4, v6, retired_names } = changes;
+        let Changes { names, v4, v6, retired_names, gone_backends: _ } = changes;
         self.write_names(names)?;
         if writes_arrays(v4) || writes_arrays(v6) {
             self.settle()?;

@@ -144,7 +144,9 @@ fn follow(snapshot: &mut Snapshot, changes: &crate::plan::Changes) {
         changes: &crate::plan::FamilyChanges<F>,
     ) {
         for &(id, backend) in &changes.backends {
-            assert!(snapshot.backends.insert(id, backend).is_none(), "backend {id:?} is in use");
+            let place = |backend: &Backend<F::Address>| (backend.address(), backend.port(), backend.service());
+            let old = snapshot.backends.insert(id, backend);
+            assert!(old.is_none_or(|old| place(&old) == place(&backend)), "backend {id:?} is in use");
         }
         let in_use: BTreeSet<u32> = snapshot.services.values().flat_map(slots).collect();
         for (offset, ids) in &changes.slots {
@@ -291,12 +293,18 @@ fn damaged_backends_are_repaired() {
         let first = *first;
         snapshot.v4.backends.insert(BackendId::new(60), first);
     });
-    assert_repaired("on another node", |snapshot| {
-        for backend in snapshot.v4.backends.values_mut() {
-            let flags = if backend.is_local() { 0 } else { Backend::<[u8; 4]>::LOCAL };
-            *backend = Backend::new(backend.address(), backend.port(), flags, backend.service());
-        }
-    });
+    for (what, flags) in [
+        ("on another node", Backend::<[u8; 4]>::LOCAL),
+        ("in other lists", Backend::<[u8; 4]>::IN_CLUSTER_LIST | Backend::<[u8; 4]>::IN_LOCAL_LIST),
+        ("with a flag that nobody knows", 1 << 15),
+    ] {
+        assert_repaired(what, |snapshot| {
+            for backend in snapshot.v4.backends.values_mut() {
+                let flags = backend.flags() ^ flags;
+                *backend = Backend::new(backend.address(), backend.port(), flags, backend.service());
+            }
+        });
+    }
     assert_repaired("none at all", |snapshot| snapshot.v4.backends.clear());
 }
 

@@ -7,6 +7,8 @@ mod clashes;
 mod desired;
 mod endpoints;
 mod garbage;
+mod gone;
+mod memory;
 mod property;
 mod story;
 mod support;

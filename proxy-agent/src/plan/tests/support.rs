@@ -6,12 +6,17 @@ use std::{
     net::SocketAddr,
 };
 
-use proxy_common::{PortName, ServiceEntry, ServiceFlags, ServiceId, SlotRange, V4, V6};
+use proxy_common::{Backend, BackendId, PortName, ServiceEntry, ServiceFlags, ServiceId, SlotRange, V4, V6};
 
 use crate::{
     model::{Affected, Index, Update, testing::NODE},
-    plan::{Capacities, Changes, Refused, Snapshot, State, Tables, Usage, family::PlanFamily, memory::MemoryTables},
+    plan::{
+        Capacities, Changes, FamilySnapshot, Refused, Snapshot, State, Tables, Usage, family::PlanFamily,
+        memory::MemoryTables,
+    },
 };
+
+const LOCAL: u16 = Backend::<[u8; 4]>::LOCAL;
 
 /// A node whose tables follow the objects.
 pub(super) struct TestNode {
@@ -158,12 +163,30 @@ fn view_family<F: PlanFamily>(snapshot: &Snapshot, names: &BTreeMap<ServiceId, S
         };
         view.services.insert(format!("{address}/{protocol}"), served);
     }
-    for entry in family.backends.values() {
+    for (&id, entry) in &family.backends {
+        if let Some(lists) = lists::<F>(family, id, entry) {
+            assert_eq!(entry.flags() & !LOCAL, lists, "the flags tell in which lists {entry:?} is");
+        }
         view.backends.entry(names[&entry.service()].clone()).or_default().insert(backend::<F>(entry));
     }
 }
 
-fn backend<F: PlanFamily>(backend: &proxy_common::Backend<F::Address>) -> String {
+/// A backend's flags by the lists of its Service port that name it; `None` if the table had no room for any
+/// frontend of the port.
+fn lists<F: PlanFamily>(family: &FamilySnapshot<F>, id: BackendId, backend: &Backend<F::Address>) -> Option<u16> {
+    let services: Vec<&ServiceEntry> =
+        family.services.values().filter(|entry| entry.id() == backend.service()).collect();
+    let names =
+        |range: SlotRange| (range.offset()..range.offset() + range.count()).any(|slot| family.slots[&slot] == id);
+    let flags = services.iter().fold(0, |flags, entry| {
+        let cluster = if names(entry.cluster()) { Backend::<F::Address>::IN_CLUSTER_LIST } else { 0 };
+        let local = if names(entry.local()) { Backend::<F::Address>::IN_LOCAL_LIST } else { 0 };
+        flags | cluster | local
+    });
+    (!services.is_empty()).then_some(flags)
+}
+
+fn backend<F: PlanFamily>(backend: &Backend<F::Address>) -> String {
     let address = SocketAddr::from((F::to_ip(backend.address()), backend.port().get()));
     let mark = if backend.is_local() { "*" } else { "" };
     format!("{address}{mark}")
