@@ -17,12 +17,15 @@ use proxy_agent::{
         features::{Feature, Features},
         tables::SourceRanges,
     },
-    plan::{Changes, Refused, Tables as _},
+    model::{Change, EndpointSlice, Index, NodeFacts, Service, Update},
+    plan::{Capacities, Changes, Refused, Snapshot, State, Tables as _, memory::MemoryTables},
+    source::decode,
 };
 use proxy_common::{
     Backend, BackendId, Port, PortName, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange,
     SourceRangeKey, V4, maps,
 };
+use serde_json::{Value, json};
 use support::Node;
 
 const SERVICE: ServiceId = ServiceId::new(1);
@@ -147,6 +150,73 @@ fn a_full_table_of_source_ranges_refuses_what_is_new() {
     assert_eq!(ranges.insert(&filling).expect("there is room"), []);
     let refused = ranges.insert(&[host(capacity), host(capacity + 1)]).expect("a full table is no error");
     assert_eq!(refused, [host(capacity), host(capacity + 1)]);
+}
+
+/// A load balancer with everything that the plan writes tables for.
+fn shop(ports: &[&str], ranges: &[&str], affinity: &str) -> Update {
+    let ports: Vec<Value> = (0_u16..)
+        .zip(ports)
+        .map(|(number, name)| json!({"name": name, "port": 80 + number, "nodePort": 30_080 + number}))
+        .collect();
+    let service = json!({
+        "metadata": {"name": "shop", "namespace": "default"},
+        "spec": {
+            "type": "LoadBalancer", "clusterIP": "10.96.0.1", "clusterIPs": ["10.96.0.1", "fd00::1"],
+            "ports": ports, "externalIPs": ["198.51.100.1"], "externalTrafficPolicy": "Local",
+            "sessionAffinity": affinity, "loadBalancerSourceRanges": ranges,
+        },
+        "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}, {"ip": "2001:db8::1"}]}},
+    });
+    Update::Service(Change::Apply(decode::<Service>(&service).object.expect("a good Service")))
+}
+
+fn pods(addresses: &[&str]) -> Update {
+    let endpoint = |address: &&str| json!({"addresses": [address], "nodeName": "node-1"});
+    let slice = json!({
+        "metadata": {"name": "shop-1", "namespace": "default", "labels": {"kubernetes.io/service-name": "shop"}},
+        "addressType": "IPv4", "ports": [{"name": "http", "port": 8080}],
+        "endpoints": addresses.iter().map(endpoint).collect::<Vec<_>>(),
+    });
+    Update::Slice(Change::Apply(decode::<EndpointSlice>(&slice).object.expect("a good slice")))
+}
+
+/// The kernel's tables hold after each step what the plan's own model of them holds, and a new agent reads
+/// that back.
+#[test]
+fn the_kernel_holds_what_the_plan_says() {
+    let node = Node::default();
+    let mut kernel = Dataplane::open(&node.config()).expect("opens").tables;
+    let mut memory = MemoryTables::new(maps::SERVICES_CAPACITY);
+    let mut index = Index::new("node-1".to_owned());
+    let mut state = State::new(Capacities::default());
+    let _ = state.complete(&index);
+    let narrow = &["203.0.113.0/24", "2001:db8:7::/48"][..];
+    let facts = NodeFacts { addresses: ["203.0.113.5".parse().expect("an address")].into(), ..NodeFacts::default() };
+    for (step, update) in [
+        ("a slice", pods(&["10.0.0.1", "10.0.0.2"])),
+        ("a Service", shop(&["http", "admin"], narrow, "None")),
+        ("an address of the node in a range", Update::Facts(facts)),
+        ("other ranges", shop(&["http", "admin"], &["203.0.113.7/32", "198.18.0.0/15"], "None")),
+        ("affinity", shop(&["http", "admin"], narrow, "ClientIP")),
+        ("an endpoint less", pods(&["10.0.0.2"])),
+        ("a port less", shop(&["http"], narrow, "ClientIP")),
+        ("another name", shop(&["www"], narrow, "None")),
+        ("no ranges", shop(&["www"], &[], "None")),
+        ("ranges again", shop(&["www"], narrow, "None")),
+        ("nothing", Update::Service(Change::Reset(Vec::new()))),
+    ] {
+        let affected = index.update(update);
+        let changes = state.reconcile(&index, &affected);
+        let refused = memory.apply(&changes).expect("a safe order");
+        assert_eq!(kernel.apply(&changes).expect("the kernel takes it"), refused, "{step}");
+        state.applied(&refused);
+        let snapshot = kernel.snapshot().expect("readable");
+        assert_eq!(snapshot, memory.snapshot().expect("readable"), "{step}");
+        let mut restarted = State::new(Capacities::default());
+        restarted.adopt(&snapshot);
+        assert_eq!(restarted.complete(&index), Changes::default(), "{step}: a new agent has nothing to do");
+    }
+    assert_eq!(kernel.snapshot().expect("readable"), Snapshot::default());
 }
 
 /// A Service moves between two backends again and again, always using the same slots and ids, while a

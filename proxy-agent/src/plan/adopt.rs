@@ -7,7 +7,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use proxy_common::{Backend, BackendId, PortName, Protocol, ServiceEntry, ServiceId, SlotRange, V4, V6};
+use proxy_common::{
+    Backend, BackendId, PortName, Protocol, ServiceEntry, ServiceId, SlotRange, SourceRangeKey, V4, V6,
+};
 
 use super::{
     Capacities, FamilySnapshot, Snapshot, State,
@@ -17,6 +19,7 @@ use super::{
     frontends::Frontends,
     ids::IdPool,
     lists::{FamilyTables, Retired},
+    ranges::Ranges,
     record::{BackendRecord, FamilyRecord, PortRecord, ServiceRecord},
     slots::SlotAllocator,
 };
@@ -86,7 +89,9 @@ fn parts(name: &PortName) -> Option<(ObjectName, Box<str>, Protocol)> {
 fn used_ids(snapshot: &Snapshot) -> BTreeSet<u32> {
     fn of_family<F: PlanFamily>(family: &FamilySnapshot<F>) -> impl Iterator<Item = ServiceId> {
         let services = family.services.values().map(ServiceEntry::id);
-        services.chain(family.backends.values().map(Backend::service))
+        services
+            .chain(family.backends.values().map(Backend::service))
+            .chain(family.source_ranges.iter().map(SourceRangeKey::service))
     }
     let Snapshot { names, v4, v6 } = snapshot;
     let ids = names.keys().copied().chain(of_family(v4)).chain(of_family(v6));
@@ -124,6 +129,7 @@ fn family<F: PlanFamily>(
         frontends: Frontends::new(capacities.services, snapshot.services.iter().map(|(&key, &entry)| (key, entry))),
         backends: IdPool::new(number(capacities.backends).saturating_sub(1), &used),
         slots,
+        source_ranges: Ranges::new(capacities.source_ranges, snapshot.source_ranges.iter().copied()),
         retired: Retired::default(),
     };
     (tables, stray)

@@ -11,6 +11,8 @@ pub struct Capacities {
     pub slots: usize,
     /// Backends, per family; the number 0 is never used.
     pub backends: usize,
+    /// Source ranges, per family.
+    pub source_ranges: usize,
     /// Service ports.
     pub names: usize,
 }
@@ -22,6 +24,7 @@ impl Default for Capacities {
             services: maps::SERVICES.capacity(),
             slots: maps::SLOTS.capacity(),
             backends: maps::BACKENDS.capacity(),
+            source_ranges: maps::SOURCE_RANGES.capacity(),
             names: maps::NAMES_CAPACITY,
         }
     }
@@ -47,4 +50,6 @@ pub struct FamilyUsage {
     pub slots: u32,
     /// Backends.
     pub backends: usize,
+    /// Source ranges.
+    pub source_ranges: usize,
 }

@@ -1,15 +1,18 @@
 //! What the plan asks of the tables, and what it learns from them: the seam between the pure part of
 //! the agent and the kernel.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
-use proxy_common::{Backend, BackendId, Family, PortName, ServiceEntry, ServiceId, ServiceKey, V4, V6};
+use proxy_common::{Backend, BackendId, Family, PortName, ServiceEntry, ServiceId, ServiceKey, SourceRangeKey, V4, V6};
 
 /// Writes that take the tables from what is installed to what is desired.
 ///
 /// The order of the fields is the order of the writes, so that a packet never sees half a change:
-/// names and backends, slots, services, removals of services, then (after every program that might
-/// still read them has finished) the retired backends and names.
+/// names and backends, slots, source ranges, services, removals of services, then (after every program
+/// that might still read them has finished) the retired backends, source ranges and names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Names to write before any service uses their id.
@@ -44,12 +47,16 @@ pub struct FamilyChanges<F: Family> {
     pub backends: Vec<(BackendId, Backend<F::Address>)>,
     /// Runs of slots to write, each with its first index; no service names them yet.
     pub slots: Vec<(u32, Vec<BackendId>)>,
+    /// Source ranges to insert. Those of a Service port that has none yet, before its frontends ask for them.
+    pub source_ranges: Vec<SourceRangeKey<F::Address>>,
     /// Frontends to insert or to flip to their new ranges.
     pub services: Vec<(ServiceKey<F::Address>, ServiceEntry)>,
     /// Frontends to remove.
     pub removed_services: Vec<ServiceKey<F::Address>>,
     /// Backends to clear after a grace period.
     pub retired_backends: Vec<BackendId>,
+    /// Source ranges to remove after a grace period.
+    pub removed_source_ranges: Vec<SourceRangeKey<F::Address>>,
 }
 
 impl<F: Family> Default for FamilyChanges<F> {
@@ -57,9 +64,11 @@ impl<F: Family> Default for FamilyChanges<F> {
         Self {
             backends: Vec::new(),
             slots: Vec::new(),
+            source_ranges: Vec::new(),
             services: Vec::new(),
             removed_services: Vec::new(),
             retired_backends: Vec::new(),
+            removed_source_ranges: Vec::new(),
         }
     }
 }
@@ -68,12 +77,22 @@ impl<F: Family> FamilyChanges<F> {
     /// Whether there is nothing to write.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let Self { backends, slots, services, removed_services, retired_backends } = self;
+        let Self {
+            backends,
+            slots,
+            source_ranges,
+            services,
+            removed_services,
+            retired_backends,
+            removed_source_ranges,
+        } = self;
         backends.is_empty()
             && slots.is_empty()
+            && source_ranges.is_empty()
             && services.is_empty()
             && removed_services.is_empty()
             && retired_backends.is_empty()
+            && removed_source_ranges.is_empty()
     }
 }
 
@@ -106,11 +125,18 @@ pub struct FamilySnapshot<F: Family> {
     pub slots: BTreeMap<u32, BackendId>,
     /// The backends that are not free.
     pub backends: BTreeMap<BackendId, Backend<F::Address>>,
+    /// The `source_ranges` table.
+    pub source_ranges: BTreeSet<SourceRangeKey<F::Address>>,
 }
 
 impl<F: Family> Default for FamilySnapshot<F> {
     fn default() -> Self {
-        Self { services: BTreeMap::new(), slots: BTreeMap::new(), backends: BTreeMap::new() }
+        Self {
+            services: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            backends: BTreeMap::new(),
+            source_ranges: BTreeSet::new(),
+        }
     }
 }
 

@@ -5,8 +5,9 @@ use proxy_common::{Backend, Port, Protocol, ServiceFlags, ServiceId, ServiceKey,
 use super::{
     endpoints::{Candidate, Choice, Place},
     family::PlanFamily,
+    guard::Guard,
 };
-use crate::model::{Affinity, EndpointSlice, Service, ServicePort, ServiceType, TrafficPolicy};
+use crate::model::{Affinity, EndpointSlice, IpFamily, NodeFacts, Service, ServicePort, ServiceType, TrafficPolicy};
 
 /// A port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +30,9 @@ pub struct DesiredFamily<A> {
     /// Every endpoint in a slice, also those that take no new connections: what established flows
     /// go to stays known as long as a slice has it. Sorted by address and port, each once.
     pub targets: Vec<Target<A>>,
+    /// Who may use the frontends with [`ServiceFlags::SOURCE_RANGES`]. Sorted, each once; none if there
+    /// is no such frontend.
+    pub source_ranges: Vec<Prefix<A>>,
 }
 
 /// A frontend and its properties.
@@ -40,6 +44,15 @@ pub struct Frontend<A> {
     pub flags: ServiceFlags,
     /// Timeout of the session affinity in seconds; 0 without affinity.
     pub affinity_timeout: u32,
+}
+
+/// Addresses that begin with the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix<A> {
+    /// The first address, in network order.
+    pub address: A,
+    /// How many bits are the same.
+    pub bits: u8,
 }
 
 /// An endpoint of a Service port, and the lists it is in.
@@ -73,35 +86,37 @@ impl<A: Copy> Target<A> {
     }
 }
 
-/// What a node at `place` should hold for a Service with these slices. No two of its ports have
-/// the same frontend: the first one has it.
+/// What a node at `place` of which these facts are known should hold for a Service with these slices.
+/// No two frontends of the Service are the same: the first port has it.
 #[must_use]
-pub fn desired(service: &Service, slices: &[EndpointSlice], place: Place<'_>) -> Vec<DesiredPort> {
+pub fn desired(service: &Service, slices: &[EndpointSlice], place: Place<'_>, facts: &NodeFacts) -> Vec<DesiredPort> {
+    let guard = |family| Guard::new(service, family, facts);
+    let (guard_v4, guard_v6) = (guard(IpFamily::V4), guard(IpFamily::V6));
     let mut ports: Vec<DesiredPort> = Vec::with_capacity(service.ports.len());
     for port in &service.ports {
-        let v4 = family::<V4>(service, port, slices, place, &ports);
-        let v6 = family::<V6>(service, port, slices, place, &ports);
+        let v4 = frontends::<V4>(service, port, &guard_v4, facts, &ports);
+        let v6 = frontends::<V6>(service, port, &guard_v6, facts, &ports);
+        let v4 = family::<V4>(port, slices, place, v4, &guard_v4);
+        let v6 = family::<V6>(port, slices, place, v6, &guard_v6);
         ports.push(DesiredPort { name: port.name.clone(), protocol: port.protocol, v4, v6 });
     }
     ports
 }
 
 fn family<F: PlanFamily>(
-    service: &Service,
     port: &ServicePort,
     slices: &[EndpointSlice],
     place: Place<'_>,
-    earlier: &[DesiredPort],
+    frontends: Vec<Frontend<F::Address>>,
+    guard: &Guard,
 ) -> DesiredFamily<F::Address> {
-    let taken = |key| earlier.iter().flat_map(|port| &F::of_desired(port).frontends).any(|other| other.key == key);
-    let mut frontends = frontends::<F>(service, port);
-    frontends.retain(|frontend| !taken(frontend.key));
     if frontends.is_empty() {
-        return DesiredFamily { frontends, targets: Vec::new() };
+        return DesiredFamily { frontends, targets: Vec::new(), source_ranges: Vec::new() };
     }
     let members = members::<F>(port, slices, place);
     let choice = Choice::among(members.iter().map(|member| member.candidate), place);
-    let uses_local_list = uses_local_list(service);
+    let has = |flag| frontends.iter().any(|frontend| frontend.flags.contains(flag));
+    let uses_local_list = has(ServiceFlags::LOCAL);
     let target = |member: &Member<'_, F::Address>| Target {
         address: member.address,
         port: member.port,
@@ -109,30 +124,55 @@ fn family<F: PlanFamily>(
         in_cluster_list: choice.is_in_cluster_list(member.candidate),
         in_local_list: uses_local_list && choice.is_in_local_list(member.candidate),
     };
-    DesiredFamily { frontends, targets: members.iter().map(target).collect() }
+    let targets = members.iter().map(target).collect();
+    let source_ranges = if has(ServiceFlags::SOURCE_RANGES) { guard.prefixes::<F>() } else { Vec::new() };
+    DesiredFamily { frontends, targets, source_ranges }
 }
 
-fn frontends<F: PlanFamily>(service: &Service, port: &ServicePort) -> Vec<Frontend<F::Address>> {
-    let flags = match service.internal_traffic_policy {
+/// The frontends of a port, without those that an earlier port has. None if the Service does not serve
+/// the family.
+///
+/// An address that is both the load balancer's and an `externalIP` is guarded: it is served as the former.
+fn frontends<F: PlanFamily>(
+    service: &Service,
+    port: &ServicePort,
+    guard: &Guard,
+    facts: &NodeFacts,
+    earlier: &[DesiredPort],
+) -> Vec<Frontend<F::Address>> {
+    if !service.cluster_ips.iter().any(|&address| IpFamily::of(address) == F::IP_FAMILY) {
+        return Vec::new();
+    }
+    let internal = policy(service.internal_traffic_policy);
+    let external = ServiceFlags::EXTERNAL.with(policy(service.external_traffic_policy));
+    let internal = service.cluster_ips.iter().map(|&address| (address, internal));
+    let balanced = service.virtual_addresses().map(|address| (address, external.with(guard.flags(address, facts))));
+    let others = service.external_ips.iter().map(|&address| (address, external));
+    let addresses = internal.chain(balanced).chain(others);
+    let addresses = addresses.filter_map(|(address, flags)| Some((F::from_ip(address)?, port.port, flags)));
+    let node_port = port.node_port.filter(|_| service.service_type != ServiceType::ClusterIp);
+    let node_port = node_port.map(|port| (F::UNSPECIFIED, port, external.with(ServiceFlags::NODE_PORT)));
+
+    let (affinity, affinity_timeout) = match service.affinity {
+        Affinity::None => (ServiceFlags::NONE, 0),
+        Affinity::ClientIp { timeout } => (ServiceFlags::AFFINITY, timeout),
+    };
+    let mut frontends: Vec<Frontend<F::Address>> = Vec::new();
+    for (address, number, flags) in addresses.chain(node_port) {
+        let key = ServiceKey::new(address, number, port.protocol);
+        let others = earlier.iter().flat_map(|port| &F::of_desired(port).frontends).chain(&frontends);
+        if others.into_iter().all(|other| other.key != key) {
+            frontends.push(Frontend { key, flags: flags.with(affinity), affinity_timeout });
+        }
+    }
+    frontends
+}
+
+fn policy(policy: TrafficPolicy) -> ServiceFlags {
+    match policy {
         TrafficPolicy::Cluster => ServiceFlags::NONE,
         TrafficPolicy::Local => ServiceFlags::LOCAL,
-    };
-    let (flags, affinity_timeout) = match service.affinity {
-        Affinity::None => (flags, 0),
-        Affinity::ClientIp { timeout } => (flags.with(ServiceFlags::AFFINITY), timeout),
-    };
-    let frontend = |address| {
-        let key = ServiceKey::new(F::from_ip(address)?, port.port, port.protocol);
-        Some(Frontend { key, flags, affinity_timeout })
-    };
-    service.cluster_ips.iter().copied().filter_map(frontend).collect()
-}
-
-/// Whether a traffic policy that applies to one of the Service's frontends is `Local`.
-fn uses_local_list(service: &Service) -> bool {
-    let is_external = service.service_type != ServiceType::ClusterIp || !service.external_ips.is_empty();
-    service.internal_traffic_policy == TrafficPolicy::Local
-        || (is_external && service.external_traffic_policy == TrafficPolicy::Local)
+    }
 }
 
 /// An endpoint of the union of all slices.

@@ -1,6 +1,6 @@
 //! One Service, all ports and both families: what it needs, taken from the pools all or nothing.
 
-use proxy_common::{PortName, ServiceId, V4, V6};
+use proxy_common::{PortName, ServiceId, SourceRangeKey, V4, V6};
 
 use super::{
     Changes,
@@ -196,7 +196,7 @@ fn carry_out_family<F: PlanFamily>(
     new: &ServiceRecord,
     changes: &mut Changes,
 ) -> Vec<Rank> {
-    let Draft { backends, flagged, slots, retired, gone } = draft;
+    let Draft { backends, flagged, slots, retired, new_ranges: _, gone } = draft;
     changes.gone_backends.extend(gone);
     let changes = F::of_changes(changes);
     changes.backends.extend(backends);
@@ -205,6 +205,7 @@ fn carry_out_family<F: PlanFamily>(
     changes.retired_backends.extend(&retired.backends);
     tables.retired.backends.extend(retired.backends);
     tables.retired.ranges.extend(retired.ranges);
+    tables.source_ranges.replace(source_ranges::<F>(old), source_ranges::<F>(new));
 
     if old.rank == new.rank && frontends::<F>(old).eq(frontends::<F>(new)) {
         tables.frontends.touch(frontends::<F>(new).map(|(_, frontend)| frontend.key));
@@ -216,6 +217,10 @@ fn carry_out_family<F: PlanFamily>(
     };
     let claims = frontends::<F>(new).filter_map(claim).collect();
     tables.frontends.replace(frontends::<F>(old).map(|(id, frontend)| (frontend.key, id)).collect(), claims)
+}
+
+fn source_ranges<F: PlanFamily>(record: &ServiceRecord) -> impl Iterator<Item = SourceRangeKey<F::Address>> {
+    record.ports.iter().flat_map(|port| F::of_record(port).source_ranges.iter().copied())
 }
 
 fn frontends<F: PlanFamily>(record: &ServiceRecord) -> impl Iterator<Item = (ServiceId, &Frontend<F::Address>)> {

@@ -4,15 +4,16 @@
 //! range is kept while its list is the same. Never writes into a range or backend that a program may
 //! read, except for a backend's flags.
 
-use proxy_common::{Backend, BackendId, Protocol, SlotRange};
+use proxy_common::{Backend, BackendId, Protocol, SlotRange, SourceRangeKey};
 
 use super::{
     GoneBackend,
-    desired::{DesiredFamily, Target},
+    desired::{DesiredFamily, Prefix, Target},
     family::PlanFamily,
     frontends::Frontends,
     ids::IdPool,
     problem::{FullTable, Shortage},
+    ranges::Ranges,
     record::{BackendRecord, FamilyRecord, PortRecord},
     slots::SlotAllocator,
 };
@@ -23,6 +24,7 @@ pub(super) struct FamilyTables<F: PlanFamily> {
     pub(super) frontends: Frontends<F::Address>,
     pub(super) backends: IdPool,
     pub(super) slots: SlotAllocator,
+    pub(super) source_ranges: Ranges<F::Address>,
     /// No longer used, but programs may still read them until the changes are applied.
     pub(super) retired: Retired,
 }
@@ -58,6 +60,7 @@ impl<F: PlanFamily> FamilyTables<F> {
             self.slots.release(range);
         }
         self.frontends.forget_unclaimed();
+        self.source_ranges.forget_strays();
     }
 }
 
@@ -70,6 +73,8 @@ pub(super) struct Draft<F: PlanFamily> {
     pub(super) flagged: Vec<(BackendId, Backend<F::Address>)>,
     pub(super) slots: Vec<(SlotRange, Vec<BackendId>)>,
     pub(super) retired: Retired,
+    /// How many source ranges the table does not have.
+    pub(super) new_ranges: usize,
     pub(super) gone: Vec<GoneBackend>,
 }
 
@@ -80,6 +85,7 @@ impl<F: PlanFamily> Default for Draft<F> {
             flagged: Vec::new(),
             slots: Vec::new(),
             retired: Retired::default(),
+            new_ranges: 0,
             gone: Vec::new(),
         }
     }
@@ -88,7 +94,7 @@ impl<F: PlanFamily> Default for Draft<F> {
 impl<F: PlanFamily> Draft<F> {
     /// Gives back what the draft took.
     pub(super) fn undo(self, tables: &mut FamilyTables<F>) {
-        let Self { backends, flagged: _, slots, retired: _, gone: _ } = self;
+        let Self { backends, flagged: _, slots, retired: _, new_ranges: _, gone: _ } = self;
         for (range, _) in slots {
             tables.slots.release(range);
         }
@@ -111,13 +117,18 @@ impl<F: PlanFamily> Draft<F> {
         let (old_local, new_local) = lists(|target| target.in_local_list);
         let cluster = self.list(tables, old.cluster, &old_cluster, new_cluster)?;
         let local = self.list(tables, old.local, &old_local, new_local)?;
-        let frontends = desired.frontends.as_slice().into();
-        Ok(FamilyRecord { frontends, backends: backends.into(), cluster: Some(cluster), local: Some(local) })
+        Ok(FamilyRecord {
+            frontends: desired.frontends.as_slice().into(),
+            backends: backends.into(),
+            cluster: Some(cluster),
+            local: Some(local),
+            source_ranges: self.source_ranges(tables, port, &desired.source_ranges)?,
+        })
     }
 
     /// Retires all that a port has.
     pub(super) fn retire(&mut self, port: &PortRecord) {
-        let FamilyRecord { frontends: _, backends, cluster, local } = F::of_record(port);
+        let FamilyRecord { frontends: _, backends, cluster, local, source_ranges: _ } = F::of_record(port);
         for backend in backends {
             self.give_up(port, backend);
         }
@@ -192,6 +203,21 @@ impl<F: PlanFamily> Draft<F> {
             self.slots.push((taken, new));
         }
         Ok(taken)
+    }
+
+    fn source_ranges(
+        &mut self,
+        tables: &FamilyTables<F>,
+        port: &PortRecord,
+        prefixes: &[Prefix<F::Address>],
+    ) -> Result<Box<[SourceRangeKey<F::Address>]>, Shortage> {
+        let range = |prefix: &Prefix<F::Address>| SourceRangeKey::new(port.id, prefix.address, prefix.bits);
+        let ranges: Box<[_]> = prefixes.iter().map(range).collect();
+        self.new_ranges += tables.source_ranges.missing(&ranges);
+        match tables.source_ranges.excess(self.new_ranges) {
+            0 => Ok(ranges),
+            missing => Err(Shortage { table: FullTable::SourceRanges(F::IP_FAMILY), missing }),
+        }
     }
 }
 

@@ -8,7 +8,10 @@ use std::{
     hash::Hash,
 };
 
-use proxy_common::{Backend, BackendId, Family, PortName, ServiceEntry, ServiceId, ServiceKey, SlotRange, V4, V6};
+use proxy_common::{
+    Backend, BackendId, Family, PortName, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange, SourceRangeKey,
+    V4, V6,
+};
 
 use super::{Changes, FamilyChanges, FamilySnapshot, Refused, Snapshot, Tables};
 
@@ -29,6 +32,7 @@ struct FamilyTables<F: Family> {
     services: BTreeMap<ServiceKey<F::Address>, ServiceEntry>,
     slots: HashMap<u32, BackendId>,
     backends: BTreeMap<BackendId, Backend<F::Address>>,
+    source_ranges: BTreeSet<SourceRangeKey<F::Address>>,
     /// How many services name each slot.
     slot_users: HashMap<u32, usize>,
     /// How often a slot that a service names names each backend.
@@ -63,9 +67,15 @@ pub enum MemoryError {
     /// A service that is not there would be removed.
     #[error("a service to remove is not there")]
     NoSuchService,
-    /// A backend that is free would be cleared, or a name that is not there removed.
+    /// A backend that is free would be cleared, or a name or source range that is not there removed.
     #[error("what is to be removed is not there")]
     NothingToRemove,
+    /// A source range that is there would be inserted.
+    #[error("a source range is there already")]
+    RangeTwice,
+    /// A service would ask for source ranges of an id that has none, and shut out everybody.
+    #[error("a service of id {0:?} is guarded and has no source ranges")]
+    NoRange(ServiceId),
 }
 
 impl MemoryTables {
@@ -97,13 +107,21 @@ impl MemoryTables {
         self.v4.uses(id) || self.v6.uses(id)
     }
 
-    /// Backends, slots, services, removals: all but what comes after the grace period.
+    /// Backends, slots, source ranges, services, removals: all but what comes after the grace period.
     fn apply_family<F: Family>(
         &mut self,
         family: fn(&mut Self) -> &mut FamilyTables<F>,
         changes: &FamilyChanges<F>,
     ) -> Result<Vec<ServiceKey<F::Address>>, MemoryError> {
-        let FamilyChanges { backends, slots, services, removed_services, retired_backends: _ } = changes;
+        let FamilyChanges {
+            backends,
+            slots,
+            source_ranges,
+            services,
+            removed_services,
+            retired_backends: _,
+            removed_source_ranges: _,
+        } = changes;
         for &(id, backend) in backends {
             self.write(|tables| family(tables).write_backend(id, backend))?;
         }
@@ -111,6 +129,13 @@ impl MemoryTables {
             for (slot, &id) in (*offset..).zip(ids) {
                 self.write(|tables| family(tables).write_slot(slot, id))?;
             }
+        }
+        for &range in source_ranges {
+            self.write(
+                |tables| {
+                    if family(tables).source_ranges.insert(range) { Ok(()) } else { Err(MemoryError::RangeTwice) }
+                },
+            )?;
         }
         let mut refused = Vec::new();
         for &(key, entry) in services {
@@ -129,6 +154,21 @@ impl MemoryTables {
             self.write(|tables| family(tables).remove_service(key))?;
         }
         Ok(refused)
+    }
+
+    /// What comes after the grace period.
+    fn retire_family<F: Family>(
+        &mut self,
+        family: fn(&mut Self) -> &mut FamilyTables<F>,
+        changes: &FamilyChanges<F>,
+    ) -> Result<(), MemoryError> {
+        for &id in &changes.retired_backends {
+            self.write(|tables| family(tables).clear_backend(id))?;
+        }
+        for range in &changes.removed_source_ranges {
+            self.write(|tables| family(tables).remove_range(range))?;
+        }
+        Ok(())
     }
 }
 
@@ -151,12 +191,8 @@ impl Tables for MemoryTables {
             v4: self.apply_family(|tables| &mut tables.v4, v4)?,
             v6: self.apply_family(|tables| &mut tables.v6, v6)?,
         };
-        for &id in &v4.retired_backends {
-            self.write(|tables| tables.v4.clear_backend(id))?;
-        }
-        for &id in &v6.retired_backends {
-            self.write(|tables| tables.v6.clear_backend(id))?;
-        }
+        self.retire_family(|tables| &mut tables.v4, v4)?;
+        self.retire_family(|tables| &mut tables.v6, v6)?;
         for &id in retired_names {
             self.write(|tables| {
                 if tables.uses(id) {
@@ -175,6 +211,7 @@ impl<F: Family> Default for FamilyTables<F> {
             services: BTreeMap::new(),
             slots: HashMap::new(),
             backends: BTreeMap::new(),
+            source_ranges: BTreeSet::new(),
             slot_users: HashMap::new(),
             backend_users: HashMap::new(),
         }
@@ -213,6 +250,9 @@ impl<F: Family> FamilyTables<F> {
                 return Err(MemoryError::NotTheServices(id));
             }
         }
+        if entry.flags().contains(ServiceFlags::SOURCE_RANGES) && !self.has_range(entry.id()) {
+            return Err(MemoryError::NoRange(entry.id()));
+        }
         let old = self.services.get(&key).copied();
         if old.is_none() && self.services.len() >= capacity {
             return Ok(false);
@@ -241,6 +281,22 @@ impl<F: Family> FamilyTables<F> {
         self.backends.remove(&id).map(drop).ok_or(MemoryError::NothingToRemove)
     }
 
+    fn remove_range(&mut self, range: &SourceRangeKey<F::Address>) -> Result<(), MemoryError> {
+        if !self.source_ranges.remove(range) {
+            return Err(MemoryError::NothingToRemove);
+        }
+        let id = range.service();
+        let is_guarded = |entry: &ServiceEntry| entry.id() == id && entry.flags().contains(ServiceFlags::SOURCE_RANGES);
+        if !self.has_range(id) && self.services.values().any(is_guarded) {
+            return Err(MemoryError::NoRange(id));
+        }
+        Ok(())
+    }
+
+    fn has_range(&self, id: ServiceId) -> bool {
+        self.source_ranges.iter().any(|range| range.service() == id)
+    }
+
     fn stop_using(&mut self, entry: &ServiceEntry) {
         for slot in slots(entry) {
             decrement(&mut self.slot_users, slot);
@@ -251,6 +307,7 @@ impl<F: Family> FamilyTables<F> {
     fn uses(&self, id: ServiceId) -> bool {
         self.services.values().any(|entry| entry.id() == id)
             || self.backends.values().any(|backend| backend.service() == id)
+            || self.has_range(id)
     }
 
     fn snapshot(&self) -> FamilySnapshot<F> {
@@ -259,6 +316,7 @@ impl<F: Family> FamilyTables<F> {
             services: self.services.clone(),
             slots: named.into_iter().map(|slot| (slot, self.slots[&slot])).collect(),
             backends: self.backends.clone(),
+            source_ranges: self.source_ranges.clone(),
         }
     }
 }

@@ -10,11 +10,11 @@ use crate::model::{IpFamily, ObjectName};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum PlanProblem {
     /// Two Services claim one frontend, and the other one is older.
-    #[error("Service {service}: {frontend}/{protocol} belongs to the older Service {winner}")]
+    #[error("Service {service}: {}/{protocol} belongs to the older Service {winner}", place(*.frontend))]
     Clash {
         /// The Service that goes without.
         service: ObjectName,
-        /// Address and port.
+        /// Address and port; the address is unspecified if the port is one of each node.
         frontend: SocketAddr,
         /// Transport protocol.
         protocol: Protocol,
@@ -40,6 +40,8 @@ pub enum FullTable {
     Slots(IpFamily),
     /// `backends`.
     Backends(IpFamily),
+    /// `source_ranges`.
+    SourceRanges(IpFamily),
     /// `names`: ids of Service ports.
     Names,
 }
@@ -50,6 +52,7 @@ impl fmt::Display for FullTable {
             Self::Services(family) => (maps::SERVICES, family),
             Self::Slots(family) => (maps::SLOTS, family),
             Self::Backends(family) => (maps::BACKENDS, family),
+            Self::SourceRanges(family) => (maps::SOURCE_RANGES, family),
             Self::Names => return formatter.write_str(maps::NAMES),
         };
         formatter.write_str(match family {
@@ -57,6 +60,11 @@ impl fmt::Display for FullTable {
             IpFamily::V6 => map.name::<V6>(),
         })
     }
+}
+
+/// A frontend as a person knows it.
+fn place(frontend: SocketAddr) -> String {
+    if frontend.ip().is_unspecified() { format!("nodePort {}", frontend.port()) } else { frontend.to_string() }
 }
 
 /// That a table lacks room, and how much.

@@ -1,6 +1,6 @@
 //! What is installed for each Service, as far as the next change needs to know it.
 
-use proxy_common::{BackendId, Protocol, ServiceId, SlotRange};
+use proxy_common::{BackendId, Protocol, ServiceId, SlotRange, SourceRangeKey};
 
 use super::desired::{Frontend, Target};
 use crate::model::{CreationTime, ObjectName};
@@ -48,6 +48,8 @@ pub(super) struct FamilyRecord<A> {
     pub(super) cluster: Option<SlotRange>,
     /// The same for `in_local_list`.
     pub(super) local: Option<SlotRange>,
+    /// Who may use the frontends that are guarded.
+    pub(super) source_ranges: Box<[SourceRangeKey<A>]>,
 }
 
 impl<A> FamilyRecord<A> {
@@ -59,7 +61,13 @@ impl<A> FamilyRecord<A> {
 
 impl<A> Default for FamilyRecord<A> {
     fn default() -> Self {
-        Self { frontends: Box::default(), backends: Box::default(), cluster: None, local: None }
+        Self {
+            frontends: Box::default(),
+            backends: Box::default(),
+            cluster: None,
+            local: None,
+            source_ranges: Box::default(),
+        }
     }
 }
 

@@ -78,6 +78,8 @@ fn room_to_come(pools: &Pools, table: FullTable) -> usize {
         FullTable::Slots(IpFamily::V6) => pools.v6.retired.slots(),
         FullTable::Backends(IpFamily::V4) => pools.v4.retired.backends.len(),
         FullTable::Backends(IpFamily::V6) => pools.v6.retired.backends.len(),
+        FullTable::SourceRanges(IpFamily::V4) => pools.v4.source_ranges.removable(),
+        FullTable::SourceRanges(IpFamily::V6) => pools.v6.source_ranges.removable(),
         FullTable::Names => pools.retired_ids.len(),
     }
 }
@@ -92,6 +94,8 @@ fn held(record: &ServiceRecord, table: FullTable) -> usize {
         FullTable::Slots(IpFamily::V6) => slots(port.v6.slots()),
         FullTable::Backends(IpFamily::V4) => port.v4.backends.len(),
         FullTable::Backends(IpFamily::V6) => port.v6.backends.len(),
+        FullTable::SourceRanges(IpFamily::V4) => port.v4.source_ranges.len(),
+        FullTable::SourceRanges(IpFamily::V6) => port.v6.source_ranges.len(),
         FullTable::Names => 1,
     };
     record.ports.iter().map(of_port).sum()

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proxy_common::{ServiceEntry, V4, V6};
 
 use super::{
-    Capacities, Changes, FamilyUsage, PlanProblem, Refused, Snapshot, Usage,
+    Capacities, Changes, FamilyChanges, FamilyUsage, PlanProblem, Refused, Snapshot, Usage,
     adopt::Strays,
     desired::{DesiredPort, desired},
     draft::Pools,
@@ -90,6 +90,8 @@ impl State {
         self.retire_strays(&mut round.changes);
         self.pools.v4.frontends.touch_all();
         self.pools.v6.frontends.touch_all();
+        self.pools.v4.source_ranges.touch_all();
+        self.pools.v6.source_ranges.touch_all();
         self.add_all(index, &mut round.work);
         self.carry_out(index, round)
     }
@@ -177,14 +179,13 @@ impl State {
         let mut changes = round.changes;
         settle::<V4>(&mut self.pools.v4, &self.services, &mut changes);
         settle::<V6>(&mut self.pools.v6, &self.services, &mut changes);
-        let removed = changes.v4.removed_services.len() + changes.v6.removed_services.len();
-        self.frees |= removed > 0 || self.pools.has_retired();
+        self.frees |= removes(&changes.v4) || removes(&changes.v6) || self.pools.has_retired();
         changes
     }
 
     fn plan(&mut self, service: &Service, index: &Index, round: &mut Round) {
         let place = Place { node: index.node_name(), zone: index.zone() };
-        let desired = desired(service, index.slices(&service.name), place);
+        let desired = desired(service, index.slices(&service.name), place, index.facts());
         let nothing = ServiceRecord::default();
         let old = self.services.get(&service.name).unwrap_or(&nothing);
         match self.pools.plan(service, old, &desired, &mut round.changes) {
@@ -237,7 +238,7 @@ pub(super) fn rank(service: &Service) -> Rank {
     Rank { created: service.created, name: service.name.clone() }
 }
 
-/// Writes down the frontends that differ from what is installed.
+/// Writes down the frontends and source ranges that differ from what is installed.
 fn settle<F: PlanFamily>(
     tables: &mut FamilyTables<F>,
     services: &BTreeMap<ObjectName, ServiceRecord>,
@@ -253,6 +254,14 @@ fn settle<F: PlanFamily>(
     let changes = F::of_changes(changes);
     changes.services.extend(difference.services);
     changes.removed_services.extend(difference.removed_services);
+    let difference = tables.source_ranges.settle();
+    changes.source_ranges.extend(difference.source_ranges);
+    changes.removed_source_ranges.extend(difference.removed_source_ranges);
+}
+
+/// Whether what goes makes room in a table of which this side keeps no list of what is retired.
+fn removes<F: PlanFamily>(changes: &FamilyChanges<F>) -> bool {
+    !changes.removed_services.is_empty() || !changes.removed_source_ranges.is_empty()
 }
 
 fn note_refused<F: PlanFamily>(
@@ -283,5 +292,10 @@ fn clashes<F: PlanFamily>(tables: &FamilyTables<F>) -> impl Iterator<Item = Plan
 }
 
 fn family_usage<F: PlanFamily>(tables: &FamilyTables<F>) -> FamilyUsage {
-    FamilyUsage { services: tables.frontends.len(), slots: tables.slots.used(), backends: tables.backends.used() }
+    FamilyUsage {
+        services: tables.frontends.len(),
+        slots: tables.slots.used(),
+        backends: tables.backends.used(),
+        source_ranges: tables.source_ranges.len(),
+    }
 }

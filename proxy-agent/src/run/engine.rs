@@ -160,9 +160,18 @@ fn writes(changes: &Changes) -> usize {
 }
 
 fn family_writes<F: Family>(changes: &FamilyChanges<F>) -> usize {
-    let FamilyChanges { backends, slots, services, removed_services, retired_backends } = changes;
+    let FamilyChanges {
+        backends,
+        slots,
+        source_ranges,
+        services,
+        removed_services,
+        retired_backends,
+        removed_source_ranges,
+    } = changes;
     let slots: usize = slots.iter().map(|(_, run)| run.len()).sum();
-    backends.len() + slots + services.len() + removed_services.len() + retired_backends.len()
+    let inserted = backends.len() + slots + source_ranges.len() + services.len();
+    inserted + removed_services.len() + retired_backends.len() + removed_source_ranges.len()
 }
 
 fn note(update: &Update) {

@@ -123,14 +123,15 @@ impl Metrics {
     /// How much of the tables is used, and how much they hold.
     pub fn set_usage(&self, usage: Usage, capacities: Capacities) {
         let Usage { v4, v6, names } = usage;
-        let Capacities { services, slots, backends, names: names_capacity } = capacities;
+        let Capacities { services, slots, backends, source_ranges, names: names_capacity } = capacities;
         self.set_map(maps::NAMES, names, names_capacity);
-        for (family, [services_name, slots_name, backends_name]) in
+        for (family, [services_name, slots_name, backends_name, ranges_name]) in
             [(v4, family_maps::<V4>()), (v6, family_maps::<V6>())]
         {
             self.set_map(services_name, family.services, services);
             self.set_map(slots_name, usize::try_from(family.slots).unwrap_or(usize::MAX), slots);
             self.set_map(backends_name, family.backends, backends);
+            self.set_map(ranges_name, family.source_ranges, source_ranges);
         }
     }
 
@@ -209,8 +210,8 @@ impl Changes {
     }
 }
 
-fn family_maps<F: proxy_common::Family>() -> [&'static str; 3] {
-    [maps::SERVICES.name::<F>(), maps::SLOTS.name::<F>(), maps::BACKENDS.name::<F>()]
+fn family_maps<F: proxy_common::Family>() -> [&'static str; 4] {
+    [maps::SERVICES, maps::SLOTS, maps::BACKENDS, maps::SOURCE_RANGES].map(|map| map.name::<F>())
 }
 
 /// kube-proxy's: a quarter of a second to five minutes.
@@ -246,8 +247,9 @@ mod tests {
         metrics.queued(1, 0, now);
         metrics.healthz_answered(200);
         metrics.sync_failed();
-        let usage = Usage { v4: FamilyUsage { services: 12, slots: 30, backends: 20 }, ..Usage::default() };
-        metrics.set_usage(usage, Capacities { services: 100, slots: 300, backends: 200, names: 50 });
+        let usage =
+            Usage { v4: FamilyUsage { services: 12, slots: 30, backends: 20, source_ranges: 5 }, ..Usage::default() };
+        metrics.set_usage(usage, Capacities { services: 100, slots: 300, backends: 200, source_ranges: 70, names: 50 });
         let text = metrics.encode().expect("text");
         for line in [
             "kubeproxy_sync_proxy_rules_duration_seconds_bucket{le=\"0.002\"} 0",
@@ -268,6 +270,8 @@ mod tests {
             "proxy_agent_map_entries{map=\"services_v4\"} 12",
             "proxy_agent_map_capacity{map=\"services_v4\"} 100",
             "proxy_agent_map_entries{map=\"slots_v4\"} 30",
+            "proxy_agent_map_entries{map=\"source_ranges_v4\"} 5",
+            "proxy_agent_map_capacity{map=\"source_ranges_v6\"} 70",
             "proxy_agent_map_capacity{map=\"names\"} 50",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");

@@ -162,7 +162,7 @@ impl<F: Family<Address: PlainAddress>> FamilyTables<F> {
         self.backends.len()
     }
 
-    /// The services, the slots that they name, and all backends.
+    /// The services, the slots that they name, all backends and all source ranges.
     ///
     /// # Errors
     /// A table cannot be read.
@@ -175,7 +175,7 @@ impl<F: Family<Address: PlainAddress>> FamilyTables<F> {
             .filter_map(|index| Some((BackendId::new(index), self.backends.get(index)?)))
             .filter(|(_, backend)| !backend.is_free())
             .collect();
-        Ok(FamilySnapshot { services, slots, backends })
+        Ok(FamilySnapshot { services, slots, backends, source_ranges: self.source_ranges.all()? })
     }
 
     fn write_backend(&mut self, id: BackendId, backend: &Backend<F::Address>) -> Result<(), TableError> {

@@ -17,8 +17,8 @@ use crate::{
 /// Two rules keep every packet's view whole. What a program can reach is never written: new backends
 /// and slots are written first, then the services are flipped to them, each at once. And nothing is used
 /// again while a program that started before the flip may still be reading it: before slots and backends
-/// are written that a former change may have released, and before retired backends are cleared, all
-/// running programs are waited for.
+/// are written that a former change may have released, and before retired backends are cleared and source
+/// ranges removed, all running programs are waited for.
 pub struct KernelTables {
     tables: Tables,
     grace: Grace,
@@ -98,15 +98,23 @@ fn flips<F: Family>(changes: &FamilyChanges<F>) -> bool {
 }
 
 fn retires<F: Family>(changes: &FamilyChanges<F>) -> bool {
-    !changes.retired_backends.is_empty()
+    !changes.retired_backends.is_empty() || !changes.removed_source_ranges.is_empty()
 }
 
-/// Everything but the retired backends, in order; returns the frontends for which there is no room.
+/// Everything but what is retired, in order; returns the frontends for which there is no room.
 fn write<F: Family<Address: PlainAddress>>(
     tables: &mut FamilyTables<F>,
     changes: &FamilyChanges<F>,
 ) -> Result<Vec<ServiceKey<F::Address>>, TableError> {
-    let FamilyChanges { backends, slots, services, removed_services, retired_backends: _ } = changes;
+    let FamilyChanges {
+        backends,
+        slots,
+        source_ranges,
+        services,
+        removed_services,
+        retired_backends: _,
+        removed_source_ranges: _,
+    } = changes;
     for (id, backend) in backends {
         tables.write_backend(*id, backend)?;
     }
@@ -116,6 +124,11 @@ fn write<F: Family<Address: PlainAddress>>(
         }
     }
     mapped::settle();
+    let refused = tables.source_ranges.insert(source_ranges)?;
+    if !refused.is_empty() {
+        // The plan counts what there is room for, so the kernel lacks memory. Sources in these ranges are shut out.
+        tracing::warn!(ranges = refused.len(), "no memory for source ranges");
+    }
     let refused = tables.services.insert(services)?;
     for key in removed_services {
         tables.services.remove(key)?;
@@ -128,5 +141,6 @@ where
     F: Family<Address: PlainAddress>,
     Backend<F::Address>: Default,
 {
-    changes.retired_backends.iter().try_for_each(|id| tables.write_backend(*id, &Backend::default()))
+    changes.retired_backends.iter().try_for_each(|id| tables.write_backend(*id, &Backend::default()))?;
+    changes.removed_source_ranges.iter().try_for_each(|range| tables.source_ranges.remove(range))
 }

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 
 use proxy_common::{
     Backend, BackendId, Port, PortName, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange,
+    SourceRangeKey,
 };
 
-use super::support::{TestNode, served, view};
+use super::support::{Served, TestNode, served, view};
 use crate::{
     model::{
         Service, TrafficPolicy, Update,
@@ -32,7 +33,11 @@ fn objects() -> Vec<Update> {
             .with_port("admin", 8081)
             .into(),
         slice("web-b", "web", &["fd01::1"]).with_port("http", 8080).into(),
-        service("shop", &["10.0.0.2"]).with_port("", 80).into(),
+        service("shop", &["10.0.0.2"])
+            .with_port("", 80)
+            .balanced_at(&["192.0.2.2"])
+            .open_to(&["198.51.100.0/24", "203.0.113.7/32"])
+            .into(),
         slice("shop-a", "shop", &["10.1.0.1"]).with_port("", 8080).into(),
     ]
 }
@@ -123,7 +128,8 @@ fn assert_repaired(what: &str, damage: impl FnOnce(&mut Snapshot)) {
     let node = TestNode::having(objects());
     let mut snapshot = node.snapshot();
     damage(&mut snapshot);
-    let capacities = Capacities { services: 100, slots: CAPACITY as usize, backends: 100, names: 100 };
+    let slots = CAPACITY as usize;
+    let capacities = Capacities { services: 100, slots, backends: 100, source_ranges: 100, names: 100 };
     let mut state = State::new(capacities);
     state.adopt(&snapshot);
     let changes = state.complete(&node.index);
@@ -143,6 +149,12 @@ fn follow(snapshot: &mut Snapshot, changes: &crate::plan::Changes) {
         snapshot: &mut crate::plan::FamilySnapshot<F>,
         changes: &crate::plan::FamilyChanges<F>,
     ) {
+        for &range in &changes.source_ranges {
+            assert!(snapshot.source_ranges.insert(range), "a new range was not there");
+        }
+        for range in &changes.removed_source_ranges {
+            assert!(snapshot.source_ranges.remove(range), "a removed range was there");
+        }
         for &(id, backend) in &changes.backends {
             let place = |backend: &Backend<F::Address>| (backend.address(), backend.port(), backend.service());
             let old = snapshot.backends.insert(id, backend);
@@ -309,6 +321,26 @@ fn damaged_backends_are_repaired() {
 }
 
 #[test]
+fn damaged_source_ranges_are_repaired() {
+    let range = |service, bits| SourceRangeKey::new(ServiceId::new(service), [192, 0, 2, 0], bits);
+    assert_repaired("of nobody", |snapshot| {
+        snapshot.v4.source_ranges.extend([range(0, 24), range(50, 24), range(u32::MAX, 32)]);
+    });
+    assert_repaired("of a Service that has none", |snapshot| {
+        let web = snapshot.v4.services.values().next().expect("there are frontends").id();
+        snapshot.v4.source_ranges.insert(SourceRangeKey::new(web, [0, 0, 0, 0], 0));
+    });
+    assert_repaired("of the other family", |snapshot| {
+        let shop = snapshot.v4.source_ranges.first().expect("there are ranges").service();
+        snapshot.v6.source_ranges.insert(SourceRangeKey::new(shop, [0; 16], 128));
+    });
+    assert_repaired("a missing one", |snapshot| {
+        snapshot.v4.source_ranges.pop_first();
+    });
+    assert_repaired("none at all", |snapshot| snapshot.v4.source_ranges.clear());
+}
+
+#[test]
 fn damaged_names_are_repaired() {
     let name = |namespace, name, port| PortName::new(namespace, name, port, Protocol::Tcp).expect("short names");
     assert_repaired("of a Service that is gone", |snapshot| {
@@ -334,7 +366,10 @@ fn a_frontend_whose_service_left_while_the_agent_was_down_is_removed() {
     let _ = node.index.update(without_service("web"));
     let changes = node.restart();
     assert_eq!((changes.v4.removed_services.len(), changes.v6.removed_services.len()), (2, 2));
-    let expected = [("10.0.0.2:80/TCP".to_owned(), served("default/shop:/TCP", &["10.1.0.1:8080"]))];
+    let shop = served("default/shop:/TCP", &["10.1.0.1:8080"]);
+    let flags = ServiceFlags::EXTERNAL.with(ServiceFlags::SOURCE_RANGES);
+    let balanced = Served { flags, ..shop.clone() };
+    let expected = [("10.0.0.2:80/TCP".to_owned(), shop), ("192.0.2.2:80/TCP".to_owned(), balanced)];
     assert_eq!(node.view().services, expected.into());
     node.assert_nothing_leaks();
 }

@@ -9,7 +9,7 @@ use crate::{
     plan::{Capacities, Refused, State, Tables, memory::MemoryTables},
 };
 
-const ROOMY: Capacities = Capacities { services: 100, slots: 100, backends: 100, names: 100 };
+const ROOMY: Capacities = Capacities { services: 100, slots: 100, backends: 100, source_ranges: 100, names: 100 };
 
 /// Service number `n`, the lower the older, with this many endpoints.
 fn objects(n: u8, endpoints: u8) -> [Update; 2] {

@@ -1,8 +1,10 @@
 //! One frontend, several Services: the oldest has it, the others are told and take over.
 
+use proxy_common::{Protocol, ServiceFlags};
+
 use super::support::{Served, TestNode, served};
 use crate::model::{
-    EndpointSlice, Service,
+    EndpointSlice, Service, ServiceType,
     testing::{service, slice, without_service},
 };
 
@@ -129,4 +131,58 @@ fn a_loser_has_no_backends_until_it_takes_over() {
     assert!(node.apply([endpoints("new", "10.1.0.3").into()]).is_empty());
     node.apply([without_service("old")]);
     assert_has_frontend(&mut node, &served("default/new:http/TCP", &["10.1.0.3:8080"]));
+}
+
+#[test]
+fn an_external_address_can_be_another_services_cluster_ip() {
+    let squatter = |created| service("squatter", &["10.0.0.7"]).with_port("http", 80).created_at(created);
+    let squatter = |created| squatter(created).with_external_ips(&["10.0.0.1"]);
+    let mut node =
+        TestNode::having([claimant("old", 5).into(), squatter(6).into(), endpoints("old", "10.1.0.1").into()]);
+    assert_has_frontend(&mut node, &old());
+    let lost = "Service default/squatter: 10.0.0.1:80/TCP belongs to the older Service default/old";
+    assert_eq!(problems(&node), [lost]);
+    assert!(node.view().services.contains_key("10.0.0.7:80/TCP"), "the rest of the Service is served");
+
+    node.apply([squatter(4).into()]);
+    let external = Served { flags: ServiceFlags::EXTERNAL, ..served("default/squatter:http/TCP", &[]) };
+    assert_has_frontend(&mut node, &external);
+    let lost = "Service default/old: 10.0.0.1:80/TCP belongs to the older Service default/squatter";
+    assert_eq!(problems(&node), [lost]);
+    assert!(!node.view().backends.contains_key("default/old:http/TCP"), "nobody reaches the loser's endpoints");
+}
+
+#[test]
+fn the_address_of_a_load_balancer_can_be_anothers_external_address() {
+    let service = |name, address: &str, created| service(name, &[address]).with_port("http", 80).created_at(created);
+    let balanced = service("balanced", "10.0.0.2", 1).balanced_at(&["192.0.2.1"]);
+    let mut node = TestNode::having([
+        balanced.clone().into(),
+        service("external", "10.0.0.3", 2).with_external_ips(&["192.0.2.1"]).into(),
+    ]);
+    assert_eq!(node.view().services["192.0.2.1:80/TCP"].port, "default/balanced:http/TCP");
+    let lost = "Service default/external: 192.0.2.1:80/TCP belongs to the older Service default/balanced";
+    assert_eq!(problems(&node), [lost]);
+    node.apply([balanced.balanced_at(&[]).into()]);
+    assert_eq!(node.view().services["192.0.2.1:80/TCP"].port, "default/external:http/TCP");
+    assert_eq!(problems(&node), [""; 0]);
+}
+
+#[test]
+fn a_node_port_has_one_service_for_each_protocol() {
+    let at = |name, address: &str, protocol, created| {
+        let service = service(name, &[address]).with_protocol_port("", 53, protocol).at_node_port(30_053);
+        service.of_type(ServiceType::NodePort).created_at(created)
+    };
+    let mut node = TestNode::having([
+        at("new", "10.0.0.3", Protocol::Tcp, 2).into(),
+        at("old", "10.0.0.2", Protocol::Tcp, 1).into(),
+        at("datagrams", "10.0.0.4", Protocol::Udp, 3).into(),
+    ]);
+    assert_eq!(node.view().services["0.0.0.0:30053/TCP"].port, "default/old:/TCP");
+    assert_eq!(node.view().services["0.0.0.0:30053/UDP"].port, "default/datagrams:/UDP");
+    assert_eq!(problems(&node), ["Service default/new: nodePort 30053/TCP belongs to the older Service default/old"]);
+    node.apply([without_service("old")]);
+    assert_eq!(node.view().services["0.0.0.0:30053/TCP"].port, "default/new:/TCP");
+    assert_eq!(problems(&node), [""; 0]);
 }

@@ -4,7 +4,7 @@ use proxy_common::{Port, Protocol, ServiceFlags, ServiceKey};
 
 use crate::{
     model::{
-        Affinity, Conditions, EndpointSlice, Service, ServiceType, TrafficPolicy,
+        Affinity, Conditions, EndpointSlice, NodeFacts, Service, ServiceType, TrafficPolicy,
         testing::{NODE, NOT_READY, TERMINATING, ZONE, endpoint, ip, service, slice},
     },
     plan::{
@@ -26,7 +26,16 @@ fn frontend<A: Copy>(address: A, port: u16) -> Frontend<A> {
 }
 
 const fn nothing<A>() -> DesiredFamily<A> {
-    DesiredFamily { frontends: Vec::new(), targets: Vec::new() }
+    DesiredFamily { frontends: Vec::new(), targets: Vec::new(), source_ranges: Vec::new() }
+}
+
+fn family<A>(frontends: Vec<Frontend<A>>, targets: Vec<Target<A>>) -> DesiredFamily<A> {
+    DesiredFamily { frontends, targets, source_ranges: Vec::new() }
+}
+
+/// What the node should hold, of whose network nothing is known.
+fn ports(service: &Service, slices: &[EndpointSlice]) -> Vec<DesiredPort> {
+    desired(service, slices, PLACE, &NodeFacts::default())
 }
 
 fn web() -> Service {
@@ -39,7 +48,7 @@ fn web_a() -> EndpointSlice {
 
 /// The IPv4 targets of the only port.
 fn targets(service: &Service, slices: &[EndpointSlice]) -> Vec<Target<[u8; 4]>> {
-    let [port] = desired(service, slices, PLACE).try_into().expect("one port");
+    let [port] = ports(service, slices).try_into().expect("one port");
     port.v4.targets
 }
 
@@ -56,29 +65,23 @@ fn a_service_of_two_families_with_two_ports() {
         DesiredPort {
             name: "http".into(),
             protocol: Protocol::Tcp,
-            v4: DesiredFamily {
-                frontends: vec![frontend([10, 0, 0, 1], 80)],
-                targets: vec![target([10, 1, 0, 1], 8080)],
-            },
-            v6: DesiredFamily { frontends: vec![frontend(v6, 80)], targets: vec![target(endpoint_v6.octets(), 8080)] },
+            v4: family(vec![frontend([10, 0, 0, 1], 80)], vec![target([10, 1, 0, 1], 8080)]),
+            v6: family(vec![frontend(v6, 80)], vec![target(endpoint_v6.octets(), 8080)]),
         },
         DesiredPort {
             name: "admin".into(),
             protocol: Protocol::Tcp,
-            v4: DesiredFamily {
-                frontends: vec![frontend([10, 0, 0, 1], 81)],
-                targets: vec![target([10, 1, 0, 1], 8081)],
-            },
-            v6: DesiredFamily { frontends: vec![frontend(v6, 81)], targets: Vec::new() },
+            v4: family(vec![frontend([10, 0, 0, 1], 81)], vec![target([10, 1, 0, 1], 8081)]),
+            v6: family(vec![frontend(v6, 81)], Vec::new()),
         },
     ];
-    assert_eq!(desired(&service, &slices, PLACE), expected);
+    assert_eq!(ports(&service, &slices), expected);
 }
 
 #[test]
 fn slices_of_a_family_that_the_service_does_not_serve_are_ignored() {
     let slices = [slice("web-b", "web", &["fd01::1"]).with_port("http", 8080)];
-    let [port] = desired(&web(), &slices, PLACE).try_into().expect("one port");
+    let [port] = ports(&web(), &slices).try_into().expect("one port");
     assert_eq!((port.v4.targets, port.v6), (Vec::new(), nothing()));
 }
 
@@ -94,9 +97,10 @@ fn ports_are_joined_by_name_and_protocol() {
         .with_protocol_port("dns", 5354, Protocol::Tcp)
         .with_protocol_port("", 5355, Protocol::Tcp)
         .with_protocol_port("metrics", 9153, Protocol::Udp)];
-    let ports = desired(&service, &slices, PLACE).into_iter();
-    let ports: Vec<Vec<u16>> =
-        ports.map(|port| port.v4.targets.iter().map(|target| target.port.get()).collect()).collect();
+    let ports: Vec<Vec<u16>> = ports(&service, &slices)
+        .iter()
+        .map(|port| port.v4.targets.iter().map(|target| target.port.get()).collect())
+        .collect();
     assert_eq!(ports, [vec![5353], vec![5354], vec![5355], vec![]]);
 }
 
@@ -169,6 +173,7 @@ fn the_local_list_is_there_if_a_policy_that_applies_is_local() {
         (ServiceType::ClusterIp, &["192.0.2.1"], Cluster, Local, true),
         (ServiceType::NodePort, &[], Cluster, Local, true),
         (ServiceType::LoadBalancer, &[], Cluster, Local, true),
+        (ServiceType::LoadBalancer, &[], Local, Local, true),
         (ServiceType::LoadBalancer, &[], Cluster, Cluster, false),
     ] {
         let service = Service {
@@ -176,7 +181,7 @@ fn the_local_list_is_there_if_a_policy_that_applies_is_local() {
             external_ips: external_ips.iter().map(|text| ip(text)).collect(),
             internal_traffic_policy: internal,
             external_traffic_policy: external,
-            ..web()
+            ..web().at_node_port(30_080)
         };
         let lists: Vec<(bool, bool)> =
             targets(&service, &slices).iter().map(|target| (target.in_cluster_list, target.in_local_list)).collect();
@@ -188,7 +193,7 @@ fn the_local_list_is_there_if_a_policy_that_applies_is_local() {
 fn frontends_say_which_policy_and_affinity_apply() {
     let frontend = |internal_traffic_policy, affinity| {
         let service = Service { internal_traffic_policy, affinity, ..web() };
-        let [port] = desired(&service, &[], PLACE).try_into().expect("one port");
+        let [port] = ports(&service, &[]).try_into().expect("one port");
         let [frontend] = port.v4.frontends.try_into().expect("one frontend");
         (frontend.flags, frontend.affinity_timeout)
     };
@@ -203,6 +208,6 @@ fn frontends_say_which_policy_and_affinity_apply() {
 #[test]
 fn of_two_ports_with_one_frontend_the_first_has_it() {
     let service = service("web", &["10.0.0.1"]).with_port("http", 80).with_port("also-http", 80);
-    let ports = desired(&service, &[], PLACE);
+    let ports = ports(&service, &[]);
     assert_eq!(ports.iter().map(|port| port.v4.frontends.len()).collect::<Vec<_>>(), [1, 0]);
 }

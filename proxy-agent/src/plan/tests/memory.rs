@@ -2,6 +2,7 @@
 
 use proxy_common::{
     Backend, BackendId, Port, PortName, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange,
+    SourceRangeKey,
 };
 
 use crate::plan::{
@@ -70,4 +71,22 @@ fn a_service_names_nothing_that_is_not_there() {
     assert_eq!(write(entry(WEB, 3)), Ok(()));
     assert_eq!(write(entry(WEB, 4)), Err(MemoryError::UnwrittenSlot(4)));
     assert_eq!(write(entry(ServiceId::new(2), 3)), Err(MemoryError::Nameless(ServiceId::new(2))));
+}
+
+#[test]
+fn a_guarded_service_has_a_range_as_long_as_it_is_there() {
+    let range = SourceRangeKey::new(WEB, [198, 51, 100, 0], 24);
+    let (cluster, local) = (SlotRange::new(3, 1), SlotRange::EMPTY);
+    let guarded = (frontend(), ServiceEntry::new(WEB, ServiceFlags::SOURCE_RANGES, cluster, local));
+    let guard = FamilyChanges { services: vec![guarded], ..FamilyChanges::default() };
+    assert_eq!(apply(guard.clone()), Err(MemoryError::NoRange(WEB)));
+
+    let mut tables = tables();
+    let with_range = FamilyChanges { source_ranges: vec![range], ..guard };
+    let mut apply = |v4| tables.apply(&Changes { v4, ..Changes::default() }).map(drop);
+    assert_eq!(apply(with_range.clone()), Ok(()));
+    assert_eq!(apply(with_range), Err(MemoryError::RangeTwice));
+    let remove = FamilyChanges { removed_source_ranges: vec![range], ..FamilyChanges::default() };
+    assert_eq!(apply(remove.clone()), Err(MemoryError::NoRange(WEB)));
+    assert_eq!(apply(remove), Err(MemoryError::NothingToRemove));
 }

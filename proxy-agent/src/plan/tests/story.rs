@@ -38,7 +38,7 @@ fn assert_services(node: &TestNode, expected: &[(&str, Served)]) {
 
 /// How many backends, slots, services, removals and retirements there are of IPv4.
 fn counts(changes: &Changes) -> [usize; 5] {
-    let FamilyChanges { backends, slots, services, removed_services, retired_backends } = &changes.v4;
+    let FamilyChanges { backends, slots, services, removed_services, retired_backends, .. } = &changes.v4;
     let slots = slots.iter().map(|(_, ids)| ids.len()).sum();
     [backends.len(), slots, services.len(), removed_services.len(), retired_backends.len()]
 }

@@ -6,7 +6,9 @@ use std::{
     net::SocketAddr,
 };
 
-use proxy_common::{Backend, BackendId, PortName, ServiceEntry, ServiceFlags, ServiceId, SlotRange, V4, V6};
+use proxy_common::{
+    Backend, BackendId, PortName, ServiceEntry, ServiceFlags, ServiceId, SlotRange, SourceRangeKey, V4, V6,
+};
 
 use crate::{
     model::{Affected, Index, Update, testing::NODE},
@@ -105,6 +107,8 @@ impl TestNode {
         assert_eq!(usize_of(v6.slots), snapshot.v6.slots.len(), "slots of IPv6");
         assert_eq!(v4.backends, snapshot.v4.backends.len(), "backends of IPv4");
         assert_eq!(v6.backends, snapshot.v6.backends.len(), "backends of IPv6");
+        assert_eq!(v4.source_ranges, snapshot.v4.source_ranges.len(), "source ranges of IPv4");
+        assert_eq!(v6.source_ranges, snapshot.v6.source_ranges.len(), "source ranges of IPv6");
         assert_eq!(v4.services, snapshot.v4.services.len(), "frontends of IPv4");
         assert_eq!(v6.services, snapshot.v6.services.len(), "frontends of IPv6");
     }
@@ -117,6 +121,8 @@ pub(super) struct View {
     pub(super) services: BTreeMap<String, Served>,
     /// Service port, as in `default/web:http/TCP` → its backends; those on this node end in `*`.
     pub(super) backends: BTreeMap<String, BTreeSet<String>>,
+    /// Service port → the prefixes that may use its guarded frontends.
+    pub(super) source_ranges: BTreeMap<String, BTreeSet<String>>,
     /// Service ports with a name.
     pub(super) names: BTreeSet<String>,
 }
@@ -163,12 +169,20 @@ fn view_family<F: PlanFamily>(snapshot: &Snapshot, names: &BTreeMap<ServiceId, S
         };
         view.services.insert(format!("{address}/{protocol}"), served);
     }
+    for range in &family.source_ranges {
+        let port = names[&range.service()].clone();
+        view.source_ranges.entry(port).or_default().insert(prefix::<F>(range));
+    }
     for (&id, entry) in &family.backends {
         if let Some(lists) = lists::<F>(family, id, entry) {
             assert_eq!(entry.flags() & !LOCAL, lists, "the flags tell in which lists {entry:?} is");
         }
         view.backends.entry(names[&entry.service()].clone()).or_default().insert(backend::<F>(entry));
     }
+}
+
+fn prefix<F: PlanFamily>(range: &SourceRangeKey<F::Address>) -> String {
+    format!("{}/{}", F::to_ip(range.prefix()), range.bits())
 }
 
 /// A backend's flags by the lists of its Service port that name it; `None` if the table had no room for any
