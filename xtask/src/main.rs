@@ -11,6 +11,7 @@ mod test;
 #[path = "../../proxy-agent/build/toolchain.rs"]
 mod toolchain;
 mod verify;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -37,6 +38,8 @@ enum Command {
     Test(test::Options),
     /// Measure what the kernel's verifier makes of the programs, and compare it with docs/verifier.md. Needs root.
     Verify(verify::Options),
+    /// Run the tests that need root on other kernels, in virtual machines.
+    Vm(vm::Options),
     /// Check format, lints and dependencies.
     Check,
     #[command(hide = true)]
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::DemoPeer(role) => demo::peer::run(&role).map(success),
         Command::Test(options) => test::run(&options),
         Command::Verify(options) => verify::run(&options).map(success),
+        Command::Vm(options) => vm::run(&options),
         Command::Check => check::run().map(success),
     };
     result.unwrap_or_else(|error| {

@@ -39,6 +39,19 @@ const PROGRAMS: [Program; 3] = [
     Program { name: "bpftool", packages: &["bpftool", "linux-tools-generic"], purpose: "showing the tables" },
 ];
 
+/// What booting other kernels takes. Where it cannot be installed, those tests are skipped.
+const EMULATION: [Program; 9] = [
+    Program { name: "qemu-system-x86_64", packages: &["qemu-system-x86"], purpose: "virtual machines" },
+    Program { name: "busybox", packages: &["busybox-static"], purpose: "the guests' system" },
+    Program { name: "depmod", packages: &["kmod"], purpose: "the order of the guests' modules" },
+    Program { name: "modprobe", packages: &["kmod"], purpose: "the order of the guests' modules" },
+    Program { name: "strip", packages: &["binutils"], purpose: "small images" },
+    Program { name: "xz", packages: &["xz-utils"], purpose: "unpacking modules" },
+    Program { name: "tc", packages: &["iproute2"], purpose: "tests in the guests" },
+    Program { name: "unshare", packages: &["util-linux"], purpose: "tests in the guests" },
+    Program { name: "dpkg-deb", packages: &["dpkg"], purpose: "unpacking kernels" },
+];
+
 /// What only `check` runs, installed by cargo.
 const CHECKERS: [&str; 2] = ["cargo-deny", "cargo-machete"];
 
@@ -91,6 +104,28 @@ pub(crate) fn running() -> anyhow::Result<()> {
         Some(program) => bail!("`{}` is still missing after installing {}", program.name, packages.join(" ")),
         None => Ok(()),
     }
+}
+
+/// Makes sure that other kernels can be booted; otherwise says why they cannot.
+pub(crate) fn virtual_machines() -> Option<String> {
+    if cfg!(not(target_arch = "x86_64")) {
+        return Some("only x86-64 machines are booted".to_owned());
+    }
+    let is_missing = |program: &&Program| command::find(program.name).is_none();
+    let missing: Vec<_> = EMULATION.iter().filter(is_missing).collect();
+    if missing.is_empty() {
+        return None;
+    }
+    if apt::access() == apt::Access::Root {
+        let packages: Vec<_> = missing.iter().map(|program| apt::first_known(program.packages)).collect();
+        if let Err(error) = apt::install(&packages) {
+            eprintln!("{error:#}");
+        }
+    }
+    let why = |program: &Program| {
+        format!("`{}` is missing ({}; package {})", program.name, program.purpose, program.packages.join(" or "))
+    };
+    EMULATION.iter().find(is_missing).map(why)
 }
 
 /// Makes sure that the datapath can be linted, if the compiler is a package that has its own clippy.

@@ -4,15 +4,15 @@ use std::fmt;
 
 /// How many tests ended how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Count {
-    pub(super) passed: u32,
-    pub(super) failed: u32,
-    pub(super) skipped: u32,
+pub(crate) struct Count {
+    pub(crate) passed: u32,
+    pub(crate) failed: u32,
+    pub(crate) skipped: u32,
 }
 
 impl Count {
     /// Adds the tests of another run.
-    pub(super) fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         let Self { passed, failed, skipped } = other;
         self.passed += passed;
         self.failed += failed;
@@ -21,7 +21,7 @@ impl Count {
 
     /// Adds what a line of output tells: `test result: ok. 5 passed; 0 failed; 1 ignored; …` at the
     /// end of each test binary. Other lines tell nothing.
-    pub(super) fn note(&mut self, line: &str) {
+    pub(crate) fn note(&mut self, line: &str) {
         let Some(result) = line.strip_prefix("test result: ") else { return };
         let counts = result.split_once(". ").map_or("", |(_, counts)| counts);
         for (number, what) in counts.split("; ").filter_map(|count| count.split_once(' ')) {

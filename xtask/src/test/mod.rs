@@ -15,7 +15,10 @@ use anyhow::{Context, bail};
 use clap::Args;
 use nix::unistd::geteuid;
 
-use self::{count::Count, targets::Target};
+pub(crate) use self::{
+    count::Count,
+    targets::{Target, integration_tests},
+};
 use crate::{command, setup};
 
 #[derive(Args)]
@@ -33,7 +36,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         setup::running()?;
         count.add(all(&["--workspace"], filter)?);
     } else {
-        let (root, user) = targets::integration_tests()?.into_iter().partition::<Vec<_>, _>(Target::needs_root);
+        let (root, user) = integration_tests()?.into_iter().partition::<Vec<_>, _>(Target::needs_root);
         count.add(all(&["--workspace", "--lib", "--bins"], filter)?);
         for target in &user {
             count.add(all(&target.arguments(), filter)?);

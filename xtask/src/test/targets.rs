@@ -8,19 +8,19 @@ use crate::workspace;
 
 /// An integration test: `PACKAGE/tests/NAME.rs` or `PACKAGE/tests/NAME/main.rs`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Target {
+pub(crate) struct Target {
     package: String,
     name: String,
 }
 
 impl Target {
     /// By convention, its name begins with `root_`.
-    pub(super) fn needs_root(&self) -> bool {
+    pub(crate) fn needs_root(&self) -> bool {
         self.name.starts_with("root_")
     }
 
     /// What makes `cargo test` run this target alone.
-    pub(super) fn arguments(&self) -> [&str; 4] {
+    pub(crate) fn arguments(&self) -> [&str; 4] {
         ["--package", &self.package, "--test", &self.name]
     }
 }
@@ -32,7 +32,7 @@ impl fmt::Display for Target {
 }
 
 /// All of them, in order.
-pub(super) fn integration_tests() -> anyhow::Result<Vec<Target>> {
+pub(crate) fn integration_tests() -> anyhow::Result<Vec<Target>> {
     let mut targets = Vec::new();
     for package in entries(workspace::root())? {
         let tests = workspace::root().join(&package).join("tests");

@@ -1,0 +1,157 @@
+//! What is booted, and what runs there.
+
+use std::fmt;
+
+use clap::ValueEnum;
+
+/// The test program for machines that lack something.
+const NODE: &str = "root_node";
+
+/// Something that a node can lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Lack {
+    /// No nftables in the kernel.
+    Nft,
+    /// No IPv6, by the kernel's command line.
+    Ipv6,
+    /// Only first-version cgroups are mounted.
+    Cgroup2,
+    /// The kernel does not tell its types.
+    Btf,
+    /// No BPF file system is mounted.
+    Bpffs,
+    /// Locked memory is limited and the limit cannot be raised.
+    Memlock,
+}
+
+impl Lack {
+    const ALL: [Self; 6] = [Self::Nft, Self::Ipv6, Self::Cgroup2, Self::Btf, Self::Bpffs, Self::Memlock];
+
+    /// What the tests know it by, in `PROXY_AGENT_NODE_LACKS`.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Nft => "without-nft",
+            Self::Ipv6 => "without-ipv6",
+            Self::Cgroup2 => "cgroup-v1",
+            Self::Btf => "without-btf",
+            Self::Bpffs => "without-bpffs",
+            Self::Memlock => "low-memlock",
+        }
+    }
+
+    /// What the kernel's command line says to bring it about.
+    pub(super) const fn parameter(self) -> &'static str {
+        match self {
+            Self::Ipv6 => "ipv6.disable=1",
+            Self::Nft | Self::Cgroup2 | Self::Btf | Self::Bpffs | Self::Memlock => "",
+        }
+    }
+}
+
+/// A run of a test program: those of its tests whose names contain the filter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) program: String,
+    pub(super) filter: Option<String>,
+}
+
+/// Which test programs run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Selection {
+    All,
+    Quick,
+    /// Programs by how their names begin, or tests by a part of theirs.
+    Named(String),
+    Node,
+}
+
+/// A virtual machine's life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Boot {
+    pub(super) lack: Option<Lack>,
+    selection: Selection,
+}
+
+impl Boot {
+    /// A complete machine with all tests, then one for each thing that can be missing.
+    pub(super) fn all() -> Vec<Self> {
+        let complete = Self { lack: None, selection: Selection::All };
+        [complete].into_iter().chain(Lack::ALL.map(Self::without)).collect()
+    }
+
+    /// What shows that everything loads, attaches and carries traffic.
+    pub(super) fn quick() -> Self {
+        Self { lack: None, selection: Selection::Quick }
+    }
+
+    /// Test programs by how their names begin, or tests by a part of theirs.
+    pub(super) fn only(name: &str) -> Self {
+        Self { lack: None, selection: Selection::Named(name.to_owned()) }
+    }
+
+    /// A machine that lacks something.
+    pub(super) fn without(lack: Lack) -> Self {
+        Self { lack: Some(lack), selection: Selection::Node }
+    }
+
+    /// What runs, of the programs that there are.
+    pub(super) fn runs(&self, programs: &[&str]) -> Vec<Run> {
+        let run = |program: &str, filter: Option<&str>| Run {
+            program: program.to_owned(),
+            filter: filter.map(str::to_owned),
+        };
+        match &self.selection {
+            Selection::All => programs.iter().map(|program| run(program, None)).collect(),
+            Selection::Named(name) => {
+                let named: Vec<_> = programs.iter().filter(|program| program.starts_with(&**name)).collect();
+                if named.is_empty() {
+                    programs.iter().map(|program| run(program, Some(name))).collect()
+                } else {
+                    named.into_iter().map(|program| run(program, None)).collect()
+                }
+            }
+            Selection::Node => vec![run(NODE, None)],
+            Selection::Quick => vec![
+                run("root_features", None),
+                run("root_programs", None),
+                run("root_hooks", None),
+                run("root_traffic", Some("every_client")),
+                run("root_traffic", Some("no_endpoint")),
+                run("root_traffic", Some("restarting")),
+            ],
+        }
+    }
+}
+
+impl fmt::Display for Boot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.lack {
+            Some(lack) => write!(f, " {}", lack.name()),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROGRAMS: [&str; 3] = ["root_hooks", "root_node", "root_traffic"];
+
+    #[test]
+    fn a_name_begins_those_of_programs_or_is_a_part_of_tests_names() {
+        let program = Boot::only("root_hooks").runs(&PROGRAMS);
+        assert_eq!(program, [Run { program: "root_hooks".to_owned(), filter: None }]);
+        assert_eq!(Boot::only("root").runs(&PROGRAMS).len(), PROGRAMS.len());
+        let part = Boot::only("hairpin").runs(&PROGRAMS);
+        assert_eq!(part.len(), PROGRAMS.len());
+        assert!(part.iter().all(|run| run.filter.as_deref() == Some("hairpin")));
+    }
+
+    #[test]
+    fn machines_that_lack_something_run_the_tests_made_for_them() {
+        for boot in Boot::all().iter().filter(|boot| boot.lack.is_some()) {
+            assert_eq!(boot.runs(&PROGRAMS), [Run { program: NODE.to_owned(), filter: None }]);
+        }
+    }
+}

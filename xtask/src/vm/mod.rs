@@ -1,0 +1,134 @@
+//! `cargo xtask vm`: the root tests on other kernels, in virtual machines.
+//!
+//! A machine is one of Debian's kernels, unpacked and not installed, and an initramfs with the test programs, the tools
+//! that they run and the modules that they need. What the guest prints comes back over a serial line.
+
+mod boots;
+mod elf;
+mod image;
+mod kernel;
+mod modules;
+mod packages;
+mod programs;
+mod qemu;
+mod report;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Args;
+
+use self::{
+    boots::{Boot, Lack},
+    image::Image,
+    kernel::Kernel,
+    programs::Programs,
+    qemu::{Accelerator, Machine},
+    report::Outcome,
+};
+use crate::{command, setup, test::Count, workspace};
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Which kernel; can be repeated. Without it, all of them, or with --quick the two oldest.
+    #[arg(long = "kernel", value_name = "KERNEL")]
+    kernels: Vec<Kernel>,
+    /// Run only test programs whose names begin so, or else only tests whose names contain this; on complete machines only
+    #[arg(long, value_name = "NAME")]
+    test: Option<String>,
+    /// Run only what shows that everything loads, attaches and carries traffic.
+    #[arg(long, conflicts_with = "test")]
+    quick: bool,
+    /// Boot only machines that lack this.
+    #[arg(long = "without", value_name = "FACILITY", conflicts_with_all = ["test", "quick"])]
+    lacks: Vec<Lack>,
+    /// Fetch the kernels again, in case there are newer packages.
+    #[arg(long)]
+    update: bool,
+}
+
+impl Options {
+    fn kernels(&self) -> Vec<Kernel> {
+        match (&self.kernels[..], self.quick) {
+            ([], true) => Kernel::QUICK.to_vec(),
+            ([], false) => Kernel::ALL.to_vec(),
+            (kernels, _) => kernels.to_vec(),
+        }
+    }
+
+    fn boots(&self) -> Vec<Boot> {
+        if !self.lacks.is_empty() {
+            return self.lacks.iter().copied().map(Boot::without).collect();
+        }
+        match &self.test {
+            Some(name) => vec![Boot::only(name)],
+            None if self.quick => vec![Boot::quick()],
+            None => Boot::all(),
+        }
+    }
+}
+
+/// The last line printed is the count: `N passed, N failed, N skipped`.
+pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
+    let count = on_each_kernel(options)?;
+    println!("{count}");
+    Ok(if count.failed == 0 && count.passed + count.skipped > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs the tests on each kernel. Where there is no qemu, each kernel counts as one skipped test.
+fn on_each_kernel(options: &Options) -> anyhow::Result<Count> {
+    let kernels = options.kernels();
+    if let Some(why) = setup::virtual_machines() {
+        for kernel in &kernels {
+            println!("skipped: tests on kernel {kernel}: {why}");
+        }
+        return Ok(Count { skipped: kernels.len().try_into()?, ..Count::default() });
+    }
+    setup::building()?;
+    setup::running()?;
+    let programs = Programs::build()?;
+    let mut accelerator = None;
+    let mut count = Count::default();
+    for kernel in kernels {
+        let files = kernel.fetch(options.update).with_context(|| format!("kernel {kernel}"))?;
+        for boot in options.boots() {
+            let image = Image::build(&files, &programs, &boot)?;
+            let accelerator = match accelerator {
+                Some(known) => known,
+                None => *accelerator.insert(Accelerator::probe(&files.kernel, &image.path)?),
+            };
+            let machine = Machine { kernel: &files.kernel, image: &image.path, accelerator, boot: &boot };
+            let Outcome { count: tests, complaint } = machine.run(&format!("{kernel}{boot}"))?;
+            if let Some(complaint) = complaint {
+                eprintln!("error: kernel {kernel}{boot}: {complaint}");
+                count.failed += 1;
+            }
+            println!("kernel {kernel} ({}){boot}: {tests}", files.release);
+            count.add(tests);
+        }
+    }
+    Ok(count)
+}
+
+/// Where kernels and images are kept.
+fn folder() -> std::path::PathBuf {
+    workspace::target_dir().join("vm")
+}
+
+/// What a program prints.
+fn output(command: &mut std::process::Command) -> anyhow::Result<String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().with_context(|| format!("cannot start {name}"))?;
+    anyhow::ensure!(
+        output.status.success(),
+        "{name} failed ({}): {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    String::from_utf8(output.stdout).with_context(|| format!("{name} does not print text"))
+}
+
+/// A program that setup has found.
+fn tool(name: &str) -> anyhow::Result<std::process::Command> {
+    Ok(std::process::Command::new(command::find(name).with_context(|| format!("`{name}` is missing"))?))
+}

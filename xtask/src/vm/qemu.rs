@@ -1,0 +1,149 @@
+//! Starts a virtual machine and listens to it.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+
+use super::{
+    boots::{Boot, Lack},
+    folder,
+    report::{Outcome, Report},
+    tool,
+};
+
+/// One kernel's tests may take this long.
+const LIMIT: Duration = Duration::from_mins(10);
+/// A machine with KVM boots in two seconds. A `/dev/kvm` that hangs exists.
+const PROBE_LIMIT: Duration = Duration::from_secs(10);
+
+/// What runs the guest's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Accelerator {
+    /// The processor.
+    Kvm,
+    /// Qemu's translator.
+    Tcg,
+}
+
+impl Accelerator {
+    /// KVM if a guest boots with it within a few seconds.
+    pub(super) fn probe(kernel: &Path, image: &Path) -> anyhow::Result<Self> {
+        if !Path::new("/dev/kvm").exists() {
+            return Ok(Self::Tcg);
+        }
+        let mut guest = Guest::start(kernel, image, Self::Kvm, "guest.probe")?;
+        let mut booted = false;
+        guest.listen(PROBE_LIMIT, |line| booted |= line.starts_with("guest: booted"))?;
+        if !booted {
+            eprintln!("a machine does not boot with KVM within {} s: without it", PROBE_LIMIT.as_secs());
+        }
+        Ok(if booted { Self::Kvm } else { Self::Tcg })
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg,thread=multi",
+        }
+    }
+}
+
+/// A virtual machine that can be run.
+#[derive(Debug)]
+pub(super) struct Machine<'a> {
+    pub(super) kernel: &'a Path,
+    pub(super) image: &'a Path,
+    pub(super) accelerator: Accelerator,
+    pub(super) boot: &'a Boot,
+}
+
+impl Machine<'_> {
+    /// Boots it, shows what it prints, and tells how its tests ended.
+    pub(super) fn run(&self, name: &str) -> anyhow::Result<Outcome> {
+        eprintln!("$ boot {name} ({})", self.accelerator.name());
+        let parameter = self.boot.lack.map_or("", Lack::parameter);
+        let mut guest = Guest::start(self.kernel, self.image, self.accelerator, parameter)?;
+        let mut report = Report::default();
+        guest.listen(LIMIT, |line| {
+            println!("[{name}] {line}");
+            report.note(line);
+        })?;
+        Ok(report.outcome(&last_words()))
+    }
+}
+
+/// A running machine; ended when dropped.
+struct Guest {
+    process: Child,
+}
+
+impl Guest {
+    fn start(kernel: &Path, image: &Path, accelerator: Accelerator, parameter: &str) -> anyhow::Result<Self> {
+        let console = console();
+        File::create(&console)?;
+        let mut qemu: Command = tool("qemu-system-x86_64")?;
+        qemu.args(["-accel", accelerator.name(), "-m", "4096", "-smp", "2", "-no-reboot", "-nodefaults"]);
+        qemu.args(["-display", "none", "-monitor", "none"]);
+        if accelerator == Accelerator::Tcg {
+            qemu.args(["-cpu", "max"]);
+        }
+        qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(image);
+        qemu.arg("-append").arg(format!("console=ttyS0 panic=-1 {parameter}"));
+        qemu.arg("-serial").arg(format!("file:{}", console.display())).args(["-serial", "stdio"]);
+        qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        Ok(Self { process: qemu.spawn().context("cannot start qemu")? })
+    }
+
+    /// Hands over each line until the guest ends or the time is up.
+    fn listen(&mut self, limit: Duration, mut line: impl FnMut(&str)) -> anyhow::Result<()> {
+        let output = self.process.stdout.take().context("qemu's output is taken once")?;
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            let mut output = BufReader::new(output);
+            let mut bytes = Vec::new();
+            while output.read_until(b'\n', &mut bytes).is_ok_and(|count| count > 0) {
+                let text = String::from_utf8_lossy(&bytes).trim_end().to_owned();
+                bytes.clear();
+                if sender.send(text).is_err() {
+                    break;
+                }
+            }
+        });
+        let end = Instant::now() + limit;
+        loop {
+            match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(text) => line(&text),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+        }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What the kernel printed last.
+fn last_words() -> String {
+    let text = fs::read(console()).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
+}
+
+/// Where the kernel's messages go.
+fn console() -> PathBuf {
+    folder().join("console.log")
+}
