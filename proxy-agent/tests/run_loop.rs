@@ -8,7 +8,7 @@ mod objects;
 
 use std::{
     collections::BTreeMap,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     sync::{Arc, Condvar, Mutex, MutexGuard},
     time::Duration,
 };
@@ -17,7 +17,7 @@ use fake_api::{FakeApi, Resource};
 use log::Log;
 use objects::{node, service, slice};
 use proxy_agent::{
-    model::{Change, EndpointSlice, Node, ObjectName, Service, Update},
+    model::{Change, EndpointSlice, Node, NodeFacts, ObjectName, Service, Update},
     plan::{
         Capacities, Changes, Refused, Snapshot, Tables,
         memory::{MemoryError, MemoryTables},
@@ -30,8 +30,8 @@ use proxy_agent::{
         decode,
     },
 };
-use proxy_common::Counter;
-use serde_json::Value;
+use proxy_common::{Counter, ServiceFlags};
+use serde_json::{Value, json};
 use tokio::{
     sync::{oneshot, watch},
     task::{JoinHandle, JoinSet},
@@ -259,6 +259,29 @@ async fn the_node_is_waited_for_but_not_for_ever() {
     agent.send(Update::Node(Change::Reset(objects::<Node>(&[node("node-a")])))).await;
     let told = agent.progress.clone().wait_for(|progress| progress.node.is_some()).await.is_ok();
     assert!(told);
+}
+
+#[tokio::test(start_paused = true)]
+async fn routes_to_guarded_addresses_are_asked_for_and_waited_for() {
+    let tables = Shared::new(100);
+    let agent = Loop::start(&tables);
+    let begin = Instant::now();
+    let mut web = service("web", "10.96.0.1");
+    web["spec"]["type"] = "LoadBalancer".into();
+    web["spec"]["loadBalancerSourceRanges"] = vec!["198.51.100.0/24"].into();
+    web["status"]["loadBalancer"]["ingress"] = vec![json!({"ip": "192.0.2.1"})].into();
+    agent.lists(&[web], &[]).await;
+    let vip: IpAddr = "192.0.2.1".parse().expect("an address");
+    let asked = agent.progress.clone().wait_for(|progress| progress.guarded == [vip].into()).await.is_ok();
+    assert!(asked);
+    assert_eq!(tables.served(), BTreeMap::new());
+    let sources = [(vip, Some("198.51.100.7".parse().expect("an address")))].into();
+    agent.send(Update::Facts(NodeFacts { sources, ..NodeFacts::default() })).await;
+    agent.until_served(&[("10.96.0.1:80", &[]), ("192.0.2.1:80", &[])]).await;
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    let snapshot = tables.snapshot().expect("readable");
+    let (_, balanced) = snapshot.v4.services.last_key_value().expect("the load balancer's address");
+    assert!(balanced.flags().contains(ServiceFlags::NODE_ALLOWED));
 }
 
 #[tokio::test]

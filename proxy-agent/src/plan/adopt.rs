@@ -20,7 +20,7 @@ use super::{
     ids::IdPool,
     lists::{FamilyTables, Retired},
     ranges::Ranges,
-    record::{BackendRecord, FamilyRecord, PortRecord, ServiceRecord},
+    record::{BackendRecord, FamilyRecord, NoLocalEndpoints, PortRecord, ServiceRecord},
     slots::SlotAllocator,
 };
 use crate::model::ObjectName;
@@ -70,6 +70,7 @@ impl State {
             pools: Pools { ids, retired_ids: Vec::new(), v4, v6 },
             services,
             strays,
+            no_local_endpoints: NoLocalEndpoints::default(),
             waiting: BTreeMap::new(),
             frees: false,
             retry: false,

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use proxy_common::{Backend, BackendId, Family, PortName, ServiceEntry, ServiceId, ServiceKey, SourceRangeKey, V4, V6};
@@ -114,6 +114,26 @@ pub struct Snapshot {
     pub v4: FamilySnapshot<V4>,
     /// IPv6's tables.
     pub v6: FamilySnapshot<V6>,
+}
+
+impl Snapshot {
+    /// Whether the `backends` table still has the endpoint.
+    #[must_use]
+    pub fn holds(&self, gone: &GoneBackend) -> bool {
+        match gone.address.ip() {
+            IpAddr::V4(address) => self.v4.holds(gone, address.octets()),
+            IpAddr::V6(address) => self.v6.holds(gone, address.octets()),
+        }
+    }
+}
+
+impl<F: Family> FamilySnapshot<F> {
+    fn holds(&self, gone: &GoneBackend, address: F::Address) -> bool {
+        let endpoint = (address, gone.address.port(), gone.service);
+        let is_it =
+            |backend: &Backend<F::Address>| (backend.address(), backend.port().get(), backend.service()) == endpoint;
+        self.backends.get(&gone.backend).is_some_and(is_it)
+    }
 }
 
 /// The part of [`Snapshot`] that is one family's.

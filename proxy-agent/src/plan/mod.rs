@@ -14,6 +14,7 @@ pub mod endpoints;
 mod family;
 mod frontends;
 mod guard;
+mod health;
 mod ids;
 mod lists;
 pub mod memory;
@@ -28,5 +29,7 @@ mod tests;
 
 pub use capacity::{Capacities, FamilyUsage, Usage};
 pub use changes::{Changes, FamilyChanges, FamilySnapshot, GoneBackend, Refused, Snapshot, Tables};
+pub use health::{HealthCheck, HealthCheckChange, HealthChecks};
 pub use problem::{FullTable, PlanProblem};
+pub use record::NoLocalEndpoints;
 pub use state::State;

@@ -1,6 +1,6 @@
 //! What is installed for each Service, as far as the next change needs to know it.
 
-use proxy_common::{BackendId, Protocol, ServiceId, SlotRange, SourceRangeKey};
+use proxy_common::{BackendId, Protocol, ServiceFlags, ServiceId, SlotRange, SourceRangeKey};
 
 use super::desired::{Frontend, Target};
 use crate::model::{CreationTime, ObjectName};
@@ -18,6 +18,29 @@ pub(super) struct ServiceRecord {
     /// `None`: adopted, and not planned since.
     pub(super) rank: Option<Rank>,
     pub(super) ports: Vec<PortRecord>,
+}
+
+/// Service ports whose traffic policy is `Local` and that have endpoints, but none on this node: their
+/// traffic is dropped here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NoLocalEndpoints {
+    /// By `internalTrafficPolicy`.
+    pub internal: usize,
+    /// By `externalTrafficPolicy`.
+    pub external: usize,
+}
+
+impl ServiceRecord {
+    /// How many of the Service's ports have no endpoint here and should have one.
+    pub(super) fn no_local_endpoints(&self) -> NoLocalEndpoints {
+        let count = |counts: fn(ServiceFlags) -> bool| {
+            self.ports.iter().filter(|port| port.v4.lacks_local(counts) || port.v6.lacks_local(counts)).count()
+        };
+        NoLocalEndpoints {
+            internal: count(|flags| !flags.contains(ServiceFlags::EXTERNAL)),
+            external: count(|flags| flags.contains(ServiceFlags::EXTERNAL)),
+        }
+    }
 }
 
 /// What is installed for a port of a Service.
@@ -56,6 +79,16 @@ impl<A> FamilyRecord<A> {
     /// The slots that the port's lists take.
     pub(super) fn slots(&self) -> u32 {
         [self.cluster, self.local].into_iter().flatten().map(SlotRange::count).sum()
+    }
+
+    /// Whether one of the frontends that count may only use endpoints on this node, and the only ones are
+    /// elsewhere.
+    fn lacks_local(&self, counts: fn(ServiceFlags) -> bool) -> bool {
+        let is_some = |list: Option<SlotRange>| list.is_some_and(|list| !list.is_empty());
+        let needs_local = |flags: ServiceFlags| flags.contains(ServiceFlags::LOCAL) && counts(flags);
+        is_some(self.cluster)
+            && !is_some(self.local)
+            && self.frontends.iter().any(|frontend| needs_local(frontend.flags))
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
     frontends::Claim,
     lists::FamilyTables,
     problem::{FullTable, Shortage},
-    record::{Rank, ServiceRecord},
+    record::{NoLocalEndpoints, Rank, ServiceRecord},
     room::Room,
 };
 use crate::model::{Affected, CreationTime, Index, ObjectName, Service};
@@ -41,6 +41,7 @@ pub struct State {
     pub(super) pools: Pools,
     pub(super) services: BTreeMap<ObjectName, ServiceRecord>,
     pub(super) strays: Strays,
+    pub(super) no_local_endpoints: NoLocalEndpoints,
     /// Services without room, and the table that lacks it.
     pub(super) waiting: BTreeMap<ObjectName, FullTable>,
     /// Something is free that was in use; counts once it is applied.
@@ -147,6 +148,18 @@ impl State {
         Usage { v4: family_usage(v4), v6: family_usage(v6), names: ids.used() }
     }
 
+    /// How many Service ports have endpoints, and none here where they should.
+    #[must_use]
+    pub const fn no_local_endpoints(&self) -> NoLocalEndpoints {
+        self.no_local_endpoints
+    }
+
+    fn count_no_local(&mut self, of_service: NoLocalEndpoints, change: fn(usize, usize) -> usize) {
+        let NoLocalEndpoints { internal, external } = &mut self.no_local_endpoints;
+        *internal = change(*internal, of_service.internal);
+        *external = change(*external, of_service.external);
+    }
+
     fn add_all(&self, index: &Index, work: &mut BTreeSet<Rank>) {
         work.extend(index.services().map(rank));
         let gone = self.services.keys().filter(|name| index.service(name).is_none());
@@ -190,7 +203,10 @@ impl State {
         let old = self.services.get(&service.name).unwrap_or(&nothing);
         match self.pools.plan(service, old, &desired, &mut round.changes) {
             Ok((new, moved)) => {
-                self.services.insert(service.name.clone(), new);
+                self.count_no_local(new.no_local_endpoints(), usize::saturating_add);
+                if let Some(old) = self.services.insert(service.name.clone(), new) {
+                    self.count_no_local(old.no_local_endpoints(), usize::saturating_sub);
+                }
                 self.waiting.remove(&service.name);
                 round.work.extend(moved);
             }
@@ -200,6 +216,7 @@ impl State {
 
     fn remove(&mut self, name: &ObjectName, round: &mut Round) {
         if let Some(old) = self.services.remove(name) {
+            self.count_no_local(old.no_local_endpoints(), usize::saturating_sub);
             round.work.extend(self.pools.remove(&old, &mut round.changes));
         }
     }

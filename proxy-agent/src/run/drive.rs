@@ -2,7 +2,9 @@
 //! they can.
 
 use std::{
+    collections::BTreeSet,
     future::Future,
+    net::IpAddr,
     pin::pin,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -25,7 +27,7 @@ use crate::{
     server::{Health, Metrics, SyncKind},
 };
 
-/// How long the Node is waited for once everything else is there.
+/// How long the Node and the facts of its network are waited for once everything else is there.
 const NODE_PATIENCE: Duration = Duration::from_secs(5);
 /// Wait after the first failure of a sync; it doubles with each that follows.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
@@ -52,6 +54,8 @@ pub struct Progress {
     pub node: Option<Node>,
     /// Whether the tables were in step at least once.
     pub stage: Stage,
+    /// The addresses for which [`NodeFacts::sources`](crate::model::NodeFacts::sources) counts.
+    pub guarded: BTreeSet<IpAddr>,
 }
 
 /// Whether the tables were in step at least once.
@@ -182,9 +186,15 @@ impl Driver {
         let node = engine.index().node();
         health.set_leaving(node.is_some_and(|node| node.leaving));
         progress.send_if_modified(|progress| {
-            let changes = progress.node.as_ref() != node;
-            progress.node = node.cloned();
-            changes
+            let is_known = progress.node.as_ref() == node;
+            let are_known = progress.guarded.iter().copied().eq(engine.index().guarded_addresses());
+            if !is_known {
+                progress.node = node.cloned();
+            }
+            if !are_known {
+                progress.guarded = engine.index().guarded_addresses().collect();
+            }
+            !(is_known && are_known)
         });
         if engine.need() != Need::Change {
             let now = Timestamp::now();
@@ -201,7 +211,7 @@ impl Driver {
     ) {
         let Observers { health, metrics, progress } = &self.observers;
         match result {
-            Ok(Synced { kind, writes, new_problems, solved_problems }) => {
+            Ok(Synced { kind, writes, new_problems, solved_problems, health_checks: _, gone_backends: _ }) => {
                 for problem in new_problems {
                     warn!("{problem}");
                 }
@@ -213,6 +223,7 @@ impl Driver {
                 health.synced(now);
                 metrics.synced(kind, begin.elapsed(), &self.triggers, now);
                 metrics.set_usage(engine.usage(), engine.capacities());
+                metrics.set_no_local_endpoints(engine.no_local_endpoints());
                 self.triggers.clear();
                 progress
                     .send_if_modified(|progress| std::mem::replace(&mut progress.stage, Stage::Ready) != Stage::Ready);

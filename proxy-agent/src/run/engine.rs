@@ -7,7 +7,10 @@ use tracing::debug;
 
 use crate::{
     model::{Affected, Change, Index, ObjectName, Update},
-    plan::{Capacities, Changes, FamilyChanges, PlanProblem, State, Tables, Usage},
+    plan::{
+        Capacities, Changes, FamilyChanges, GoneBackend, HealthCheckChange, HealthChecks, NoLocalEndpoints,
+        PlanProblem, State, Tables, Usage,
+    },
     server::SyncKind,
 };
 
@@ -21,6 +24,9 @@ pub struct Engine<T> {
     adopted: Adopted,
     affected: Affected,
     problems: BTreeSet<PlanProblem>,
+    health_checks: HealthChecks,
+    /// What syncs that failed took away, and nobody was told of yet.
+    gone_backends: Vec<GoneBackend>,
 }
 
 /// Which lists have arrived.
@@ -45,7 +51,7 @@ enum Adopted {
 pub enum Need {
     /// The complete lists of Services and slices: without them nothing may be written.
     Lists,
-    /// The Node, which is worth waiting for, but not for ever.
+    /// The Node, and the facts of its network that Services follow from: worth waiting for, but not for ever.
     Node,
     /// Something that changes the tables.
     Change,
@@ -64,6 +70,10 @@ pub struct Synced {
     pub new_problems: Vec<PlanProblem>,
     /// What could not be served before this sync.
     pub solved_problems: Vec<PlanProblem>,
+    /// What load balancers are to be told from now on, where that changes.
+    pub health_checks: Vec<HealthCheckChange>,
+    /// Endpoints of UDP ports that are gone, each once: sockets that are connected to them are to be told.
+    pub gone_backends: Vec<GoneBackend>,
 }
 
 impl<T: Tables> Engine<T> {
@@ -79,6 +89,8 @@ impl<T: Tables> Engine<T> {
             adopted: Adopted::No,
             affected: Affected::none(),
             problems: BTreeSet::new(),
+            health_checks: HealthChecks::default(),
+            gone_backends: Vec::new(),
         }
     }
 
@@ -92,6 +104,12 @@ impl<T: Tables> Engine<T> {
     #[must_use]
     pub fn usage(&self) -> Usage {
         self.state.usage()
+    }
+
+    /// How many Service ports have endpoints, and none here where they should.
+    #[must_use]
+    pub const fn no_local_endpoints(&self) -> NoLocalEndpoints {
+        self.state.no_local_endpoints()
     }
 
     /// How much the tables hold.
@@ -120,7 +138,7 @@ impl<T: Tables> Engine<T> {
     pub fn need(&self) -> Need {
         match self.adopted {
             Adopted::No if !(self.lists.services && self.lists.slices) => Need::Lists,
-            Adopted::No if !self.lists.nodes => Need::Node,
+            Adopted::No if !self.lists.nodes || self.index.lacks_facts() => Need::Node,
             Adopted::Yes if self.affected.is_empty() && !self.state.retry_is_due() => Need::Change,
             Adopted::No | Adopted::Yes => Need::Sync,
         }
@@ -133,14 +151,19 @@ impl<T: Tables> Engine<T> {
     /// The tables cannot be read or written. What was written before stays, and nothing is forgotten:
     /// the next sync starts from what the tables hold then.
     pub fn sync(&mut self) -> Result<Synced, T::Error> {
-        let affected = std::mem::take(&mut self.affected);
+        let mut affected = std::mem::take(&mut self.affected);
         let (kind, changes) = match std::mem::replace(&mut self.adopted, Adopted::No) {
             Adopted::Yes => (SyncKind::Partial, self.state.reconcile(&self.index, &affected)),
             Adopted::No => {
-                self.state.adopt(&self.tables.snapshot()?);
+                affected = Affected::All;
+                let snapshot = self.tables.snapshot()?;
+                // What is still there was not taken away after all, or will be now.
+                self.gone_backends.retain(|gone| !snapshot.holds(gone));
+                self.state.adopt(&snapshot);
                 (SyncKind::Full, self.state.complete(&self.index))
             }
         };
+        self.gone_backends.extend(&changes.gone_backends);
         if !changes.is_empty() {
             let refused = self.tables.apply(&changes)?;
             self.state.applied(&refused);
@@ -150,7 +173,14 @@ impl<T: Tables> Engine<T> {
         let new_problems = problems.difference(&self.problems).cloned().collect();
         let solved_problems = self.problems.difference(&problems).cloned().collect();
         self.problems = problems;
-        Ok(Synced { kind, writes: writes(&changes), new_problems, solved_problems })
+        Ok(Synced {
+            kind,
+            writes: writes(&changes),
+            new_problems,
+            solved_problems,
+            health_checks: self.health_checks.update(&self.index, &affected),
+            gone_backends: std::mem::take(&mut self.gone_backends),
+        })
     }
 }
 
@@ -190,3 +220,7 @@ fn note_change<T>(kind: &str, change: &Change<T>, name: impl Fn(&T) -> &ObjectNa
         Change::Reset(objects) => debug!("{kind}: complete list of {}", objects.len()),
     }
 }
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;

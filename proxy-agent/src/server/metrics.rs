@@ -20,10 +20,10 @@ use prometheus_client::{
 use proxy_common::{V4, V6, maps};
 
 use super::statistics::{Reader, Statistics};
-use crate::plan::{Capacities, Usage};
+use crate::plan::{Capacities, NoLocalEndpoints, Usage};
 
 type Seconds = Gauge<f64, AtomicU64>;
-type ByMap = Family<[(&'static str, &'static str); 1], Gauge>;
+type ByLabel = Family<[(&'static str, &'static str); 1], Gauge>;
 type ByCode = Family<[(&'static str, String); 1], Counter>;
 
 /// Which kind of sync it was.
@@ -50,8 +50,9 @@ pub struct Metrics {
     endpoint_changes: Changes,
     healthz: ByCode,
     livez: ByCode,
-    map_entries: ByMap,
-    map_capacity: ByMap,
+    map_entries: ByLabel,
+    map_capacity: ByLabel,
+    no_local_endpoints: ByLabel,
 }
 
 /// Changes that have arrived: all of them, and those that are not in the tables yet.
@@ -79,8 +80,9 @@ impl Metrics {
             endpoint_changes: Changes::default(),
             healthz: ByCode::default(),
             livez: ByCode::default(),
-            map_entries: ByMap::default(),
-            map_capacity: ByMap::default(),
+            map_entries: ByLabel::default(),
+            map_capacity: ByLabel::default(),
+            no_local_endpoints: ByLabel::default(),
         };
         metrics.register(statistics);
         metrics
@@ -135,6 +137,15 @@ impl Metrics {
         }
     }
 
+    /// How many Service ports have endpoints, and none here where their traffic policy wants one.
+    pub fn set_no_local_endpoints(&self, count: NoLocalEndpoints) {
+        let NoLocalEndpoints { internal, external } = count;
+        for (policy, count) in [("internal", internal), ("external", external)] {
+            let gauge = self.no_local_endpoints.get_or_create(&[("traffic_policy", policy)]);
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
     /// The tables could not be written.
     pub fn sync_failed(&self) {
         self.sync_failures.inc();
@@ -184,6 +195,11 @@ impl Metrics {
         ] {
             sync.register(name, help, metric.clone());
         }
+        sync.register(
+            "proxy_rules_no_local_endpoints_total",
+            "Ports of Services with traffic policy Local that have endpoints, but none on this node",
+            self.no_local_endpoints.clone(),
+        );
         registry.register(
             "kubeproxy_network_programming_duration_seconds",
             "Time from a change of a Service's pods until it was in the tables",
@@ -250,6 +266,7 @@ mod tests {
         let usage =
             Usage { v4: FamilyUsage { services: 12, slots: 30, backends: 20, source_ranges: 5 }, ..Usage::default() };
         metrics.set_usage(usage, Capacities { services: 100, slots: 300, backends: 200, source_ranges: 70, names: 50 });
+        metrics.set_no_local_endpoints(NoLocalEndpoints { internal: 4, external: 0 });
         let text = metrics.encode().expect("text");
         for line in [
             "kubeproxy_sync_proxy_rules_duration_seconds_bucket{le=\"0.002\"} 0",
@@ -267,6 +284,8 @@ mod tests {
             "proxy_agent_sync_failures_total 1",
             "proxy_agent_socket_connections_total 7",
             "proxy_agent_drops_total{reason=\"no_endpoint\"} 3",
+            "kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy=\"internal\"} 4",
+            "kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy=\"external\"} 0",
             "proxy_agent_map_entries{map=\"services_v4\"} 12",
             "proxy_agent_map_capacity{map=\"services_v4\"} 100",
             "proxy_agent_map_entries{map=\"slots_v4\"} 30",

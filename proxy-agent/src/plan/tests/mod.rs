@@ -10,6 +10,7 @@ mod external;
 mod garbage;
 mod gone;
 mod guards;
+mod health;
 mod memory;
 mod property;
 mod story;
