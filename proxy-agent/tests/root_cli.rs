@@ -13,6 +13,8 @@ use proxy_common::{
 use serde_json::Value;
 use support::{Netns, Node, run};
 
+const IN_CLUSTER_LIST: u16 = Backend::<[u8; 4]>::IN_CLUSTER_LIST;
+
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -41,7 +43,7 @@ fn node() -> Node {
     let mut changes = Changes::default();
     changes.names.push((id, PortName::new("shop", "web", "http", Protocol::Tcp).expect("short names")));
     let entry = ServiceEntry::new(id, ServiceFlags::NONE, SlotRange::new(16, 1), SlotRange::EMPTY);
-    changes.v4.backends.push((BackendId::new(5), Backend::new([10, 0, 0, 2], Port::new(8080), 0, id)));
+    changes.v4.backends.push((BackendId::new(5), Backend::new([10, 0, 0, 2], Port::new(8080), IN_CLUSTER_LIST, id)));
     changes.v4.slots.push((16, vec![BackendId::new(5)]));
     changes.v4.services.push((ServiceKey::new([10, 96, 0, 1], Port::new(80), Protocol::Tcp), entry));
     drop(node.start(&changes));
@@ -55,7 +57,8 @@ fn tables_are_shown_while_no_agent_runs() {
     assert_eq!((&services[0]["name"], &services[0]["frontend"]), (&"web".into(), &"10.96.0.1:80".into()));
     let backends = json(&node, "backends");
     assert_eq!(backends[0]["endpoint"], "10.0.0.2:8080");
-    assert_eq!((&backends[0]["in_use"], backends.as_array().map(Vec::len)), (&true.into(), Some(1)));
+    let lists = Value::from(vec!["cluster"]);
+    assert_eq!((&backends[0]["lists"], backends.as_array().map(Vec::len)), (&lists, Some(1)));
     assert_eq!(json(&node, "flows"), Value::Array(Vec::new()));
 
     let status = json(&node, "status");

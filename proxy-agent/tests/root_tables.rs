@@ -15,15 +15,15 @@ use proxy_agent::{
     dataplane::{
         Dataplane,
         features::{Feature, Features},
-        tables::SourceRanges,
+        tables::{HashTable, SourceRanges, Writes},
     },
     model::{Change, EndpointSlice, Index, NodeFacts, Service, Update},
     plan::{Capacities, Changes, Refused, Snapshot, State, Tables as _, memory::MemoryTables},
     source::decode,
 };
 use proxy_common::{
-    Backend, BackendId, Port, PortName, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange,
-    SourceRangeKey, V4, maps,
+    Backend, BackendId, DropKey, DropReason, Port, PortName, Protocol, ServiceEntry, ServiceFlags, ServiceId,
+    ServiceKey, SlotRange, SourceRangeKey, V4, maps,
 };
 use serde_json::{Value, json};
 use support::Node;
@@ -88,6 +88,11 @@ fn removals_and_retirements() {
     let backend = Backend::new([10, 0, 0, 1], Port::new(80), 0, SERVICE);
     changes.v4.backends = vec![(BackendId::new(1), backend), (BackendId::new(2), backend)];
     tables.apply(&changes).expect("writes");
+    // What the programs dropped for either Service port.
+    let drops_pin = node.pins.path().join(maps::DROPS);
+    let mut drops = HashTable::<DropKey, u64>::open(&drops_pin, Writes::Single).expect("the table is there");
+    let dropped = |service| DropKey::new(service, DropReason::SourceNotAllowed);
+    assert_eq!(drops.insert(&[(dropped(SERVICE), 5), (dropped(ServiceId::new(2)), 6)]).expect("writes"), []);
 
     let mut changes = Changes::default();
     // That something is gone already is no error.
@@ -99,6 +104,8 @@ fn removals_and_retirements() {
     assert_eq!(snapshot.v4.services.keys().collect::<Vec<_>>(), [&key(1)]);
     assert_eq!(snapshot.v4.backends.keys().collect::<Vec<_>>(), [&BackendId::new(2)]);
     assert_eq!(snapshot.names.keys().collect::<Vec<_>>(), [&ServiceId::new(2)]);
+    let rest = [(dropped(ServiceId::new(2)), 6)].into();
+    assert_eq!(drops.all().expect("readable"), rest, "who gets the id next starts from nothing");
 }
 
 #[test]

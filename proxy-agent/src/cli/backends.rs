@@ -1,8 +1,6 @@
 //! `proxy-agent backends`.
 
-use std::collections::BTreeSet;
-
-use proxy_common::{BackendId, Family, PlainAddress, V4, V6};
+use proxy_common::{Backend, Family, PlainAddress, V4, V6};
 use serde::Serialize;
 
 use super::{
@@ -23,8 +21,9 @@ struct Row {
     endpoint: String,
     /// Whether it is on this node.
     local: bool,
-    /// Whether new connections choose it. One that is not goes on serving the connections that it has.
-    in_use: bool,
+    /// Among which endpoints new connections find it: those of the whole cluster, those for traffic policy
+    /// `Local`. In neither list it goes on serving the connections that it has.
+    lists: Vec<&'static str>,
     id: u32,
 }
 
@@ -42,24 +41,29 @@ fn add<F: Family<Address: IntoIp + PlainAddress>>(
     snapshot: &Snapshot,
     tables: &FamilySnapshot<F>,
 ) {
-    let used: BTreeSet<BackendId> = tables.slots.values().copied().collect();
     rows.extend(tables.backends.iter().map(|(id, backend)| Row {
         service: service(backend.service(), &snapshot.names),
         endpoint: endpoint((backend.address(), backend.port())),
         local: backend.is_local(),
-        in_use: used.contains(id),
+        lists: lists(backend),
         id: id.get(),
     }));
 }
 
+fn lists<A: Copy>(backend: &Backend<A>) -> Vec<&'static str> {
+    let lists = [(Backend::<A>::IN_CLUSTER_LIST, "cluster"), (Backend::<A>::IN_LOCAL_LIST, "local")];
+    lists.into_iter().filter(|&(flag, _)| backend.has(flag)).map(|(_, name)| name).collect()
+}
+
 impl Rows for BackendsView {
-    const HEADINGS: &'static [&'static str] = &["SERVICE", "ENDPOINT", "LOCAL", "IN USE"];
+    const HEADINGS: &'static [&'static str] = &["SERVICE", "ENDPOINT", "ON NODE", "LISTS"];
 
     fn rows(&self) -> Vec<Vec<String>> {
-        let word = |value: bool| if value { "yes" } else { "no" }.to_owned();
         let cells = |row: &Row| {
-            let Row { service, endpoint, local, in_use, id: _ } = row;
-            vec![service.clone(), endpoint.clone(), word(*local), word(*in_use)]
+            let Row { service, endpoint, local, lists, id: _ } = row;
+            let on_node = if *local { "yes" } else { "no" }.to_owned();
+            let lists = if lists.is_empty() { "-".to_owned() } else { lists.join(",") };
+            vec![service.clone(), endpoint.clone(), on_node, lists]
         };
         self.0.iter().map(cells).collect()
     }

@@ -30,7 +30,7 @@ use crate::dataplane::{
 pub enum TableCommand {
     /// Shows the kernel's features, what is attached where, how full the tables are, and counters.
     Status(ShowArgs),
-    /// Lists the frontends that this node serves.
+    /// Lists the frontends that this node serves, and how often their Services refused or dropped something.
     Services(ShowArgs),
     /// Lists the endpoints that connections are sent to.
     Backends(ShowArgs),
@@ -128,8 +128,9 @@ impl TableCommand {
                 }
             }
             Self::Services(show) => {
-                let snapshot = open(show)?.snapshot().map_err(|error| CommandError::of_table(error, show))?;
-                list(&services::view(&snapshot), show.output, out)?;
+                let tables = open(show)?;
+                let read = || Ok(services::view(&tables.snapshot()?, &tables.drops.all()?));
+                list(&read().map_err(|error| CommandError::of_table(error, show))?, show.output, out)?;
             }
             Self::Backends(show) => {
                 let snapshot = open(show)?.snapshot().map_err(|error| CommandError::of_table(error, show))?;

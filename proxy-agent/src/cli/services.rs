@@ -1,13 +1,18 @@
 //! `proxy-agent services`.
 
-use proxy_common::{Family, PlainAddress, ServiceFlags, V4, V6};
+use std::collections::BTreeMap;
+
+use proxy_common::{DropKey, DropReason, Family, PlainAddress, ServiceFlags, ServiceId, V4, V6};
 use serde::Serialize;
 
 use super::{
     print::Rows,
-    text::{IntoIp, endpoint},
+    text::{IntoIp, address, endpoint},
 };
 use crate::plan::{FamilySnapshot, Snapshot};
+
+/// Source ranges that a line of text shows.
+const SHOWN_RANGES: usize = 2;
 
 /// The frontends, ordered by Service.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -21,25 +26,51 @@ struct Row {
     name: String,
     port: String,
     protocol: &'static str,
+    r#type: Type,
+    /// The address is unspecified for a port on each of the node's addresses.
     frontend: String,
-    /// Whether the frontend is meant for clients outside the cluster.
-    external: bool,
     /// The traffic policy that applies to the frontend.
     policy: &'static str,
     /// Endpoints in the whole cluster among which connections choose.
     cluster_endpoints: u32,
-    /// Those of them on this node.
+    /// Endpoints on this node among which connections choose that may use no others.
     local_endpoints: u32,
     /// Timeout of the session affinity, without which it is absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     affinity_seconds: Option<u32>,
+    /// Who may use the frontend; absent: everybody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sources: Option<Sources>,
+    /// Packets and calls that were dropped or refused for the Service's port, at all its frontends, by reason.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    drops: BTreeMap<&'static str, u64>,
+}
+
+/// For whom a frontend is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+enum Type {
+    /// Clients in the cluster.
+    #[serde(rename = "ClusterIP")]
+    ClusterIp,
+    /// Clients outside, at an external address or one of a load balancer.
+    External,
+    /// Clients outside, at a port of each node.
+    NodePort,
+}
+
+/// `loadBalancerSourceRanges`, as this node follows them.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+struct Sources {
+    ranges: Vec<String>,
+    /// Whether this node's own processes may use the frontend.
+    node: bool,
 }
 
 /// The frontends in the tables.
-pub(super) fn view(snapshot: &Snapshot) -> ServicesView {
+pub(super) fn view(snapshot: &Snapshot, drops: &BTreeMap<DropKey, u64>) -> ServicesView {
     let mut rows = Vec::new();
-    add::<V4>(&mut rows, snapshot, &snapshot.v4);
-    add::<V6>(&mut rows, snapshot, &snapshot.v6);
+    add::<V4>(&mut rows, snapshot, &snapshot.v4, drops);
+    add::<V6>(&mut rows, snapshot, &snapshot.v6, drops);
     rows.sort_unstable();
     ServicesView(rows)
 }
@@ -48,28 +79,87 @@ fn add<F: Family<Address: IntoIp + PlainAddress>>(
     rows: &mut Vec<Row>,
     snapshot: &Snapshot,
     tables: &FamilySnapshot<F>,
+    drops: &BTreeMap<DropKey, u64>,
 ) {
+    let mut ranges: BTreeMap<ServiceId, Vec<String>> = BTreeMap::new();
+    for range in &tables.source_ranges {
+        ranges.entry(range.service()).or_default().push(format!("{}/{}", address(range.prefix()), range.bits()));
+    }
     rows.extend(tables.services.iter().map(|(key, entry)| {
         let name = snapshot.names.get(&entry.id());
         let flags = entry.flags();
+        let sources = || Sources {
+            ranges: ranges.get(&entry.id()).cloned().unwrap_or_default(),
+            node: flags.contains(ServiceFlags::NODE_ALLOWED),
+        };
         Row {
             namespace: name.map_or_else(String::new, |name| name.namespace().to_owned()),
             name: name.map_or_else(|| format!("#{}", entry.id().get()), |name| name.name().to_owned()),
             port: name.map_or_else(String::new, |name| name.port().to_owned()),
             protocol: key.protocol().map_or("?", proxy_common::Protocol::name),
+            r#type: Type::of(flags),
             frontend: endpoint((key.address(), key.port())),
-            external: flags.contains(ServiceFlags::EXTERNAL),
             policy: if flags.contains(ServiceFlags::LOCAL) { "Local" } else { "Cluster" },
             cluster_endpoints: entry.cluster().count(),
             local_endpoints: entry.local().count(),
             affinity_seconds: flags.contains(ServiceFlags::AFFINITY).then(|| entry.affinity_timeout()),
+            sources: flags.contains(ServiceFlags::SOURCE_RANGES).then(sources),
+            drops: drops_of(entry.id(), drops),
         }
     }));
 }
 
+fn drops_of(service: ServiceId, drops: &BTreeMap<DropKey, u64>) -> BTreeMap<&'static str, u64> {
+    let count = |reason: DropReason| Some((reason.name(), *drops.get(&DropKey::new(service, reason))?));
+    DropReason::ALL.into_iter().filter_map(count).collect()
+}
+
+impl Type {
+    fn of(flags: ServiceFlags) -> Self {
+        if flags.contains(ServiceFlags::NODE_PORT) {
+            Self::NodePort
+        } else if flags.contains(ServiceFlags::EXTERNAL) {
+            Self::External
+        } else {
+            Self::ClusterIp
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::ClusterIp => "ClusterIP",
+            Self::External => "External",
+            Self::NodePort => "NodePort",
+        }
+    }
+}
+
+impl Sources {
+    /// The first ranges, how many there are more, and `node` if the node's own processes are let through.
+    fn text(&self) -> String {
+        let Self { ranges, node } = self;
+        let more = ranges.len().saturating_sub(SHOWN_RANGES);
+        let shown = ranges.iter().take(SHOWN_RANGES).cloned();
+        let more = (more > 0).then(|| format!("+{more}"));
+        shown.chain(more).chain(node.then(|| "node".to_owned())).collect::<Vec<_>>().join(",")
+    }
+}
+
 impl Rows for ServicesView {
-    const HEADINGS: &'static [&'static str] =
-        &["NAMESPACE", "NAME", "PORT", "PROTOCOL", "FRONTEND", "POLICY", "CLUSTER", "LOCAL", "AFFINITY"];
+    const HEADINGS: &'static [&'static str] = &[
+        "NAMESPACE",
+        "NAME",
+        "PORT",
+        "PROTOCOL",
+        "TYPE",
+        "FRONTEND",
+        "POLICY",
+        "CLUSTER",
+        "LOCAL",
+        "AFFINITY",
+        "SOURCES",
+        "DROPS",
+    ];
 
     fn rows(&self) -> Vec<Vec<String>> {
         let cells = |row: &Row| {
@@ -78,12 +168,14 @@ impl Rows for ServicesView {
                 name,
                 port,
                 protocol,
+                r#type,
                 frontend,
-                external: _,
                 policy,
                 cluster_endpoints,
                 local_endpoints,
                 affinity_seconds,
+                sources,
+                drops,
             } = row;
             let affinity = affinity_seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds}s"));
             vec![
@@ -91,11 +183,14 @@ impl Rows for ServicesView {
                 name.clone(),
                 or_dash(port),
                 (*protocol).to_owned(),
+                r#type.name().to_owned(),
                 frontend.clone(),
                 (*policy).to_owned(),
                 cluster_endpoints.to_string(),
                 local_endpoints.to_string(),
                 affinity,
+                sources.as_ref().map_or_else(|| "-".to_owned(), Sources::text),
+                drops.values().sum::<u64>().to_string(),
             ]
         };
         self.0.iter().map(cells).collect()

@@ -3,14 +3,15 @@
 use std::{collections::BTreeMap, fmt, io, path::Path};
 
 use proxy_common::{
-    Counter, Detector, DropReason, Family, FamilySettings, PlainAddress, Settings, SettingsFlags, V4, V6, maps,
+    Counter, Detector, DropKey, DropReason, Family, FamilySettings, PlainAddress, PortName, ServiceId, Settings,
+    SettingsFlags, V4, V6, maps,
 };
 use serde::Serialize;
 
 use super::{
     CommandError, ShowArgs,
     print::columns,
-    text::{IntoIp, address},
+    text::{IntoIp, address, service},
 };
 use crate::dataplane::{
     features::Features,
@@ -19,6 +20,9 @@ use crate::dataplane::{
     status::{self, AttachedDevice, AttachedSocketHook},
     tables::{FamilyTables, TableError, Tables},
 };
+
+/// Service ports with the most drops that the text shows; JSON has all.
+const SHOWN_SERVICE_DROPS: usize = 20;
 
 /// Everything there is to know.
 #[derive(Debug, PartialEq, Serialize)]
@@ -36,6 +40,16 @@ pub(super) struct StatusView {
     tables: Vec<TableView>,
     counters: BTreeMap<&'static str, u64>,
     drops: BTreeMap<&'static str, u64>,
+    /// The same for single Service ports, the greatest count first.
+    service_drops: Vec<ServiceDropsView>,
+}
+
+/// Packets and calls that were dropped or refused for a Service port.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct ServiceDropsView {
+    service: String,
+    reason: &'static str,
+    count: u64,
 }
 
 /// What the kernel can do.
@@ -130,7 +144,19 @@ pub(super) fn read(tables: &Tables, bpffs_root: &Path) -> Result<StatusView, Sta
         tables: tables_view(tables)?,
         counters,
         drops,
+        service_drops: service_drops_view(&tables.drops.all()?, &tables.names.all()?),
     })
+}
+
+fn service_drops_view(drops: &BTreeMap<DropKey, u64>, names: &BTreeMap<ServiceId, PortName>) -> Vec<ServiceDropsView> {
+    let view = |(key, &count): (&DropKey, _)| ServiceDropsView {
+        service: service(key.service(), names),
+        reason: key.reason().map_or("?", DropReason::name),
+        count,
+    };
+    let mut views: Vec<ServiceDropsView> = drops.iter().map(view).collect();
+    views.sort_by(|one, other| (other.count, &one.service, one.reason).cmp(&(one.count, &other.service, other.reason)));
+    views
 }
 
 fn split(all: &BTreeMap<Counter, u64>) -> (BTreeMap<&'static str, u64>, BTreeMap<&'static str, u64>) {
@@ -192,10 +218,11 @@ fn devices_view(attached: &[AttachedDevice], name: impl Fn(u32) -> Option<String
 }
 
 fn tables_view(tables: &Tables) -> Result<Vec<TableView>, TableError> {
-    let Tables { names, v4, v6, counters: _, drops: _, settings: _ } = tables;
+    let Tables { names, v4, v6, counters: _, drops, settings: _ } = tables;
     let mut views = family_tables_view::<V4>(v4)?;
     views.extend(family_tables_view::<V6>(v6)?);
     views.push(TableView { table: maps::NAMES, entries: names.all()?.len(), capacity: names.capacity() });
+    views.push(TableView { table: maps::DROPS, entries: drops.all()?.len(), capacity: drops.capacity() });
     Ok(views)
 }
 
@@ -210,7 +237,7 @@ fn family_tables_view<F: Family<Address: PlainAddress>>(
         view(maps::BACKENDS, snapshot.backends.len(), tables.backends_capacity()),
         view(maps::FLOWS, tables.flows.all()?.len(), tables.flows.capacity()),
         view(maps::SOCKETS, tables.sockets.all()?.len(), tables.sockets.capacity()),
-        view(maps::SOURCE_RANGES, tables.source_ranges.all()?.len(), tables.source_ranges.capacity()),
+        view(maps::SOURCE_RANGES, snapshot.source_ranges.len(), tables.source_ranges.capacity()),
         view(maps::NODE_ADDRESSES, tables.node_addresses.all()?.len(), tables.node_addresses.capacity()),
         view(maps::AFFINITY, tables.affinity.all()?.len(), tables.affinity.capacity()),
         view(maps::SOCKET_AFFINITY, tables.socket_affinity.all()?.len(), tables.socket_affinity.capacity()),
@@ -231,6 +258,7 @@ impl fmt::Display for StatusView {
             tables,
             counters,
             drops,
+            service_drops,
         } = self;
         let SettingsView { masquerade_mark, masquerade_all, udp_timeout_seconds, pods_v4, pods_v6 } = settings;
         writeln!(out, "proxy-agent {version}, table layout {layout_version}")?;
@@ -266,7 +294,11 @@ impl fmt::Display for StatusView {
         let rows = counters.iter().map(|(name, count)| vec![(*name).to_owned(), count.to_string()]);
         section(out, &["COUNTER", "COUNT"], rows.collect())?;
         let rows = drops.iter().map(|(reason, count)| vec![(*reason).to_owned(), count.to_string()]);
-        section(out, &["DROPPED", "COUNT"], rows.collect())
+        section(out, &["DROPPED", "COUNT"], rows.collect())?;
+        let rows = service_drops.iter().take(SHOWN_SERVICE_DROPS).map(|ServiceDropsView { service, reason, count }| {
+            vec![service.clone(), (*reason).to_owned(), count.to_string()]
+        });
+        section(out, &["DROPPED FOR", "REASON", "COUNT"], rows.collect())
     }
 }
 

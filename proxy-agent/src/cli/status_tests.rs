@@ -1,6 +1,6 @@
 //! What `status` prints of a given state.
 
-use proxy_common::DEFAULT_MASQUERADE_MARK;
+use proxy_common::{DEFAULT_MASQUERADE_MARK, Protocol};
 use serde_json::json;
 
 use super::*;
@@ -25,6 +25,13 @@ fn view() -> StatusView {
         (Counter::Drop(DropReason::NoEndpoint), 1),
     ]);
     let (counters, drops) = split(&counts);
+    let (web, nameless) = (ServiceId::new(1), ServiceId::new(9));
+    let names = BTreeMap::from([(web, PortName::new("shop", "web", "http", Protocol::Tcp).expect("short names"))]);
+    let service_drops = BTreeMap::from([
+        (DropKey::new(web, DropReason::NoEndpoint), 1),
+        (DropKey::new(web, DropReason::SourceNotAllowed), 70),
+        (DropKey::new(nameless, DropReason::NoLocalEndpoint), 70),
+    ]);
     StatusView {
         version: "1.2.3",
         agent: None,
@@ -41,6 +48,7 @@ fn view() -> StatusView {
         tables: vec![TableView { table: "services_v4", entries: 3, capacity: 100 }],
         counters,
         drops,
+        service_drops: service_drops_view(&service_drops, &names),
     }
 }
 
@@ -71,6 +79,11 @@ socket_connections  5
 
 DROPPED      COUNT
 no_endpoint  1
+
+DROPPED FOR    REASON              COUNT
+#9             no_local_endpoint   70
+shop/web:http  source_not_allowed  70
+shop/web:http  no_endpoint         1
 ";
     assert_eq!(view().to_string(), expected);
 }
@@ -93,6 +106,7 @@ fn the_same_as_json() {
     let json = serde_json::to_value(view()).expect("serializes");
     assert_eq!(json["kernel"]["release"], "6.6.1");
     assert_eq!(json["drops"], json!({ "no_endpoint": 1 }));
+    assert_eq!(json["service_drops"][2], json!({ "service": "shop/web:http", "reason": "no_endpoint", "count": 1 }));
     assert_eq!(
         json["devices"][0],
         json!({ "device": "eth0", "index": 2, "ingress": 31, "egress": 32, "mechanism": "tcx" })

@@ -1,6 +1,9 @@
 //! What the commands show of given tables.
 
-use proxy_common::{Backend, BackendId, FlowFlags, Port, ServiceEntry, ServiceFlags, ServiceKey, SlotRange};
+use proxy_common::{
+    Backend, BackendId, DropKey, DropReason, FlowFlags, Port, ServiceEntry, ServiceFlags, ServiceKey, SlotRange,
+    SourceRangeKey,
+};
 use serde_json::json;
 
 use super::*;
@@ -23,25 +26,35 @@ fn names() -> BTreeMap<ServiceId, PortName> {
     ])
 }
 
-/// The Service shop/web with two endpoints, one of them here, and a node port under policy Local; a
-/// Service without name and endpoints on IPv6; a backend that nobody chooses any more.
+/// The Service shop/web with two endpoints, one of them here, a nodePort under policy Local, and a load
+/// balancer for four ranges; a Service without name and endpoints on IPv6; a backend that nobody chooses any more.
 fn snapshot() -> Snapshot {
     let mut snapshot = Snapshot { names: names(), ..Snapshot::default() };
     let (cluster, local) = (SlotRange::new(8, 2), SlotRange::new(10, 1));
     let entry = ServiceEntry::new(WEB, ServiceFlags::AFFINITY, cluster, local).with_affinity_timeout(10_800);
     snapshot.v4.services.insert(ServiceKey::new(FRONTEND.0, FRONTEND.1, Protocol::Tcp), entry);
     let external = ServiceFlags::EXTERNAL.with(ServiceFlags::LOCAL);
-    let entry = ServiceEntry::new(WEB, external, cluster, local);
-    snapshot.v4.services.insert(ServiceKey::new([192, 0, 2, 1], Port::new(30_080), Protocol::Tcp), entry);
+    let entry = ServiceEntry::new(WEB, external.with(ServiceFlags::NODE_PORT), cluster, local);
+    snapshot.v4.services.insert(ServiceKey::new([0; 4], Port::new(30_080), Protocol::Tcp), entry);
+    let guarded = external.with(ServiceFlags::SOURCE_RANGES).with(ServiceFlags::NODE_ALLOWED);
+    let entry = ServiceEntry::new(WEB, guarded, cluster, local);
+    snapshot.v4.services.insert(ServiceKey::new([192, 0, 2, 1], FRONTEND.1, Protocol::Tcp), entry);
+    let range = |third, bits| SourceRangeKey::new(WEB, [198, 51, third, 0], bits);
+    snapshot.v4.source_ranges.extend([range(100, 24), range(101, 25), range(102, 26), range(103, 27)]);
     let ids = [1, 2, 3].map(BackendId::new);
     snapshot.v4.slots.extend([(8, ids[0]), (9, ids[1]), (10, ids[0])]);
-    snapshot.v4.backends.insert(ids[0], Backend::new(POD.0, POD.1, Backend::<[u8; 4]>::LOCAL, WEB));
-    snapshot.v4.backends.insert(ids[1], Backend::new([10, 0, 1, 2], POD.1, 0, WEB));
+    snapshot.v4.backends.insert(ids[0], Backend::new(POD.0, POD.1, 7, WEB));
+    snapshot.v4.backends.insert(ids[1], Backend::new([10, 0, 1, 2], POD.1, 2, WEB));
     snapshot.v4.backends.insert(ids[2], Backend::new([10, 0, 1, 3], POD.1, 0, WEB));
     let address = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
     let entry = ServiceEntry::new(ServiceId::new(9), ServiceFlags::NONE, SlotRange::EMPTY, SlotRange::EMPTY);
     snapshot.v6.services.insert(ServiceKey::new(address, Port::new(53), Protocol::Udp), entry);
     snapshot
+}
+
+fn drops() -> BTreeMap<DropKey, u64> {
+    let (refused, shut_out) = (DropReason::NoEndpoint, DropReason::SourceNotAllowed);
+    [(DropKey::new(WEB, refused), 5), (DropKey::new(WEB, shut_out), 7), (DropKey::new(DNS, refused), 3)].into()
 }
 
 fn text<R: Rows>(view: &R) -> String {
@@ -51,41 +64,47 @@ fn text<R: Rows>(view: &R) -> String {
 #[test]
 fn services_in_columns() {
     let expected = "\
-NAMESPACE  NAME  PORT  PROTOCOL  FRONTEND         POLICY   CLUSTER  LOCAL  AFFINITY
--          #9    -     UDP       [fd00::1]:53     Cluster  0        0      -
-shop       web   http  TCP       10.96.0.1:80     Cluster  2        1      10800s
-shop       web   http  TCP       192.0.2.1:30080  Local    2        1      -";
-    assert_eq!(text(&services::view(&snapshot())), expected);
+NAMESPACE  NAME  PORT  PROTOCOL  TYPE       FRONTEND       POLICY   CLUSTER  LOCAL  AFFINITY  SOURCES                                  DROPS
+-          #9    -     UDP       ClusterIP  [fd00::1]:53   Cluster  0        0      -         -                                        0
+shop       web   http  TCP       ClusterIP  10.96.0.1:80   Cluster  2        1      10800s    -                                        12
+shop       web   http  TCP       External   192.0.2.1:80   Local    2        1      -         198.51.100.0/24,198.51.101.0/25,+2,node  12
+shop       web   http  TCP       NodePort   0.0.0.0:30080  Local    2        1      -         -                                        12";
+    assert_eq!(text(&services::view(&snapshot(), &drops())), expected);
 }
 
 #[test]
 fn services_as_json() {
-    let json = serde_json::to_value(services::view(&snapshot())).expect("serializes");
-    assert_eq!(json.as_array().map(Vec::len), Some(3));
+    let json = serde_json::to_value(services::view(&snapshot(), &drops())).expect("serializes");
+    assert_eq!(json.as_array().map(Vec::len), Some(4));
     assert_eq!(
         json[1],
         json!({
             "namespace": "shop", "name": "web", "port": "http", "protocol": "TCP", "frontend": "10.96.0.1:80",
-            "external": false, "policy": "Cluster", "cluster_endpoints": 2, "local_endpoints": 1,
-            "affinity_seconds": 10800,
+            "type": "ClusterIP", "policy": "Cluster", "cluster_endpoints": 2, "local_endpoints": 1,
+            "affinity_seconds": 10800, "drops": {"no_endpoint": 5, "source_not_allowed": 7},
         })
     );
-    assert_eq!((&json[2]["external"], json[2].get("affinity_seconds")), (&json!(true), None));
+    let ranges = json!(["198.51.100.0/24", "198.51.101.0/25", "198.51.102.0/26", "198.51.103.0/27"]);
+    assert_eq!(json[2]["sources"], json!({"ranges": ranges, "node": true}));
+    assert_eq!((&json[3]["type"], &json[3]["policy"]), (&json!("NodePort"), &json!("Local")));
+    for absent in ["affinity_seconds", "sources", "drops"] {
+        assert_eq!(json[0].get(absent), None, "{absent}");
+    }
 }
 
 #[test]
 fn backends_tell_whether_they_are_here_and_chosen() {
     let expected = "\
-SERVICE        ENDPOINT       LOCAL  IN USE
-shop/web:http  10.0.0.2:8080  yes    yes
-shop/web:http  10.0.1.2:8080  no     yes
-shop/web:http  10.0.1.3:8080  no     no";
+SERVICE        ENDPOINT       ON NODE  LISTS
+shop/web:http  10.0.0.2:8080  yes      cluster,local
+shop/web:http  10.0.1.2:8080  no       cluster
+shop/web:http  10.0.1.3:8080  no       -";
     assert_eq!(text(&backends::view(&snapshot())), expected);
 }
 
 #[test]
 fn no_rows_are_headings_only() {
-    assert_eq!(text(&backends::view(&Snapshot::default())), "SERVICE  ENDPOINT  LOCAL  IN USE");
+    assert_eq!(text(&backends::view(&Snapshot::default())), "SERVICE  ENDPOINT  ON NODE  LISTS");
     assert_eq!(serde_json::to_string(&backends::view(&Snapshot::default())).expect("serializes"), "[]");
 }
 

@@ -1,6 +1,6 @@
 //! Writing the tables, in the order that keeps packets from seeing half a change.
 
-use proxy_common::{Backend, Family, PlainAddress, PortName, ServiceId, ServiceKey};
+use proxy_common::{Backend, DropKey, DropReason, Family, PlainAddress, PortName, ServiceId, ServiceKey};
 
 use super::{FamilyTables, TableError, Tables, Writes};
 use crate::{
@@ -84,6 +84,10 @@ impl plan::Tables for KernelTables {
         }
         for id in retired_names {
             self.tables.names.remove(id)?;
+            // Whoever gets the id next starts from nothing.
+            for reason in DropReason::ALL {
+                self.tables.drops.remove(&DropKey::new(*id, reason))?;
+            }
         }
         Ok(refused)
     }
