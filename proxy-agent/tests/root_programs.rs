@@ -1,17 +1,23 @@
 //! Needs root. Every fixture of the pipeline through the TC programs in the kernel (`BPF_PROG_TEST_RUN`, since 4.12;
 //! its context argument since 5.2): what the pipeline does on the host, the kernel must do too.
 
-use std::fs;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, iter,
+};
 
 use aya::{
-    Ebpf, EbpfLoader,
-    maps::{Array, HashMap, MapData, PerCpuArray},
+    Ebpf, EbpfLoader, Pod,
+    maps::{
+        Array, HashMap, LpmTrie, MapData, PerCpuArray,
+        lpm_trie::{Key, LpmTrie as Trie},
+    },
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
 use proxy_agent::dataplane::object::OBJECT;
 use proxy_common::{
-    Backend, BackendId, Counter, Family, Flow, FlowKey, PortName, ServiceEntry, ServiceId, ServiceKey, Settings, V4,
-    V6, maps,
+    ALLOWED, AffinityEntry, AffinityKey, Backend, BackendId, Counter, DropKey, DropReason, Family, Flow, FlowKey,
+    PlainAddress, PortName, ServiceEntry, ServiceId, Settings, SourceRange, V4, V6, maps,
 };
 use proxy_ebpf::{
     fixtures::{self, Case, Outcome},
@@ -46,6 +52,7 @@ fn check_all(kernel: &mut Kernel) {
     for case in cases {
         kernel.fill(&case);
         let before = kernel.drops(&case);
+        assert_eq!(before.1, 0, "{}", case.name);
         let (action, frame, mark) = kernel.run(&case);
         let name = case.name;
         match &case.outcome {
@@ -56,10 +63,11 @@ fn check_all(kernel: &mut Kernel) {
             }
             Outcome::Drop(_) => {
                 assert_eq!(action, TC_ACT_SHOT, "{name}");
-                assert_eq!(kernel.drops(&case), before + 1, "{name}");
+                assert_eq!(kernel.drops(&case), (before.0 + 1, 1), "{name}");
             }
             Outcome::Answer(expected) => {
                 assert_eq!(action, TC_ACT_REDIRECT, "{name}");
+                assert_eq!(kernel.drops(&case), (before.0 + 1, 1), "{name}");
                 assert_eq!(&frame, expected, "{name}");
             }
         }
@@ -90,27 +98,24 @@ impl Kernel {
         table.set(0, settings, 0).expect("settings are written");
         self.fill_family::<V4>(&case.world.v4);
         self.fill_family::<V6>(&case.world.v6);
-        let mut devices: HashMap<_, u32, u32> =
-            HashMap::try_from(self.map(maps::POD_DEVICES)).expect("a hash of devices");
-        clear(&mut devices);
-        for device in &case.world.v4.pod_devices {
-            devices.insert(device, 1, 0).expect("the device is written");
-        }
+        self.refill(maps::POD_DEVICES, case.world.v4.pod_devices.iter().map(|device| (*device, 1)));
+        self.refill(maps::DROPS, iter::empty::<(DropKey, u64)>());
     }
 
-    fn fill_family<F: Family>(&mut self, world: &HostTables<F>)
-    where
-        ServiceKey<F::Address>: aya::Pod,
-        Backend<F::Address>: aya::Pod,
-        FlowKey<F::Address>: aya::Pod,
-        Flow<F::Address>: aya::Pod,
-    {
-        let mut services: HashMap<_, ServiceKey<F::Address>, ServiceEntry> =
-            HashMap::try_from(self.map(maps::SERVICES.name::<F>())).expect("a hash of services");
-        clear(&mut services);
-        for (key, entry) in &world.services {
-            services.insert(key, entry, 0).expect("the service is written");
+    fn fill_family<F: Family<Address: PlainAddress>>(&mut self, world: &HostTables<F>) {
+        self.refill(maps::SERVICES.name::<F>(), copies(&world.services));
+        self.refill(maps::NODE_ADDRESSES.name::<F>(), copies(&world.node_addresses));
+        let ranges = world.source_ranges.iter().map(|range| (Key::new(range.prefix_len(), range.range()), ALLOWED));
+        let mut trie: Trie<_, SourceRange<F::Address>, u32> =
+            LpmTrie::try_from(self.map(maps::SOURCE_RANGES.name::<F>())).expect("a trie of ranges");
+        let former: Vec<_> = trie.keys().collect::<Result<_, _>>().expect("the table is read");
+        for range in &former {
+            trie.remove(range).expect("the range is removed");
         }
+        for (key, value) in ranges {
+            trie.insert(&key, value, 0).expect("the range is written");
+        }
+
         let mut slots: Array<_, BackendId> =
             Array::try_from(self.map(maps::SLOTS.name::<F>())).expect("an array of slots");
         for (index, id) in &world.slots {
@@ -119,22 +124,34 @@ impl Kernel {
         let mut backends: Array<_, Backend<F::Address>> =
             Array::try_from(self.map(maps::BACKENDS.name::<F>())).expect("an array of backends");
         let free = Backend::new(F::UNSPECIFIED, proxy_common::Port::new(0), 0, ServiceId::new(0));
-        for number in 0..16 {
+        assert!(world.backends.keys().all(|id| id.get() < BACKENDS), "all backends are written");
+        for number in 0..BACKENDS {
             let backend = world.backends.get(&BackendId::new(number)).copied().unwrap_or(free);
             backends.set(number, backend, 0).expect("the backend is written");
         }
-        let mut flows: HashMap<_, FlowKey<F::Address>, Flow<F::Address>> =
-            HashMap::try_from(self.map(maps::FLOWS.name::<F>())).expect("a hash of flows");
-        clear(&mut flows);
+
+        // The same age by the kernel's clock as by the fixture's.
         let uptime = uptime();
-        for (key, flow) in &world.flows {
-            // The same age by the kernel's clock as by the fixture's.
-            let age = world.now - flow.last_seen();
-            let seen = uptime.checked_sub(age).expect("the machine is up for longer than the oldest flow is old");
+        let at = |then: u32| {
+            uptime.checked_sub(world.now - then).expect("the machine is up for longer than the oldest entry is old")
+        };
+        let flows = world.flows.iter().map(|(key, flow)| {
+            let seen = at(flow.last_seen());
             let mut installed = Flow::new(flow.to(), flow.flags(), flow.backend(), flow.service(), seen);
             installed.note(seen, flow.state());
-            flows.insert(key, installed, 0).expect("the flow is written");
-        }
+            (*key, installed)
+        });
+        self.refill::<FlowKey<F::Address>, _>(maps::FLOWS.name::<F>(), flows);
+        let affinity = world.affinity.iter();
+        let affinity = affinity.map(|(key, entry)| (*key, AffinityEntry::new(entry.backend(), at(entry.last_used()))));
+        self.refill::<AffinityKey<F::Address>, _>(maps::AFFINITY.name::<F>(), affinity);
+    }
+
+    /// Replaces all elements of a hash.
+    fn refill<K: Pod, V: Pod>(&mut self, name: &str, elements: impl Iterator<Item = (K, V)>) {
+        let mut table: HashMap<_, K, V> = HashMap::try_from(self.map(name)).expect("a hash of these elements");
+        clear(&mut table);
+        elements.for_each(|(key, value)| table.insert(key, value, 0).expect("the element is written"));
     }
 
     /// The program's action, and the frame and its mark after it.
@@ -158,12 +175,24 @@ impl Kernel {
         (result.return_value, frame, mark)
     }
 
-    /// How often the reason was counted that the case expects; 0 if it expects no drop.
-    fn drops(&mut self, case: &Case) -> u64 {
-        let Outcome::Drop(reason) = case.outcome else { return 0 };
+    /// How often the reason was counted that the case expects, and how often for a Service of the case; 0 if it expects
+    /// neither drop nor refusal.
+    fn drops(&mut self, case: &Case) -> (u64, u64) {
+        let reason = match case.outcome {
+            Outcome::Drop(reason) => reason,
+            Outcome::Answer(_) => DropReason::NoEndpoint,
+            Outcome::Pass { .. } => return (0, 0),
+        };
         let counters: PerCpuArray<_, u64> =
             PerCpuArray::try_from(self.map(maps::COUNTERS)).expect("an array of counters");
-        counters.get(&Counter::Drop(reason).index(), 0).expect("the counter is read").iter().sum()
+        let all = counters.get(&Counter::Drop(reason).index(), 0).expect("the counter is read").iter().sum();
+        let services = case.world.v4.services.values().chain(case.world.v6.services.values());
+        let ids: BTreeSet<ServiceId> = services.map(ServiceEntry::id).collect();
+        let drops: HashMap<_, DropKey, u64> = HashMap::try_from(self.map(maps::DROPS)).expect("a hash of drops");
+        let drops = drops.iter().map(|drop| drop.expect("the table is read"));
+        let of_services =
+            drops.filter(|(key, _)| key.reason() == Some(reason) && ids.contains(&key.service())).map(|(_, n)| n);
+        (all, of_services.sum())
     }
 
     fn map(&mut self, name: &str) -> &mut aya::maps::Map {
@@ -176,7 +205,14 @@ fn program<'a>(bpf: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier {
     program.try_into().expect("it is a TC program")
 }
 
-fn clear<K: aya::Pod, V: aya::Pod>(table: &mut HashMap<&mut MapData, K, V>) {
+/// More than any fixture has.
+const BACKENDS: u32 = 64;
+
+fn copies<K: Copy, V: Copy>(elements: &BTreeMap<K, V>) -> impl Iterator<Item = (K, V)> {
+    elements.iter().map(|(key, value)| (*key, *value))
+}
+
+fn clear<K: Pod, V: Pod>(table: &mut HashMap<&mut MapData, K, V>) {
     let keys: Vec<K> = table.keys().collect::<Result<_, _>>().expect("the table is read");
     for key in keys {
         table.remove(&key).expect("the key is removed");

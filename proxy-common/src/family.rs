@@ -17,6 +17,8 @@ pub trait Family: sealed::Sealed + Copy + Eq + Ord + Hash + Debug + Send + Sync 
 
     /// `0.0.0.0` or `::`.
     const UNSPECIFIED: Self::Address;
+    /// `127.0.0.1` or `::1`.
+    const LOOPBACK: Self::Address;
     /// Length of an address in bytes.
     const ADDRESS_LEN: usize;
     /// `EtherType`, host order.
@@ -36,6 +38,9 @@ pub trait Family: sealed::Sealed + Copy + Eq + Ord + Hash + Debug + Send + Sync 
 
     /// The part of the settings that is this family's.
     fn settings(settings: &Settings) -> &FamilySettings<Self::Address>;
+
+    /// Whether the address is the loopback device's: 127.0.0.0/8 (RFC 1122 §3.2.1.3) or `::1` (RFC 4291 §2.5.3).
+    fn is_loopback(address: Self::Address) -> bool;
 }
 
 /// IPv4 (RFC 791).
@@ -53,6 +58,7 @@ impl Family for V4 {
     type Address = [u8; 4];
 
     const UNSPECIFIED: Self::Address = [0; 4];
+    const LOOPBACK: Self::Address = [127, 0, 0, 1];
     const ADDRESS_LEN: usize = 4;
     const ETHERTYPE: u16 = 0x0800;
     const SOURCE_OFFSET: usize = 12;
@@ -65,12 +71,17 @@ impl Family for V4 {
     fn settings(settings: &Settings) -> &FamilySettings<Self::Address> {
         settings.v4()
     }
+
+    fn is_loopback(address: Self::Address) -> bool {
+        address[0] == 127
+    }
 }
 
 impl Family for V6 {
     type Address = [u8; 16];
 
     const UNSPECIFIED: Self::Address = [0; 16];
+    const LOOPBACK: Self::Address = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
     const ADDRESS_LEN: usize = 16;
     const ETHERTYPE: u16 = 0x86dd;
     const SOURCE_OFFSET: usize = 8;
@@ -82,5 +93,9 @@ impl Family for V6 {
 
     fn settings(settings: &Settings) -> &FamilySettings<Self::Address> {
         settings.v6()
+    }
+
+    fn is_loopback(address: Self::Address) -> bool {
+        address == Self::LOOPBACK
     }
 }

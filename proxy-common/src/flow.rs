@@ -83,6 +83,10 @@ impl FlowFlags {
     /// settings have one.
     pub const LOCAL_NODE_PORT: Self = Self(1 << 1);
 
+    /// Nothing is translated: the node's own datagrams, or what it masqueraded, left from a port that is a nodePort, and
+    /// these are the answers.
+    pub const OWN: Self = Self(1 << 2);
+
     /// These flags and `other`.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {

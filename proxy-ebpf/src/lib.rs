@@ -16,6 +16,7 @@
 #[cfg(feature = "host")]
 extern crate std;
 
+pub mod affinity;
 pub mod answer;
 mod bytes;
 pub mod checksum;
@@ -23,10 +24,12 @@ pub mod choose;
 #[cfg(feature = "fixtures")]
 #[expect(clippy::missing_panics_doc, reason = "a fixture that cannot be built is a mistake in the fixture")]
 pub mod fixtures;
+pub mod frontend;
 pub mod headers;
 #[cfg(feature = "host")]
 pub mod host;
 pub mod packet;
+pub mod policy;
 pub mod rewrite;
 pub mod socket;
 pub mod tables;

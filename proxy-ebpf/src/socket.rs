@@ -3,14 +3,19 @@
 //!
 //! A socket of the IPv6 kind that speaks to an IPv4 Service (`::ffff:a.b.c.d`) is served by the IPv4
 //! tables; the caller picks the family.
+//!
+//! A hook often runs before the source address is chosen. What depends on it, or is to be dropped without a word, the
+//! hooks leave to the TC programs.
 
 use proxy_common::{
-    BackendId, Counter, Direction, DropReason, Family, Port, Protocol, ServiceEntry, ServiceId, ServiceKey,
-    SocketEntry, SocketKey,
+    BackendId, Counter, Detector, Direction, DropReason, Family, Port, Protocol, ServiceEntry, ServiceFlags, ServiceId,
+    SettingsFlags, SocketEntry, SocketKey,
 };
 
 use crate::{
-    choose,
+    affinity, choose,
+    frontend::{self, Loopback},
+    policy::{self, Client, List},
     tables::{Insertion, Tables},
 };
 
@@ -30,6 +35,8 @@ pub enum Verdict<A> {
 pub struct Call<A> {
     /// The kernel's socket cookie.
     pub cookie: u64,
+    /// Cookie of the socket's network namespace; `None` on kernels that do not tell.
+    pub namespace: Option<u64>,
     /// Transport protocol of the socket.
     pub protocol: Protocol,
     /// The peer's address and port.
@@ -39,6 +46,9 @@ pub struct Call<A> {
 /// `connect`: TCP, or UDP that fixes its peer.
 #[inline(always)]
 pub fn connect<F: Family, T: Tables<F>>(tables: &mut T, call: &Call<F::Address>) -> Verdict<F::Address> {
+    if is_left_to_packets(tables, call) {
+        return Verdict::Pass;
+    }
     let Some(service) = frontend(tables, call) else { return itself(tables, call) };
     begin(tables, call, &service, Peers::One).map_or_else(|verdict| verdict, |chosen| Verdict::Rewrite(chosen.to))
 }
@@ -47,6 +57,9 @@ pub fn connect<F: Family, T: Tables<F>>(tables: &mut T, call: &Call<F::Address>)
 /// backend for as long as it is an endpoint and they do not pause for longer than the UDP timeout.
 #[inline(always)]
 pub fn sendmsg<F: Family, T: Tables<F>>(tables: &mut T, call: &Call<F::Address>) -> Verdict<F::Address> {
+    if is_left_to_packets(tables, call) {
+        return Verdict::Pass;
+    }
     // No entry is touched: the kernel also asks for each `send` of a socket that is connected to `::ffff:a.b.c.d`,
     // with the address of the backend.
     let Some(service) = frontend(tables, call) else { return Verdict::Pass };
@@ -73,9 +86,22 @@ pub fn peer_name<F: Family, T: Tables<F>>(tables: &mut T, call: &Call<F::Address
     tables.with_socket(&key, |entry| entry.to()).map_or(Verdict::Pass, Verdict::Rewrite)
 }
 
+/// Whether the settings say that the socket is none of these hooks' business.
+#[inline(always)]
+fn is_left_to_packets<F: Family, T: Tables<F>>(tables: &T, call: &Call<F::Address>) -> bool {
+    tables.settings().flags().contains(SettingsFlags::HOST_NAMESPACE_ONLY) && is_nodes(tables, call) == Some(false)
+}
+
+/// Whether the socket is in the node's own network namespace; `None` if that is not known.
+#[inline(always)]
+fn is_nodes<F: Family, T: Tables<F>>(tables: &T, call: &Call<F::Address>) -> Option<bool> {
+    Some(call.namespace? == tables.settings().node_netns_cookie()?)
+}
+
 #[inline(always)]
 fn frontend<F: Family, T: Tables<F>>(tables: &T, call: &Call<F::Address>) -> Option<ServiceEntry> {
-    tables.service(&ServiceKey::new(call.peer.0, call.peer.1, call.protocol))
+    let loopback = if is_nodes(tables, call) == Some(true) { Loopback::IsTheNode } else { Loopback::IsNobody };
+    frontend::find(tables, call.peer, call.protocol, loopback)
 }
 
 /// The application connects to what is no frontend. If the socket was connected to this very peer through a
@@ -143,30 +169,88 @@ fn begin<F: Family, T: Tables<F>>(
     service: &ServiceEntry,
     peers: Peers,
 ) -> Result<Chosen<F::Address>, Verdict<F::Address>> {
-    let range = match choose::eligible(service) {
+    let list = admit(tables, call, service)?;
+    let range = match list.of(service) {
         Ok(range) => range,
         Err(DropReason::NoEndpoint) => {
-            tables.count(Counter::Drop(DropReason::NoEndpoint));
+            tables.dropped(service.id(), DropReason::NoEndpoint);
             return Err(Verdict::Refuse);
         }
-        // Policy `Local` without a local endpoint drops silently. A hook cannot: the packet goes out
-        // untranslated and the TC program drops it.
+        // To be dropped silently. A hook cannot: the packet goes out untranslated and a TC program drops it.
         Err(_) => return Err(Verdict::Pass),
     };
+    // Without a namespace, `admit` lets no Service with affinity pass.
+    let client = affinity::Client::Namespace(call.namespace.unwrap_or(0));
+    let recalled = affinity::recall(tables, client, service, list);
     let mut attempt = 0;
     while attempt < choose::ATTEMPTS {
+        let candidate = match recalled {
+            Some(candidate) if attempt == 0 => Some(candidate),
+            _ => choose::one(tables, service.id(), range),
+        };
         attempt += 1;
-        let Some((id, backend)) = choose::one(tables, service, range) else { continue };
+        let Some((id, backend)) = candidate else { continue };
         let to = (backend.address(), backend.port());
         if peers == Peers::Many && attempt < choose::ATTEMPTS && is_taken(tables, call, to) {
             continue;
         }
         remember_peer(tables, call, id, to, service.id());
+        if recalled.is_none() {
+            affinity::note(tables, client, service, id);
+        }
         tables.count(Counter::SocketConnections);
         return Ok(Chosen { id, to });
     }
     // Every backend that was hit had just been removed: the packet is left to TC.
     Err(Verdict::Pass)
+}
+
+/// The list that the caller may choose from.
+///
+/// # Errors
+/// What is left to the TC programs, because it takes a source address or a namespace that is not known here.
+#[inline(always)]
+fn admit<F: Family, T: Tables<F>>(
+    tables: &T,
+    call: &Call<F::Address>,
+    service: &ServiceEntry,
+) -> Result<List, Verdict<F::Address>> {
+    let (flags, is_nodes) = (service.flags(), is_nodes(tables, call));
+    let is_allowed = is_nodes == Some(true) && flags.contains(ServiceFlags::NODE_ALLOWED);
+    if (flags.contains(ServiceFlags::SOURCE_RANGES) && !is_allowed)
+        || (flags.contains(ServiceFlags::EXTERNAL.with(ServiceFlags::LOCAL)) && is_nodes.is_none())
+        || (flags.contains(ServiceFlags::AFFINITY) && call.namespace.is_none())
+    {
+        return Err(Verdict::Pass);
+    }
+    let settings = tables.settings();
+    let caller = Caller { detector: F::settings(settings).detector(), is_nodes: is_nodes == Some(true) };
+    // Nothing is masqueraded at a socket: the kernel chooses a source that reaches the backend.
+    Ok(policy::route(flags, settings.flags(), &caller).list)
+}
+
+/// The process that makes a call.
+struct Caller {
+    detector: Detector,
+    is_nodes: bool,
+}
+
+impl Client for Caller {
+    #[inline(always)]
+    fn detector(&self) -> Detector {
+        self.detector
+    }
+
+    /// Every namespace but the node's own is a pod's. Without a detector, pods count as outside, as in TC.
+    #[inline(always)]
+    fn is_pod(&self) -> bool {
+        !self.is_nodes && self.detector != Detector::None
+    }
+
+    #[inline(always)]
+    fn is_node(&self) -> bool {
+        self.is_nodes
+    }
 }
 
 /// Whether the socket reaches this backend through another frontend already, so that answers could not be

@@ -1,16 +1,18 @@
 //! The tables as the pipeline sees them.
 
 use proxy_common::{
-    Backend, BackendId, Counter, Family, Flow, FlowKey, ServiceEntry, ServiceKey, Settings, SocketEntry, SocketKey,
+    AffinityEntry, AffinityKey, Backend, BackendId, Counter, DropKey, DropReason, Family, Flow, FlowKey, NodeAddress,
+    ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey, SourceRangeKey,
 };
 
 /// What an insert does if the key is there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Insertion {
     /// Fails with [`InsertError::Exists`].
-    New,
+    New = 0,
     /// Replaces the value.
-    Replace,
+    Replace = 1,
 }
 
 /// Why an insert did nothing.
@@ -29,6 +31,12 @@ pub trait Tables<F: Family> {
 
     /// The frontend's entry.
     fn service(&self, key: &ServiceKey<F::Address>) -> Option<ServiceEntry>;
+
+    /// What one of the node's own addresses is good for; `None` if the address is not the node's.
+    fn node_address(&self, address: &F::Address) -> Option<NodeAddress>;
+
+    /// Whether a source range of the key's Service port holds the key's address.
+    fn allows(&self, key: &SourceRangeKey<F::Address>) -> bool;
 
     /// The backend that a slot names.
     fn slot(&self, index: u32) -> Option<BackendId>;
@@ -75,11 +83,41 @@ pub trait Tables<F: Family> {
     /// Removes a socket's entry; nothing if it is not there.
     fn remove_socket(&mut self, key: &SocketKey<F::Address>);
 
+    /// Calls `action` on the client's affinity where it lies.
+    fn with_affinity<R>(
+        &mut self,
+        key: &AffinityKey<F::Address>,
+        action: impl FnOnce(&mut AffinityEntry) -> R,
+    ) -> Option<R>;
+
+    /// Adds or replaces a client's affinity. A full table costs an old one.
+    fn insert_affinity(&mut self, key: &AffinityKey<F::Address>, entry: &AffinityEntry);
+
+    /// Calls `action` on a network namespace's affinity where it lies.
+    fn with_socket_affinity<R>(
+        &mut self,
+        key: &SocketAffinityKey,
+        action: impl FnOnce(&mut AffinityEntry) -> R,
+    ) -> Option<R>;
+
+    /// Adds or replaces a network namespace's affinity. A full table costs an old one.
+    fn insert_socket_affinity(&mut self, key: &SocketAffinityKey, entry: &AffinityEntry);
+
     /// Whether pods live behind the device.
     fn is_pod_device(&self, device: u32) -> bool;
 
     /// Adds one to a counter.
     fn count(&mut self, counter: Counter);
+
+    /// Adds one to what was dropped or refused for a Service port.
+    fn count_drop(&mut self, key: &DropKey);
+
+    /// Counts a packet or call of a Service port that is dropped or refused.
+    #[inline(always)]
+    fn dropped(&mut self, service: ServiceId, reason: DropReason) {
+        self.count(Counter::Drop(reason));
+        self.count_drop(&DropKey::new(service, reason));
+    }
 
     /// A uniformly distributed random number.
     fn random(&mut self) -> u32;

@@ -1,6 +1,6 @@
 //! Every fixture through the pipeline on the host.
 
-use proxy_common::Counter;
+use proxy_common::{Counter, DropReason};
 use proxy_ebpf::{
     Verdict,
     fixtures::{self, Case, Outcome, frames},
@@ -39,12 +39,22 @@ fn check<F: TcFamily>(case: &Case, tables: &mut HostTables<F>) {
         }
         Outcome::Drop(reason) => {
             assert_eq!(verdict, Verdict::Drop(*reason), "{name}");
-            assert_eq!(tables.counter(Counter::Drop(*reason)), 1, "{name}");
+            assert_drops(tables, *reason, name);
         }
         Outcome::Answer(frame) => {
             assert_eq!(verdict, Verdict::Answer, "{name}");
+            assert_drops(tables, DropReason::NoEndpoint, name);
             assert_eq!(packet.bytes(), frame, "{name}");
             assert!(frames::checksums_are_right(packet.bytes()), "{name}");
         }
     }
+}
+
+/// One packet was counted, by reason and by Service.
+fn assert_drops<F: TcFamily>(tables: &HostTables<F>, reason: DropReason, name: &str) {
+    assert_eq!(tables.counter(Counter::Drop(reason)), 1, "{name}");
+    let drops: Vec<_> = tables.drops.iter().map(|(key, count)| (key.reason(), *count)).collect();
+    assert_eq!(drops, [(Some(reason), 1)], "{name}");
+    let service = tables.drops.keys().next().expect("asserted above").service();
+    assert!(tables.services.values().any(|entry| entry.id() == service), "{name}");
 }

@@ -3,11 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use proptest::{prelude::*, test_runner::FileFailurePersistence};
-use proxy_common::{Protocol, TcpState, V4, V6};
+use proxy_common::{NodeAddress, Protocol, TcpState, V4, V6};
 use proxy_ebpf::{
     Packet, Verdict,
     fixtures::{
-        UDP_TIMEOUT, World,
+        Frontend, UDP_TIMEOUT, World,
         frames::{self, Segment},
     },
     host::{self, ChecksumState, Hook, HostPacket, HostTables},
@@ -52,8 +52,10 @@ fn addresses() -> impl Strategy<Value = [SocketAddr; 4]> {
             let mut ports = ports.into_iter();
             ips.map(|ip| SocketAddr::new(ip, ports.next().expect("as many ports as addresses")))
         })
-        .prop_filter("addresses differ", |all| {
-            all.iter().enumerate().all(|(index, one)| all[..index].iter().all(|other| other.ip() != one.ip()))
+        .prop_filter("addresses are somebody's, and differ", |all| {
+            all.iter().enumerate().all(|(index, one)| {
+                !one.ip().is_unspecified() && all[..index].iter().all(|other| other.ip() != one.ip())
+            })
         })
 }
 
@@ -260,6 +262,86 @@ proptest! {
             let (_, after) = run(&mut world, hook, frame);
             prop_assert_eq!(after, expected);
             prop_assert!(world.v4.hash_accesses.get() + world.v6.hash_accesses.get() <= 3);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))), ..ProptestConfig::default() })]
+
+    /// What the node sends from a port that is a nodePort is answered, whoever else uses the nodePort; and who was not
+    /// asked is served.
+    #[test]
+    fn answers_to_the_nodes_own_datagrams_are_its_own(
+        [peer, node_port, backend, client] in addresses(),
+        payload in proptest::collection::vec(any::<u8>(), 0..64),
+        pauses in proptest::collection::vec(0..=UDP_TIMEOUT, 1..8),
+    ) {
+        let udp = Protocol::Udp;
+        prop_assume!(!node_port.ip().is_loopback());
+        let mut world = World::default()
+            .node_address(node_port.ip(), NodeAddress::NODE_PORTS)
+            .serve(Frontend::node_port(node_port, udp).cluster(&[backend]));
+        let question = packet(udp, node_port, peer, Segment::Syn, &payload);
+        let answer = packet(udp, peer, node_port, Segment::Syn, &payload);
+        for pause in pauses {
+            prop_assert_eq!(run(&mut world, Hook::Egress, question.clone()), (Verdict::Pass, question.clone()));
+            world = world.later(pause);
+            prop_assert_eq!(run(&mut world, Hook::Ingress, answer.clone()), (Verdict::Pass, answer.clone()));
+            let (_, served) = run(&mut world, Hook::Ingress, packet(udp, client, node_port, Segment::Syn, &payload));
+            prop_assert_eq!(served, packet(udp, client, backend, Segment::Syn, &payload));
+        }
+        world = world.later(UDP_TIMEOUT + 1);
+        let (_, served) = run(&mut world, Hook::Ingress, answer);
+        prop_assert_eq!(served, packet(udp, peer, backend, Segment::Syn, &payload));
+    }
+
+    /// The replies of a client who uses a nodePort are translated, also where a backend answers from the node's own
+    /// address and from the nodePort itself.
+    #[test]
+    fn the_nodes_own_datagrams_do_not_take_a_clients_flow(
+        [client, node_port, _, _] in addresses(),
+        target in 1_u16..,
+    ) {
+        let udp = Protocol::Udp;
+        prop_assume!(!node_port.ip().is_loopback());
+        let backend = SocketAddr::new(node_port.ip(), target);
+        let mut world = World::default()
+            .node_address(node_port.ip(), NodeAddress::NODE_PORTS)
+            .serve(Frontend::node_port(node_port, udp).cluster(&[backend]));
+        for _ in 0..3 {
+            let (_, request) = run(&mut world, Hook::Ingress, packet(udp, client, node_port, Segment::Syn, b"x"));
+            prop_assert_eq!(request, packet(udp, client, backend, Segment::Syn, b"x"));
+            let (_, reply) = run(&mut world, Hook::Egress, packet(udp, backend, client, Segment::Ack, b"y"));
+            prop_assert_eq!(reply, packet(udp, node_port, client, Segment::Ack, b"y"));
+        }
+    }
+
+    /// With session affinity all connections of a client go to one backend, to whichever frontend of the Service, as long
+    /// as the pauses between them are no longer than the timeout.
+    #[test]
+    fn a_client_stays_with_its_backend(
+        [client, frontend, external, backend] in addresses(),
+        protocol in protocol(),
+        seed in 1_u32..,
+        pauses in proptest::collection::vec(0..=100_u32, 1..16),
+    ) {
+        prop_assume!(external.ip() != backend.ip());
+        let endpoints: Vec<SocketAddr> = (1..=8).map(|port| SocketAddr::new(backend.ip(), port)).collect();
+        let mut world = World::default()
+            .serve(Frontend::cluster_ip(frontend, protocol).cluster(&endpoints).affinity(100))
+            .also(&Frontend::external(external, protocol).affinity(100));
+        (world.v4.seed, world.v6.seed) = (seed, seed);
+        let mut chosen: std::collections::BTreeSet<SocketAddr> = std::collections::BTreeSet::new();
+        for (number, pause) in (1..).zip(pauses) {
+            let client = SocketAddr::new(client.ip(), number);
+            let to = if number % 2 == 0 { frontend } else { external };
+            let (verdict, request) = run(&mut world, Hook::Ingress, packet(protocol, client, to, Segment::Syn, b""));
+            prop_assert_eq!(verdict, Verdict::Pass);
+            let is_chosen = |backend: &&SocketAddr| request == packet(protocol, client, **backend, Segment::Syn, b"");
+            chosen.extend(endpoints.iter().filter(is_chosen));
+            prop_assert_eq!(chosen.len(), 1);
+            world = world.later(pause);
         }
     }
 }

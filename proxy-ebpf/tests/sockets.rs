@@ -23,7 +23,7 @@ fn tables(protocol: Protocol, endpoints: &[&str]) -> HostTables<V4> {
 }
 
 const fn call(protocol: Protocol, peer: ([u8; 4], Port)) -> Call<[u8; 4]> {
-    Call { cookie: COOKIE, protocol, peer }
+    Call { cookie: COOKIE, namespace: None, protocol, peer }
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn two_services_of_one_socket_are_told_apart_while_a_backend_is_free() {
     for cookie in 0..256 {
         let to = |tables: &mut HostTables<V4>, peer| match socket::sendmsg(
             tables,
-            &Call { cookie, protocol: Protocol::Udp, peer },
+            &Call { cookie, ..call(Protocol::Udp, peer) },
         ) {
             Verdict::Rewrite(backend) => backend,
             verdict => panic!("{verdict:?}"),

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use proxy_common::{
-    Direction, Family, Flow, FlowKey, PlainAddress, PortName, Protocol, ServiceId, SocketEntry, SocketKey, TcpState,
-    V4, V6,
+    Direction, Family, Flow, FlowFlags, FlowKey, PlainAddress, PortName, Protocol, ServiceId, SocketEntry, SocketKey,
+    TcpState, V4, V6,
 };
 use serde::Serialize;
 
@@ -134,7 +134,9 @@ impl<F: Family<Address: IntoIp + PlainAddress>> FamilyContents<F> {
 
     fn add_to(&self, rows: &mut Vec<Row>, names: &BTreeMap<ServiceId, PortName>, now: u32) {
         let name = |protocol: Option<Protocol>| protocol.map_or("?", Protocol::name);
-        for (key, flow) in self.flows.iter().filter(|(key, _)| key.direction() == Some(Direction::Original)) {
+        let originals = self.flows.iter().filter(|(key, _)| key.direction() == Some(Direction::Original));
+        // What only keeps answers from being translated is no flow of a Service.
+        for (key, flow) in originals.filter(|(_, flow)| !flow.flags().contains(FlowFlags::OWN)) {
             let (client, backend) = (key.source(), flow.to());
             let reply = key
                 .protocol()

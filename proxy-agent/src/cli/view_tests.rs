@@ -133,6 +133,14 @@ shop/web:http  TCP       192.0.2.9:40000  10.96.0.1:80  10.0.0.2:8080  establish
 }
 
 #[test]
+fn answers_to_the_nodes_own_datagrams_are_no_flow() {
+    let mut contents = Contents { names: names(), ..Contents::default() };
+    let own = Flow::new(POD, FlowFlags::OWN, BackendId::new(0), DNS, 100);
+    contents.v4.flows.insert(FlowKey::new(CLIENT, POD, Protocol::Udp, Direction::Original), own);
+    assert_eq!(contents.view(110).rows(), Vec::<Vec<String>>::new());
+}
+
+#[test]
 fn the_state_follows_what_both_sides_sent() {
     let (syn, data) = (TcpState::SYN, TcpState::SYN.with(TcpState::DATA));
     let (fin, rst) = (data.with(TcpState::FIN), data.with(TcpState::RST));

@@ -8,7 +8,7 @@ pub use tables::HostTables;
 
 use crate::{
     headers,
-    tc::{self, Stage, TcFamily, Verdict},
+    tc::{self, Stage, TcFamily, Verdict, Work},
 };
 
 /// Which of the TC programs.
@@ -24,18 +24,20 @@ pub enum Hook {
 /// IP header.
 pub fn run<F: TcFamily>(packet: &mut HostPacket, tables: &mut HostTables<F>, hook: Hook, l3: usize) -> Verdict {
     let Ok(Some(headers)) = headers::parse::<F, _>(packet, l3) else { return Verdict::Pass };
+    let work = &mut Work::new(headers);
     let mut verdict = match hook {
-        Hook::Ingress => tc::ingress(packet, tables, &headers),
-        Hook::Egress => tc::egress(packet, tables, &headers),
+        Hook::Ingress => tc::ingress(packet, tables, work),
+        Hook::Egress => tc::egress(packet, tables, work),
     };
-    if verdict == Verdict::Continue(Stage::Begin) {
-        verdict = tc::begin(packet, tables, &headers);
-    }
-    if verdict == Verdict::Continue(Stage::Follow) {
-        verdict = tc::follow(packet, tables, &headers);
-    }
-    if verdict == Verdict::Continue(Stage::Refuse) {
-        verdict = tc::refuse(packet, tables, &headers);
+    while let Verdict::Continue(stage) = verdict {
+        verdict = match stage {
+            Stage::Admit => tc::admit(packet, tables, work),
+            Stage::Choose => tc::choose(tables, work),
+            Stage::Remember => tc::remember(tables, work),
+            Stage::Follow => tc::follow(packet, tables, work),
+            Stage::Refuse => tc::refuse(packet, work),
+            Stage::Leave => tc::leave(tables, work),
+        };
     }
     verdict
 }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proxy_common::{
-    Backend, BackendId, Counter, Family, Flow, FlowKey, ServiceEntry, ServiceKey, Settings, SocketEntry, SocketKey,
+    AffinityEntry, AffinityKey, Backend, BackendId, Counter, DropKey, DropReason, Family, Flow, FlowKey, NodeAddress,
+    ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey, SourceRangeKey,
 };
 
 use crate::tables::{InsertError, Insertion, Tables};
@@ -15,6 +16,10 @@ pub struct HostTables<F: Family> {
     pub settings: Settings,
     /// Frontends.
     pub services: BTreeMap<ServiceKey<F::Address>, ServiceEntry>,
+    /// The node's own addresses.
+    pub node_addresses: BTreeMap<F::Address, NodeAddress>,
+    /// Who may use Service ports with source ranges.
+    pub source_ranges: BTreeSet<SourceRangeKey<F::Address>>,
     /// Slots, by index.
     pub slots: BTreeMap<u32, BackendId>,
     /// Endpoints.
@@ -25,10 +30,16 @@ pub struct HostTables<F: Family> {
     pub flows_capacity: usize,
     /// Translated sockets.
     pub sockets: BTreeMap<SocketKey<F::Address>, SocketEntry<F::Address>>,
+    /// Session affinity of clients.
+    pub affinity: BTreeMap<AffinityKey<F::Address>, AffinityEntry>,
+    /// Session affinity of network namespaces.
+    pub socket_affinity: BTreeMap<SocketAffinityKey, AffinityEntry>,
     /// Devices behind which pods live.
     pub pod_devices: BTreeSet<u32>,
     /// Counters, by index.
     pub counters: BTreeMap<u32, u64>,
+    /// What was dropped or refused.
+    pub drops: BTreeMap<DropKey, u64>,
     /// Seconds since boot.
     pub now: u32,
     /// State of the random numbers; never 0.
@@ -42,13 +53,18 @@ impl<F: Family> Default for HostTables<F> {
         Self {
             settings: Settings::UNSET,
             services: BTreeMap::new(),
+            node_addresses: BTreeMap::new(),
+            source_ranges: BTreeSet::new(),
             slots: BTreeMap::new(),
             backends: BTreeMap::new(),
             flows: BTreeMap::new(),
             flows_capacity: usize::MAX,
             sockets: BTreeMap::new(),
+            affinity: BTreeMap::new(),
+            socket_affinity: BTreeMap::new(),
             pod_devices: BTreeSet::new(),
             counters: BTreeMap::new(),
+            drops: BTreeMap::new(),
             now: 1_000,
             seed: 1,
             hash_accesses: core::cell::Cell::new(0),
@@ -61,6 +77,12 @@ impl<F: Family> HostTables<F> {
     #[must_use]
     pub fn counter(&self, counter: Counter) -> u64 {
         self.counters.get(&counter.index()).copied().unwrap_or(0)
+    }
+
+    /// How often something was dropped or refused for a Service port.
+    #[must_use]
+    pub fn drops(&self, service: ServiceId, reason: DropReason) -> u64 {
+        self.drops.get(&DropKey::new(service, reason)).copied().unwrap_or(0)
     }
 
     fn accessed(&self) {
@@ -76,6 +98,16 @@ impl<F: Family> Tables<F> for HostTables<F> {
     fn service(&self, key: &ServiceKey<F::Address>) -> Option<ServiceEntry> {
         self.accessed();
         self.services.get(key).copied()
+    }
+
+    fn node_address(&self, address: &F::Address) -> Option<NodeAddress> {
+        self.accessed();
+        self.node_addresses.get(address).copied()
+    }
+
+    fn allows(&self, key: &SourceRangeKey<F::Address>) -> bool {
+        self.accessed();
+        self.source_ranges.iter().any(|range| range.service() == key.service() && contains(range, key.prefix()))
     }
 
     fn slot(&self, index: u32) -> Option<BackendId> {
@@ -146,6 +178,34 @@ impl<F: Family> Tables<F> for HostTables<F> {
         self.sockets.remove(key);
     }
 
+    fn with_affinity<R>(
+        &mut self,
+        key: &AffinityKey<F::Address>,
+        action: impl FnOnce(&mut AffinityEntry) -> R,
+    ) -> Option<R> {
+        self.accessed();
+        self.affinity.get_mut(key).map(action)
+    }
+
+    fn insert_affinity(&mut self, key: &AffinityKey<F::Address>, entry: &AffinityEntry) {
+        self.accessed();
+        self.affinity.insert(*key, *entry);
+    }
+
+    fn with_socket_affinity<R>(
+        &mut self,
+        key: &SocketAffinityKey,
+        action: impl FnOnce(&mut AffinityEntry) -> R,
+    ) -> Option<R> {
+        self.accessed();
+        self.socket_affinity.get_mut(key).map(action)
+    }
+
+    fn insert_socket_affinity(&mut self, key: &SocketAffinityKey, entry: &AffinityEntry) {
+        self.accessed();
+        self.socket_affinity.insert(*key, *entry);
+    }
+
     fn is_pod_device(&self, device: u32) -> bool {
         self.accessed();
         self.pod_devices.contains(&device)
@@ -153,6 +213,11 @@ impl<F: Family> Tables<F> for HostTables<F> {
 
     fn count(&mut self, counter: Counter) {
         *self.counters.entry(counter.index()).or_default() += 1;
+    }
+
+    fn count_drop(&mut self, key: &DropKey) {
+        self.accessed();
+        *self.drops.entry(*key).or_default() += 1;
     }
 
     fn random(&mut self) -> u32 {
@@ -166,4 +231,14 @@ impl<F: Family> Tables<F> for HostTables<F> {
     fn now(&self) -> u32 {
         self.now
     }
+}
+
+/// Whether the range holds the address, by comparing bit for bit.
+fn contains<A: Copy + AsRef<[u8]>>(range: &SourceRangeKey<A>, address: A) -> bool {
+    let bits = |address: A| {
+        let bytes = address.as_ref().to_vec();
+        bytes.into_iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1))
+    };
+    let len = usize::try_from(range.bits()).unwrap_or(usize::MAX);
+    bits(range.prefix()).take(len).eq(bits(address).take(len))
 }

@@ -7,6 +7,15 @@ use aya_ebpf::Global;
 #[unsafe(no_mangle)]
 static HAS_SET_RETVAL: Global<u8> = Global::new(0);
 
+/// 1 if the kernel has `bpf_get_netns_cookie` for socket calls (5.7, kernel commit f318903c0bf4).
+#[unsafe(no_mangle)]
+static HAS_NETNS_COOKIE: Global<u8> = Global::new(0);
+
+#[inline(always)]
+pub(super) fn has_netns_cookie() -> bool {
+    HAS_NETNS_COOKIE.load() != 0
+}
+
 #[inline(always)]
 pub(super) fn has_set_retval() -> bool {
     HAS_SET_RETVAL.load() != 0

@@ -16,7 +16,7 @@ use proxy_common::{
         SOCKETS_CAPACITY, SOURCE_RANGES_CAPACITY,
     },
 };
-use proxy_ebpf::headers::Headers;
+use proxy_ebpf::tc::Work;
 
 type A4 = [u8; 4];
 type A6 = [u8; 16];
@@ -28,8 +28,8 @@ pub(super) type Services<A> = HashMap<ServiceKey<A>, ServiceEntry, SERVICES_CAPA
 pub(super) type Slots = Array<BackendId, SLOTS_CAPACITY, MAPPED>;
 pub(super) type Backends<A> = Array<Backend<A>, BACKENDS_CAPACITY, MAPPED>;
 pub(super) type Flows<A> = LruHashMap<FlowKey<A>, Flow<A>, FLOWS_CAPACITY>;
-/// Where a TC program keeps the headers of the packet it handles; see `skb::stages`. Not pinned, nobody's business.
-pub(super) type PacketHeaders<F> = PerCpuArray<Headers<F>, 1>;
+/// Where a TC program keeps what it knows of the packet it handles; see `skb::stages`. Not pinned, nobody's business.
+pub(super) type PacketWork<F> = PerCpuArray<Work<F>, 1>;
 pub(super) type Sockets<A> = LruHashMap<SocketKey<A>, SocketEntry<A>, SOCKETS_CAPACITY>;
 pub(super) type SourceRanges<A> = LpmTrie<SourceRange<A>, u32, SOURCE_RANGES_CAPACITY>;
 pub(super) type NodeAddresses<A> = HashMap<A, NodeAddress, NODE_ADDRESSES_CAPACITY, ON_DEMAND>;
@@ -57,26 +57,26 @@ static SOCKETS_V4: Sockets<A4> = Sockets::new();
 #[btf_map(name = "sockets_v6")]
 static SOCKETS_V6: Sockets<A6> = Sockets::new();
 #[btf_map(name = "source_ranges_v4")]
-pub(super) static SOURCE_RANGES_V4: SourceRanges<A4> = SourceRanges::new();
+static SOURCE_RANGES_V4: SourceRanges<A4> = SourceRanges::new();
 #[btf_map(name = "source_ranges_v6")]
-pub(super) static SOURCE_RANGES_V6: SourceRanges<A6> = SourceRanges::new();
+static SOURCE_RANGES_V6: SourceRanges<A6> = SourceRanges::new();
 #[btf_map(name = "node_addresses_v4")]
-pub(super) static NODE_ADDRESSES_V4: NodeAddresses<A4> = NodeAddresses::new();
+static NODE_ADDRESSES_V4: NodeAddresses<A4> = NodeAddresses::new();
 #[btf_map(name = "node_addresses_v6")]
-pub(super) static NODE_ADDRESSES_V6: NodeAddresses<A6> = NodeAddresses::new();
+static NODE_ADDRESSES_V6: NodeAddresses<A6> = NodeAddresses::new();
 #[btf_map(name = "affinity_v4")]
-pub(super) static AFFINITY_V4: Affinity<A4> = Affinity::new();
+static AFFINITY_V4: Affinity<A4> = Affinity::new();
 #[btf_map(name = "affinity_v6")]
-pub(super) static AFFINITY_V6: Affinity<A6> = Affinity::new();
+static AFFINITY_V6: Affinity<A6> = Affinity::new();
 #[btf_map(name = "socket_affinity_v4")]
-pub(super) static SOCKET_AFFINITY_V4: SocketAffinity = SocketAffinity::new();
+static SOCKET_AFFINITY_V4: SocketAffinity = SocketAffinity::new();
 #[btf_map(name = "socket_affinity_v6")]
-pub(super) static SOCKET_AFFINITY_V6: SocketAffinity = SocketAffinity::new();
+static SOCKET_AFFINITY_V6: SocketAffinity = SocketAffinity::new();
 
-#[btf_map(name = "headers_v4")]
-static HEADERS_V4: PacketHeaders<V4> = PacketHeaders::new();
-#[btf_map(name = "headers_v6")]
-static HEADERS_V6: PacketHeaders<V6> = PacketHeaders::new();
+#[btf_map(name = "work_v4")]
+static WORK_V4: PacketWork<V4> = PacketWork::new();
+#[btf_map(name = "work_v6")]
+static WORK_V6: PacketWork<V6> = PacketWork::new();
 
 // No program reads this one; it is defined here so that it is created and described like the others. The linker keeps
 // it because an entry point mentions it.
@@ -98,7 +98,11 @@ pub(super) trait FamilyMaps: Family {
     fn backends() -> &'static Backends<Self::Address>;
     fn flows() -> &'static Flows<Self::Address>;
     fn sockets() -> &'static Sockets<Self::Address>;
-    fn headers() -> &'static PacketHeaders<Self>;
+    fn source_ranges() -> &'static SourceRanges<Self::Address>;
+    fn node_addresses() -> &'static NodeAddresses<Self::Address>;
+    fn affinity() -> &'static Affinity<Self::Address>;
+    fn socket_affinity() -> &'static SocketAffinity;
+    fn work() -> &'static PacketWork<Self>;
 }
 
 impl FamilyMaps for V4 {
@@ -128,8 +132,28 @@ impl FamilyMaps for V4 {
     }
 
     #[inline(always)]
-    fn headers() -> &'static PacketHeaders<V4> {
-        &HEADERS_V4
+    fn source_ranges() -> &'static SourceRanges<A4> {
+        &SOURCE_RANGES_V4
+    }
+
+    #[inline(always)]
+    fn node_addresses() -> &'static NodeAddresses<A4> {
+        &NODE_ADDRESSES_V4
+    }
+
+    #[inline(always)]
+    fn affinity() -> &'static Affinity<A4> {
+        &AFFINITY_V4
+    }
+
+    #[inline(always)]
+    fn socket_affinity() -> &'static SocketAffinity {
+        &SOCKET_AFFINITY_V4
+    }
+
+    #[inline(always)]
+    fn work() -> &'static PacketWork<V4> {
+        &WORK_V4
     }
 }
 
@@ -160,7 +184,27 @@ impl FamilyMaps for V6 {
     }
 
     #[inline(always)]
-    fn headers() -> &'static PacketHeaders<V6> {
-        &HEADERS_V6
+    fn source_ranges() -> &'static SourceRanges<A6> {
+        &SOURCE_RANGES_V6
+    }
+
+    #[inline(always)]
+    fn node_addresses() -> &'static NodeAddresses<A6> {
+        &NODE_ADDRESSES_V6
+    }
+
+    #[inline(always)]
+    fn affinity() -> &'static Affinity<A6> {
+        &AFFINITY_V6
+    }
+
+    #[inline(always)]
+    fn socket_affinity() -> &'static SocketAffinity {
+        &SOCKET_AFFINITY_V6
+    }
+
+    #[inline(always)]
+    fn work() -> &'static PacketWork<V6> {
+        &WORK_V6
     }
 }

@@ -8,10 +8,9 @@ use aya_ebpf::{
 use aya_log_ebpf::trace;
 use proxy_common::{DropReason, Family, V4, V6};
 use proxy_ebpf::{
-    Packet, Truncated, Verdict,
-    headers::{self, Headers},
+    Packet, Truncated, Verdict, headers,
     packet::{Change, ZeroChecksum},
-    tc::{self, Stage, TcFamily},
+    tc::{self, Stage, TcFamily, Work},
 };
 
 use super::{maps::FamilyMaps, tables::KernelTables};
@@ -41,64 +40,92 @@ pub(super) fn run<const L3: usize>(context: &TcContext, hook: Hook) -> i32 {
 const NEXT: i32 = TC_ACT_UNSPEC;
 /// Ends the packet here.
 const DROP: i32 = TC_ACT_SHOT;
-/// Not the kernel's: continue with [`Stage::Begin`].
-const BEGIN: i32 = i32::MAX;
-/// Not the kernel's: continue with [`Stage::Follow`].
-const FOLLOW: i32 = i32::MAX - 1;
-/// Not the kernel's: continue with [`Stage::Refuse`].
-const REFUSE: i32 = i32::MAX - 2;
+/// The first of the numbers that are not the kernel's: continue with a stage.
+const CONTINUE: i32 = i32::MAX - 16;
+const ADMIT: i32 = CONTINUE;
+const CHOOSE: i32 = CONTINUE + 1;
+const REMEMBER: i32 = CONTINUE + 2;
+const FOLLOW: i32 = CONTINUE + 3;
+const REFUSE: i32 = CONTINUE + 4;
+const LEAVE: i32 = CONTINUE + 5;
 
 #[inline(always)]
 fn stages<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, hook: Hook) -> i32 {
-    let Some(headers) = F::headers().get_ptr_mut(0) else { return NEXT };
+    let Some(work) = F::work().get_ptr_mut(0) else { return NEXT };
     // SAFETY: the element is this CPU's own, and TC programs run one after another on a CPU (with softirqs disabled), so
-    // nobody else reads or writes it until this program ends.
-    let headers = unsafe { &mut *headers };
-    let mut action = match hook {
-        Hook::Ingress => ingress::<F, L3>(raw, headers),
-        Hook::Egress => egress::<F, L3>(raw, headers),
-    };
-    if action == BEGIN {
-        action = begin::<F>(raw, headers);
+    // nobody else reads or writes it until this program ends. What no stage wrote yet is zeros, and no stage reads it.
+    let work = unsafe { &mut *work };
+    match hook {
+        Hook::Ingress => {
+            let mut action = ingress::<F, L3>(raw, work);
+            if action == ADMIT {
+                action = admit::<F>(raw, work);
+            }
+            if action == CHOOSE {
+                action = choose::<F>(raw, work);
+            }
+            if action == REMEMBER {
+                action = remember::<F>(raw, work);
+            }
+            if action == FOLLOW {
+                action = follow::<F>(raw, work);
+            }
+            if action == REFUSE {
+                action = refuse::<F>(raw, work);
+            }
+            action
+        }
+        Hook::Egress => {
+            let action = egress::<F, L3>(raw, work);
+            if action == LEAVE { leave::<F>(raw, work) } else { action }
+        }
     }
-    if action == FOLLOW {
-        action = follow::<F>(raw, headers);
-    }
-    if action == REFUSE {
-        action = refuse::<F>(raw, headers);
-    }
-    action
 }
 
 #[inline(never)]
-fn ingress<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, headers: &mut Headers<F>) -> i32 {
+fn ingress<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
     let mut packet = Skb::new(raw);
     let Ok(Some(parsed)) = headers::parse::<F, _>(&packet, L3) else { return NEXT };
-    *headers = parsed;
-    action(raw, tc::ingress(&mut packet, &mut KernelTables::<F>::new(), headers))
+    work.headers = parsed;
+    action(raw, tc::ingress(&mut packet, &mut KernelTables::<F>::new(), work))
 }
 
 #[inline(never)]
-fn egress<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, headers: &mut Headers<F>) -> i32 {
+fn egress<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
     let mut packet = Skb::new(raw);
     let Ok(Some(parsed)) = headers::parse::<F, _>(&packet, L3) else { return NEXT };
-    *headers = parsed;
-    action(raw, tc::egress(&mut packet, &mut KernelTables::<F>::new(), headers))
+    work.headers = parsed;
+    action(raw, tc::egress(&mut packet, &mut KernelTables::<F>::new(), work))
 }
 
 #[inline(never)]
-fn begin<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, headers: &Headers<F>) -> i32 {
-    action(raw, tc::begin(&mut Skb::new(raw), &mut KernelTables::<F>::new(), headers))
+fn admit<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
+    action(raw, tc::admit(&Skb::new(raw), &mut KernelTables::<F>::new(), work))
 }
 
 #[inline(never)]
-fn follow<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, headers: &Headers<F>) -> i32 {
-    action(raw, tc::follow(&mut Skb::new(raw), &mut KernelTables::<F>::new(), headers))
+fn choose<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
+    action(raw, tc::choose(&mut KernelTables::<F>::new(), work))
 }
 
 #[inline(never)]
-fn refuse<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, headers: &Headers<F>) -> i32 {
-    action(raw, tc::refuse(&mut Skb::new(raw), &mut KernelTables::<F>::new(), headers))
+fn remember<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
+    action(raw, tc::remember(&mut KernelTables::<F>::new(), work))
+}
+
+#[inline(never)]
+fn follow<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
+    action(raw, tc::follow(&mut Skb::new(raw), &mut KernelTables::<F>::new(), work))
+}
+
+#[inline(never)]
+fn refuse<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
+    action(raw, tc::refuse(&mut Skb::new(raw), work))
+}
+
+#[inline(never)]
+fn leave<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
+    action(raw, tc::leave(&mut KernelTables::<F>::new(), work))
 }
 
 #[inline(always)]
@@ -113,9 +140,12 @@ fn action(raw: *mut __sk_buff, verdict: Verdict) -> i32 {
             trace!(&TcContext::new(raw), "packet refused: {}", DropReason::NoEndpoint.name());
             Skb::new(raw).send_back()
         }
-        Verdict::Continue(Stage::Begin) => BEGIN,
+        Verdict::Continue(Stage::Admit) => ADMIT,
+        Verdict::Continue(Stage::Choose) => CHOOSE,
+        Verdict::Continue(Stage::Remember) => REMEMBER,
         Verdict::Continue(Stage::Follow) => FOLLOW,
         Verdict::Continue(Stage::Refuse) => REFUSE,
+        Verdict::Continue(Stage::Leave) => LEAVE,
     }
 }
 

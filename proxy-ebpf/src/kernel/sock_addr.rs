@@ -3,7 +3,7 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::bpf_sock_addr,
-    helpers::{bpf_get_socket_cookie, bpf_set_retval},
+    helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval},
     programs::SockAddrContext,
 };
 use proxy_common::{Port, Protocol, V4, V6};
@@ -91,13 +91,20 @@ fn decide<F: FamilyMaps>(context: &SockAddrContext, step: Step, address: F::Addr
     let Some(protocol) = u8::try_from(protocol).ok().and_then(Protocol::from_number) else { return Verdict::Pass };
     // SAFETY: the context is a socket call's, for which the helper is allowed.
     let cookie = unsafe { bpf_get_socket_cookie(context.as_ptr()) };
-    let call = Call { cookie, protocol, peer: (address, port_of(port)) };
+    let call = Call { cookie, namespace: namespace(context), protocol, peer: (address, port_of(port)) };
     let mut tables = KernelTables::<F>::new();
     match step {
         Step::Connect => socket::connect(&mut tables, &call),
         Step::Send => socket::sendmsg(&mut tables, &call),
         Step::PeerName => socket::peer_name(&mut tables, &call),
     }
+}
+
+/// The cookie of the socket's network namespace, where the kernel tells it.
+#[inline(always)]
+fn namespace(context: &SockAddrContext) -> Option<u64> {
+    // SAFETY: the agent set the constant because the kernel has the helper, for a socket call's context among others.
+    config::has_netns_cookie().then(|| unsafe { bpf_get_netns_cookie(context.as_ptr()) })
 }
 
 /// `user_port` holds the port in network order in the first two bytes of memory.

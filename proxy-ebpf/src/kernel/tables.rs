@@ -1,17 +1,19 @@
 //! The maps as the pipeline's tables.
 
-use core::marker::PhantomData;
+use core::{arch::asm, marker::PhantomData};
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
+    btf_maps::lpm_trie::Key,
     helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns},
 };
 use proxy_common::{
-    Backend, BackendId, Counter, Flow, FlowKey, ServiceEntry, ServiceKey, Settings, SocketEntry, SocketKey,
+    AffinityEntry, AffinityKey, Backend, BackendId, Counter, DropKey, Flow, FlowKey, NodeAddress, ServiceEntry,
+    ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey, SourceRangeKey,
 };
 use proxy_ebpf::{InsertError, Insertion, Tables};
 
-use super::maps::{COUNTERS, FamilyMaps, POD_DEVICES, SETTINGS};
+use super::maps::{COUNTERS, DROPS, FamilyMaps, POD_DEVICES, SETTINGS};
 
 const NANOSECONDS: u64 = 1_000_000_000;
 const EEXIST: i32 = -17;
@@ -41,6 +43,17 @@ impl<F: FamilyMaps> Tables<F> for KernelTables<F> {
         // SAFETY: the value is copied at once. The agent replaces elements and never writes into one; the map
         // keeps a replaced element for as long as a program may read it.
         unsafe { F::services().get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn node_address(&self, address: &F::Address) -> Option<NodeAddress> {
+        // SAFETY: as in `service`.
+        unsafe { F::node_addresses().get(address) }.copied()
+    }
+
+    #[inline(always)]
+    fn allows(&self, key: &SourceRangeKey<F::Address>) -> bool {
+        F::source_ranges().get(&Key::new(key.prefix_len(), key.range())).is_some()
     }
 
     #[inline(always)]
@@ -109,6 +122,40 @@ impl<F: FamilyMaps> Tables<F> for KernelTables<F> {
     }
 
     #[inline(always)]
+    fn with_affinity<R>(
+        &mut self,
+        key: &AffinityKey<F::Address>,
+        action: impl FnOnce(&mut AffinityEntry) -> R,
+    ) -> Option<R> {
+        let entry = F::affinity().get_ptr_mut(key)?;
+        // SAFETY: as in `with_flow`.
+        Some(action(unsafe { &mut *entry }))
+    }
+
+    #[inline(always)]
+    fn insert_affinity(&mut self, key: &AffinityKey<F::Address>, entry: &AffinityEntry) {
+        // Without an entry the next connection chooses anew.
+        let _ = F::affinity().insert(key, entry, flags(Insertion::Replace));
+    }
+
+    #[inline(always)]
+    fn with_socket_affinity<R>(
+        &mut self,
+        key: &SocketAffinityKey,
+        action: impl FnOnce(&mut AffinityEntry) -> R,
+    ) -> Option<R> {
+        let entry = F::socket_affinity().get_ptr_mut(key)?;
+        // SAFETY: as in `with_flow`.
+        Some(action(unsafe { &mut *entry }))
+    }
+
+    #[inline(always)]
+    fn insert_socket_affinity(&mut self, key: &SocketAffinityKey, entry: &AffinityEntry) {
+        // As in `insert_affinity`.
+        let _ = F::socket_affinity().insert(key, entry, flags(Insertion::Replace));
+    }
+
+    #[inline(always)]
     fn is_pod_device(&self, device: u32) -> bool {
         POD_DEVICES.get_ptr(device).is_some()
     }
@@ -118,6 +165,14 @@ impl<F: FamilyMaps> Tables<F> for KernelTables<F> {
         if let Some(number) = COUNTERS.get_ptr_mut(counter.index()) {
             // SAFETY: the element is this CPU's own.
             unsafe { *number += 1 };
+        }
+    }
+
+    #[inline(always)]
+    fn count_drop(&mut self, key: &DropKey) {
+        if !add_drop(key) && DROPS.insert(key, 1, flags(Insertion::New)).is_err() {
+            // Another CPU was faster, or there is no room.
+            add_drop(key);
         }
     }
 
@@ -133,6 +188,19 @@ impl<F: FamilyMaps> Tables<F> for KernelTables<F> {
         // SAFETY: the helper has no preconditions.
         (unsafe { bpf_ktime_get_ns() } / NANOSECONDS) as u32
     }
+}
+
+/// Adds one to an element that is there.
+#[inline(always)]
+fn add_drop(key: &DropKey) -> bool {
+    let Some(number) = DROPS.get_ptr_mut(key) else { return false };
+    // SAFETY: the element is eight aligned bytes and stays mapped until the program ends, and every program changes it by this
+    // one instruction, which is atomic and touches nothing else. `core` has no atomic addition for bpf: the compiler would
+    // have to know of every kernel that it can order memory (5.12).
+    unsafe {
+        asm!("lock *(u64 *)({number} + 0) += {one}", number = in(reg) number, one = in(reg) 1_u64, options(nostack));
+    };
+    true
 }
 
 #[inline(always)]

@@ -1,0 +1,72 @@
+//! Packets that leave the node.
+
+use proxy_common::{Detector, DropReason, Protocol};
+
+use super::{Stage, TcFamily, Verdict, Work, allows_source, drop, flows};
+use crate::{
+    frontend::{self, Loopback},
+    packet::Packet,
+    policy::{self, Client},
+    rewrite,
+    tables::Tables,
+};
+
+/// A packet that leaves the node on a device: reverse NAT if it is a reply.
+#[inline(always)]
+pub fn egress<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, work: &mut Work<F>) -> Verdict {
+    let headers = &work.headers;
+    match flows::replied(headers, tables) {
+        Some((frontend, service)) => {
+            if rewrite::source(packet, headers, frontend).is_err() {
+                return drop(tables, service, DropReason::Malformed);
+            }
+            Verdict::Pass
+        }
+        None if headers.may_begin_connection() => Verdict::Continue(Stage::Leave),
+        None => Verdict::Pass,
+    }
+}
+
+/// What leaves the node, is no reply and may begin a connection. If it is addressed to a frontend, the socket hooks left it
+/// alone, and it is too late to send it to a backend. But where the rules say that it is to be dropped, it is.
+#[inline(always)]
+pub fn leave<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> Verdict {
+    let headers = &work.headers;
+    // A nodePort has no ranges, and no policy that would drop what the node sends.
+    if let Some(service) = frontend::exact(tables, headers.destination, headers.protocol) {
+        if !allows_source(tables, &service, headers.source.0) {
+            return drop(tables, service.id(), DropReason::SourceNotAllowed);
+        }
+        let route = policy::route(service.flags(), tables.settings().flags(), &ThisNode);
+        if route.list.of(&service) == Err(DropReason::NoLocalEndpoint) {
+            return drop(tables, service.id(), DropReason::NoLocalEndpoint);
+        }
+    }
+    if headers.protocol == Protocol::Udp
+        && let Some(service) = frontend::node_port(tables, headers.source.1, headers.protocol)
+        && frontend::serves_node_ports(tables, headers.source.0, Loopback::IsNobody)
+    {
+        flows::note_own(headers, tables, service.id());
+    }
+    Verdict::Pass
+}
+
+/// Whatever passes here untranslated is treated as the node's own.
+struct ThisNode;
+
+impl Client for ThisNode {
+    #[inline(always)]
+    fn detector(&self) -> Detector {
+        Detector::None
+    }
+
+    #[inline(always)]
+    fn is_pod(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn is_node(&self) -> bool {
+        true
+    }
+}

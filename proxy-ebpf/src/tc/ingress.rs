@@ -1,0 +1,186 @@
+//! Packets that enter the node.
+
+use proxy_common::{
+    Counter, Detector, Direction, DropReason, Family, Flow, FlowFlags, FlowKey, Port, ServiceId, Settings,
+};
+
+use super::{Admitted, Chosen, Stage, TcFamily, Verdict, Work, allows_source, drop, flows};
+use crate::{
+    affinity, answer, choose,
+    frontend::{self, Loopback},
+    headers::Headers,
+    packet::{Packet, Truncated},
+    policy::{self, Client},
+    rewrite,
+    tables::{InsertError, Tables},
+};
+
+/// A packet that came into the node on a device: translated if its flow is known.
+#[inline(always)]
+pub fn ingress<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, work: &mut Work<F>) -> Verdict {
+    let headers = &work.headers;
+    match flows::established(headers, tables) {
+        Some(flow) if flow.flags().contains(FlowFlags::OWN) => Verdict::Pass,
+        Some(flow) => translate(packet, tables, headers, flow.to(), flow.flags(), flow.service()),
+        None if headers.may_begin_connection() => Verdict::Continue(Stage::Admit),
+        None => Verdict::Pass,
+    }
+}
+
+/// The first packet of what may be a Service's connection: finds the frontend, and from where its client may be served.
+#[inline(always)]
+pub fn admit<F: TcFamily, P: Packet, T: Tables<F>>(packet: &P, tables: &mut T, work: &mut Work<F>) -> Verdict {
+    let headers = &work.headers;
+    let Some(service) = frontend::find(tables, headers.destination, headers.protocol, Loopback::IsNobody) else {
+        flows::forget_ended(headers, tables);
+        return Verdict::Pass;
+    };
+    if !allows_source(tables, &service, headers.source.0) {
+        return drop(tables, service.id(), DropReason::SourceNotAllowed);
+    }
+    let route =
+        policy::route(service.flags(), tables.settings().flags(), &Sender { packet, tables: &*tables, headers });
+    match route.list.of(&service) {
+        Ok(range) => {
+            work.admitted = Admitted { service, range, list: route.list, flags: route.flags };
+            Verdict::Continue(Stage::Choose)
+        }
+        Err(DropReason::NoEndpoint) => {
+            tables.dropped(service.id(), DropReason::NoEndpoint);
+            Verdict::Continue(Stage::Refuse)
+        }
+        Err(reason) => drop(tables, service.id(), reason),
+    }
+}
+
+/// The first packet of a flow that [`admit`] admitted: chooses a backend with which the client has no other connection from
+/// the same port.
+#[inline(always)]
+pub fn choose<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> Verdict {
+    let Work { headers, admitted, chosen } = work;
+    let service = &admitted.service;
+    let client = affinity::Client::Address(headers.source.0);
+    let recalled = affinity::recall(tables, client, service, admitted.list);
+    let mut attempt = 0;
+    while attempt < choose::ATTEMPTS {
+        let candidate = match recalled {
+            Some(candidate) if attempt == 0 => Some(candidate),
+            _ => choose::one(tables, service.id(), admitted.range),
+        };
+        attempt += 1;
+        let Some((backend, entry)) = candidate else { continue };
+        let to = (entry.address(), entry.port());
+        if let Some(insertion) = flows::room(headers, tables, to) {
+            *chosen = Chosen { backend, to, insertion, is_recalled: recalled.is_some() };
+            return Verdict::Continue(Stage::Remember);
+        }
+    }
+    drop(tables, service.id(), DropReason::TupleClash)
+}
+
+/// The first packet of a flow for which [`choose`] chose: remembers it in both directions.
+#[inline(always)]
+pub fn remember<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> Verdict {
+    let Work { headers, admitted, chosen } = work;
+    // The backend is the client itself: without masquerading it would answer itself directly.
+    if headers.source.0 == chosen.to.0 {
+        admitted.flags = admitted.flags.with(FlowFlags::MASQUERADE);
+    }
+    let (service, now) = (admitted.service.id(), tables.now());
+
+    // One variable for both keys and one for both flows: each is a piece of the kernel's stack.
+    let mut key = FlowKey::new(chosen.to, headers.source, headers.protocol, Direction::Reply);
+    let mut flow = Flow::new(headers.destination, admitted.flags, chosen.backend, service, now);
+    match tables.insert_flow(&key, &flow, chosen.insertion) {
+        Ok(()) => {}
+        // Another CPU was faster.
+        Err(InsertError::Exists) => return drop(tables, service, DropReason::TupleClash),
+        Err(InsertError::Full) => return drop(tables, service, DropReason::FlowTableFull),
+    }
+    key = FlowKey::new(headers.source, headers.destination, headers.protocol, Direction::Original);
+    flow = Flow::new(chosen.to, admitted.flags, chosen.backend, service, now);
+    flow.note(now, headers.tcp);
+    if tables.insert_flow(&key, &flow, crate::Insertion::Replace).is_err() {
+        return drop(tables, service, DropReason::FlowTableFull);
+    }
+    if !chosen.is_recalled {
+        affinity::note(tables, affinity::Client::Address(headers.source.0), &admitted.service, chosen.backend);
+    }
+    tables.count(Counter::Flows);
+    Verdict::Continue(Stage::Follow)
+}
+
+/// The first packet of a flow that [`remember`] remembered: translates it.
+#[inline(always)]
+pub fn follow<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, work: &mut Work<F>) -> Verdict {
+    let Work { headers, admitted, chosen } = work;
+    translate(packet, tables, headers, chosen.to, admitted.flags, admitted.service.id())
+}
+
+/// A packet whose Service has no endpoint: tells its sender.
+#[inline(always)]
+pub fn refuse<F: TcFamily, P: Packet>(packet: &mut P, work: &mut Work<F>) -> Verdict {
+    match answer::refuse(packet, &work.headers) {
+        Ok(()) => Verdict::Answer,
+        Err(Truncated) => Verdict::Drop(DropReason::NoEndpoint),
+    }
+}
+
+/// Rewrites the destination and marks the packet.
+#[inline(always)]
+fn translate<F: TcFamily, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &mut T,
+    headers: &Headers<F>,
+    to: (F::Address, Port),
+    flags: FlowFlags,
+    service: ServiceId,
+) -> Verdict {
+    if rewrite::destination(packet, headers, to).is_err() {
+        return drop(tables, service, DropReason::Malformed);
+    }
+    let settings = tables.settings();
+    if flags.contains(FlowFlags::MASQUERADE) {
+        packet.set_mark(packet.mark() | settings.masquerade_mark());
+    }
+    if flags.contains(FlowFlags::LOCAL_NODE_PORT) {
+        packet.set_mark(packet.mark() | settings.local_node_port_mark());
+    }
+    Verdict::Pass
+}
+
+/// Who sent a packet.
+struct Sender<'a, F: Family, P, T> {
+    packet: &'a P,
+    tables: &'a T,
+    headers: &'a Headers<F>,
+}
+
+impl<F: Family, P: Packet, T: Tables<F>> Client for Sender<'_, F, P, T> {
+    #[inline(always)]
+    fn detector(&self) -> Detector {
+        F::settings(self.tables.settings()).detector()
+    }
+
+    #[inline(always)]
+    fn is_pod(&self) -> bool {
+        match self.detector() {
+            Detector::None => false,
+            Detector::Prefix => in_pod_prefix::<F>(self.tables.settings(), self.headers.source.0),
+            Detector::Device => self.tables.is_pod_device(self.packet.device()),
+        }
+    }
+
+    #[inline(always)]
+    fn is_node(&self) -> bool {
+        self.tables.node_address(&self.headers.source.0).is_some()
+    }
+}
+
+#[inline(always)]
+fn in_pod_prefix<F: Family>(settings: &Settings, address: F::Address) -> bool {
+    let family = F::settings(settings);
+    let (prefix, mask) = (family.prefix(), family.mask());
+    let mut bytes = address.as_ref().iter().zip(mask.as_ref()).zip(prefix.as_ref());
+    bytes.all(|((byte, mask), prefix)| byte & mask == *prefix)
+}

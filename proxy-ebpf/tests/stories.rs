@@ -1,0 +1,90 @@
+//! What several packets after each other lead to.
+
+use std::net::SocketAddr;
+
+use proxy_common::{AffinityEntry, NodeAddress, Protocol, TcpState};
+use proxy_ebpf::{
+    Verdict,
+    fixtures::{
+        Frontend, UDP_TIMEOUT, World,
+        frames::{self, Segment},
+    },
+    host::{self, Hook, HostPacket},
+    policy::List,
+};
+
+const ETHERNET: usize = 14;
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().expect("a well-formed address")
+}
+
+/// The frame after the IPv4 program, which must pass it.
+#[track_caller]
+fn pass(world: &mut World, hook: Hook, frame: Vec<u8>) -> Vec<u8> {
+    let mut packet = HostPacket::new(frame);
+    assert_eq!(host::run(&mut packet, &mut world.v4, hook, ETHERNET), Verdict::Pass);
+    packet.bytes().to_vec()
+}
+
+struct Stage {
+    node_port: SocketAddr,
+    client: SocketAddr,
+    backend: SocketAddr,
+}
+
+/// A UDP nodePort with one backend.
+fn stage() -> (Stage, World) {
+    let [node_port, client, backend] = ["172.16.0.1:30080", "192.0.2.7:5000", "10.1.1.9:8080"].map(address);
+    let world = World::default()
+        .node_address(node_port.ip(), NodeAddress::NODE_PORTS)
+        .serve(Frontend::node_port(node_port, Protocol::Udp).cluster(&[backend]));
+    (Stage { node_port, client, backend }, world)
+}
+
+#[test]
+fn a_datagram_of_the_nodes_own_does_not_end_a_clients_flow() {
+    let (Stage { node_port, client, backend }, mut world) = stage();
+    let request = || frames::udp(client, node_port, b"request");
+    let served = frames::udp(client, backend, b"request");
+    assert_eq!(pass(&mut world, Hook::Ingress, request()), served);
+    pass(&mut world, Hook::Egress, frames::udp(node_port, client, b"from a process of the node"));
+    assert_eq!(pass(&mut world, Hook::Ingress, request()), served);
+}
+
+#[test]
+fn a_clients_flow_that_has_ended_does_not_take_the_answers_to_the_node() {
+    let (Stage { node_port, client, backend }, world) = stage();
+    let mut world = world.connection(client, node_port, Protocol::Udp, backend, TcpState::NONE).later(UDP_TIMEOUT);
+    pass(&mut world, Hook::Egress, frames::udp(node_port, client, b"question"));
+    let answer = frames::udp(client, node_port, b"answer");
+    assert_eq!(pass(&mut world, Hook::Ingress, answer.clone()), answer);
+}
+
+/// What the node sends from an address without nodePorts, or from another port, leaves no trace.
+#[test]
+fn only_what_could_be_mistaken_is_noted() {
+    let (Stage { node_port, client, .. }, mut world) = stage();
+    let elsewhere = address("10.0.0.1:30080");
+    for from in [elsewhere, SocketAddr::new(node_port.ip(), 30081)] {
+        pass(&mut world, Hook::Egress, frames::udp(from, client, b"x"));
+    }
+    pass(&mut world, Hook::Egress, frames::tcp(node_port, client, Segment::Syn, b""));
+    assert!(world.v4.flows.is_empty());
+}
+
+#[test]
+fn a_clash_does_not_change_the_affinity() {
+    let [pod, frontend, other] = ["10.1.0.5:4000", "10.96.0.10:80", "10.96.0.11:80"].map(address);
+    let [remembered, free] = ["10.1.1.9:8080", "10.1.1.8:8080"].map(address);
+    let tcp = Protocol::Tcp;
+    let mut world = World::default()
+        .serve(Frontend::cluster_ip(frontend, tcp).cluster(&[free]).affinity(100))
+        .remembered(pod.ip(), remembered, Some(List::Cluster))
+        .connection(pod, other, tcp, remembered, TcpState::DATA);
+    let before: Vec<_> = world.v4.affinity.values().map(AffinityEntry::backend).collect();
+    let syn = frames::tcp(pod, frontend, Segment::Syn, b"");
+    assert_eq!(pass(&mut world, Hook::Ingress, syn), frames::tcp(pod, free, Segment::Syn, b""));
+    let after: Vec<_> = world.v4.affinity.values().map(AffinityEntry::backend).collect();
+    assert_eq!(before, after);
+}
