@@ -2,8 +2,6 @@
 
 mod support;
 
-use std::collections::BTreeSet;
-
 use proxy_agent::dataplane::{
     features::{Feature, Features},
     lock::Lock,
@@ -11,18 +9,49 @@ use proxy_agent::dataplane::{
 };
 use support::Pins;
 
+/// Major and minor number.
+fn release(text: &str) -> (u32, u32) {
+    let mut numbers = text.split(|character: char| !character.is_ascii_digit()).map(str::parse);
+    let mut next = || numbers.next().and_then(Result::ok).expect("a kernel release");
+    (next(), next())
+}
+
 #[test]
 fn probes_agree_with_the_kernel_release() {
     let features = Features::probe().expect("root may load programs");
     features.require().expect("this kernel is new enough");
-    let release =
-        |text: &str| -> Vec<u32> { text.split(['.', '-', '+']).map_while(|part| part.parse().ok()).take(2).collect() };
     // A kernel has what its release promises; older ones may have more, by backports.
     let running = release(features.release());
-    let promised: BTreeSet<Feature> =
-        Feature::ALL.into_iter().filter(|feature| release(feature.since()) <= running).collect();
-    let missing: Vec<Feature> = features.missing().filter(|feature| promised.contains(feature)).collect();
-    assert!(missing.is_empty(), "{features}");
+    let promised = |feature: &Feature| release(feature.since()) <= running;
+    let missing: Vec<Feature> = features.missing().filter(promised).collect();
+    assert_eq!(missing, [], "{features}");
+}
+
+#[test]
+fn the_readme_says_of_this_kernel_what_the_probes_say() {
+    let readme = include_str!("../../README.md");
+    let (_, table) = readme.split_once("<!-- kernels -->").expect("the table begins");
+    let (table, _) = table.split_once("<!-- end of kernels -->").expect("the table ends");
+    let mut rows = table.trim().lines().map(|row| row.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>());
+    let headings = rows.next().expect("headings");
+    let rows: Vec<_> = rows.skip(1).collect();
+    assert_eq!(rows.len(), Feature::ALL.len());
+
+    let features = Features::probe().expect("root may load programs");
+    let running = release(features.release());
+    let is_series = |heading: &&str| heading.starts_with(|first: char| first.is_ascii_digit());
+    let mut columns = headings.iter().enumerate().filter(|(_, heading)| is_series(heading));
+    let column = columns.rfind(|(_, heading)| release(heading) <= running);
+    let (column, heading) = column.expect("this kernel is not older than all of them");
+    // A kernel between two of the series has what the older one has, and may have more.
+    let is_in_series = release(heading) == running || heading.ends_with("and newer");
+    for (row, feature) in rows.iter().zip(Feature::ALL) {
+        assert_eq!(row[0], format!("`{feature}`"));
+        if is_in_series || row[column] == "yes" {
+            let expected = if features.has(feature) { "yes" } else { "no" };
+            assert_eq!(row[column], expected, "{feature} in column {heading}; {features}");
+        }
+    }
 }
 
 #[test]

@@ -57,8 +57,8 @@ fn everything_on_one_page() {
     let expected = "\
 proxy-agent 1.2.3, table layout 1
 agent: not running
-kernel 6.6.1: socket_hooks, receive_hooks, btf, mappable_arrays, batch_update, cgroup_link, peer_name_hooks, \
-ring_buffer, set_retval, tcx
+kernel 6.6.1: socket_hooks, btf, receive_hooks, bounded_loops, mappable_arrays, batch_update, cgroup_link, \
+netns_cookie, peer_name_hooks, ring_buffer, cgroup_memory, set_retval, tcx
 masquerading: mark 0x4000, every clusterIP, nftables table present
 UDP timeout: 250s
 pods: IPv4 10.244.0.0/16, IPv6 by device

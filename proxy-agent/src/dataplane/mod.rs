@@ -16,6 +16,7 @@ mod grace;
 mod hooks;
 pub mod lock;
 mod mapped;
+mod memlock;
 pub mod mounts;
 pub mod nft;
 pub mod object;
@@ -43,6 +44,7 @@ use self::{
     devices::{PodDevices, Selection, SelectionError},
     features::{Feature, FeatureError, Features},
     lock::{Lock, LockError},
+    memlock::LimitError,
     mounts::MountError,
     pins::Pins,
     tables::{HashTable, KernelTables, SettingsTable, TableError, Writes},
@@ -129,16 +131,20 @@ impl Dataplane {
         let Config { bpffs_root, cgroup_root, devices, pod_devices, masquerade_mark, packet_log } = config;
         features.require()?;
         tracing::info!("{features}");
-        for missing in features.missing() {
-            tracing::info!("without {missing} (Linux {}): {}", missing.since(), missing.without().unwrap_or_default());
-        }
         let cgroup_root = mounts::cgroup_root(cgroup_root.as_deref())?;
         mounts::bpffs_root(bpffs_root)?;
         devices.check(|name| status::device_index(name).is_some())?;
         let lock = Arc::new(Lock::take(bpffs_root)?);
+        let limit = memlock::lift();
         let pins = Pins::new(bpffs_root);
         pins.make_directories().map_err(|error| OpenError::Pins { path: bpffs_root.clone(), error })?;
-        let (adoption, programs, mut ebpf) = programs::load(object::OBJECT, &pins, &features, *packet_log)?;
+        let (adoption, programs, mut ebpf) =
+            programs::load(object::OBJECT, &pins, &features, *packet_log).map_err(|error| match limit {
+                Err(limit) if error.is_denied() && !features.has(Feature::CgroupMemory) => {
+                    FeatureError::from(LimitError { release: features.release().to_owned(), limit }).into()
+                }
+                _ => OpenError::from(error),
+            })?;
         match &adoption {
             Adoption::Replaced { .. } => tracing::warn!("{adoption}"),
             Adoption::New | Adoption::Adopted => tracing::info!("using {adoption}"),

@@ -13,7 +13,6 @@ use std::{
 use rustix::{
     fs::statfs,
     mount::{MountFlags, mount},
-    process::{Resource, Rlimit, setrlimit},
 };
 
 /// Where a BPF file system is mounted by convention.
@@ -117,14 +116,6 @@ pub fn bpffs_root(root: &Path) -> Result<(), MountError> {
 /// The file system cannot be asked.
 pub fn is_bpffs(root: &Path) -> Result<bool, MountError> {
     if root.exists() { has_magic(root, BPFFS_MAGIC) } else { Ok(false) }
-}
-
-/// Lifts the limit on locked memory. Kernels before 5.11 count programs and maps against it; later ones do not.
-///
-/// # Errors
-/// The process may not raise the limit.
-pub(super) fn unlimit_locked_memory() -> io::Result<()> {
-    Ok(setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None })?)
 }
 
 fn io_error(path: &Path, error: io::Error) -> MountError {

@@ -57,6 +57,20 @@ pub enum LoadError {
     Table(#[from] TableError),
 }
 
+impl LoadError {
+    /// Whether the kernel denied a map or program.
+    pub(super) fn is_denied(&self) -> bool {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            if error.downcast_ref::<io::Error>().is_some_and(|error| error.raw_os_error() == Some(libc::EPERM)) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+}
+
 /// What became of the tables that a former agent left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Adoption {

@@ -1,6 +1,7 @@
 //! What is attached, read back from the kernel: the truth, whatever an agent meant to do.
 
 use std::{
+    fs::File,
     io,
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
@@ -13,7 +14,7 @@ use rustix::net::{
 };
 
 use super::{
-    bpf::{self, LinkTarget},
+    bpf::{self, LinkTarget, Target},
     pins::{Direction, Pins, SocketHook},
     tc::{clsact, tcx},
 };
@@ -81,6 +82,24 @@ pub fn socket_hooks(pins: &Pins) -> io::Result<Vec<AttachedSocketHook>> {
         } else if let Some(program) = open(&pins.socket_program(hook))? {
             let program = bpf::program_id(program.as_fd())?;
             found.push(AttachedSocketHook { hook, program, cgroup: None });
+        }
+    }
+    Ok(found)
+}
+
+/// The programs at a cgroup's hooks, whoever attached them, by their numbers and in the order in which they run.
+///
+/// # Errors
+/// `root` is no directory of a cgroup2 file system, or the kernel does not answer.
+pub fn at_cgroup(root: &Path) -> io::Result<Vec<(SocketHook, u32)>> {
+    let cgroup = File::open(root)?;
+    let mut found = Vec::new();
+    for hook in SocketHook::ALL {
+        match bpf::attached(Target::Cgroup(cgroup.as_fd()), hook.kernel_name()) {
+            Ok(attached) => found.extend(attached.iter().map(|attached| (hook, attached.program))),
+            // The kernel does not have the hook.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(found)

@@ -56,7 +56,9 @@ pub(crate) fn knows_mappable_arrays() -> bool {
 
 /// Whether there are ring buffers (5.8).
 pub(crate) fn knows_ring_buffer() -> bool {
-    create_map(bpf_map_type::BPF_MAP_TYPE_RINGBUF, 0, 0, 1 << 16, 0).is_ok()
+    // The smallest one: a page, which is 64 KiB on some machines.
+    let page = u32::try_from(rustix::param::page_size()).unwrap_or(4096);
+    create_map(bpf_map_type::BPF_MAP_TYPE_RINGBUF, 0, 0, page, 0).is_ok()
 }
 
 /// A kernel that does not know a command says `EINVAL`; one that does looks for the object first.

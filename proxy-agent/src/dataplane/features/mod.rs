@@ -3,35 +3,43 @@
 //! Each answer comes from a probe and not from the kernel's release, because distribution kernels
 //! carry later features under earlier numbers.
 
+mod probe;
+#[cfg(test)]
+mod readme;
+
 use std::{collections::BTreeSet, fmt};
 
-use aya_obj::generated::{BPF_ALU64, BPF_CALL, BPF_EXIT, BPF_JMP, BPF_K, BPF_MOV, bpf_func_id, bpf_insn};
+use rustix::thread::{CapabilitySet, capabilities};
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
-use super::{
-    bpf::{self, Hook},
-    mounts,
-};
+use super::memlock::{self, LimitError};
 
 /// Something that not every kernel has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Feature {
     /// The connect and sendmsg hooks.
     SocketHooks,
-    /// The recvmsg hooks, which give the application of an unconnected socket the Service address back.
-    ReceiveHooks,
     /// Type information, from which `bpftool map dump` takes the names of fields.
     Btf,
+    /// The recvmsg hooks, which give the application of an unconnected socket the Service address back.
+    ReceiveHooks,
+    /// Loops of which the verifier can tell that they end.
+    BoundedLoops,
     /// Arrays that can be mapped into memory.
     MappableArrays,
     /// Writing many map elements in one call.
     BatchUpdate,
     /// Attaching to a cgroup by a link, whose program can be replaced in place.
     CgroupLink,
+    /// Telling network namespaces apart in the socket hooks (kernel commit f318903c0bf4).
+    NetnsCookie,
     /// The getpeername hooks.
     PeerNameHooks,
-    /// Ring buffers.
+    /// Ring buffers, in which the programs tell of packets.
     RingBuffer,
+    /// Maps count as memory of the cgroup that made them, and not against `RLIMIT_MEMLOCK` (kernel commit
+    /// 3ac1f01b43b6).
+    CgroupMemory,
     /// Choosing the error that connect returns.
     SetRetval,
     /// Attaching to devices by TCX links.
@@ -40,15 +48,18 @@ pub enum Feature {
 
 impl Feature {
     /// All features, oldest first.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::SocketHooks,
-        Self::ReceiveHooks,
         Self::Btf,
+        Self::ReceiveHooks,
+        Self::BoundedLoops,
         Self::MappableArrays,
         Self::BatchUpdate,
         Self::CgroupLink,
+        Self::NetnsCookie,
         Self::PeerNameHooks,
         Self::RingBuffer,
+        Self::CgroupMemory,
         Self::SetRetval,
         Self::Tcx,
     ];
@@ -60,11 +71,14 @@ impl Feature {
             Self::SocketHooks => "socket_hooks",
             Self::ReceiveHooks => "receive_hooks",
             Self::Btf => "btf",
+            Self::BoundedLoops => "bounded_loops",
             Self::MappableArrays => "mappable_arrays",
             Self::BatchUpdate => "batch_update",
             Self::CgroupLink => "cgroup_link",
+            Self::NetnsCookie => "netns_cookie",
             Self::PeerNameHooks => "peer_name_hooks",
             Self::RingBuffer => "ring_buffer",
+            Self::CgroupMemory => "cgroup_memory",
             Self::SetRetval => "set_retval",
             Self::Tcx => "tcx",
         }
@@ -76,10 +90,12 @@ impl Feature {
         match self {
             Self::SocketHooks | Self::Btf => "4.18",
             Self::ReceiveHooks => "5.2",
+            Self::BoundedLoops => "5.3",
             Self::MappableArrays => "5.5",
             Self::BatchUpdate => "5.6",
-            Self::CgroupLink => "5.7",
+            Self::CgroupLink | Self::NetnsCookie => "5.7",
             Self::PeerNameHooks | Self::RingBuffer => "5.8",
+            Self::CgroupMemory => "5.11",
             Self::SetRetval => "5.18",
             Self::Tcx => "6.6",
         }
@@ -89,13 +105,19 @@ impl Feature {
     #[must_use]
     pub const fn without(self) -> Option<&'static str> {
         match self {
-            Self::SocketHooks | Self::ReceiveHooks | Self::MappableArrays => None,
+            Self::SocketHooks | Self::ReceiveHooks | Self::BoundedLoops | Self::MappableArrays | Self::RingBuffer => {
+                None
+            }
             Self::Btf => Some("bpftool shows the tables without names of fields"),
             Self::BatchUpdate => Some("tables are written one element at a time"),
             Self::CgroupLink => Some("programs are attached to the cgroup without links"),
+            Self::NetnsCookie => Some(
+                "pods are not told from the node at the socket: no session affinity and no node ports on loopback \
+                 addresses there",
+            ),
             Self::PeerNameHooks => Some("getpeername tells the backend's address"),
-            Self::RingBuffer => Some("events are not reported"),
-            Self::SetRetval => Some("a Service without endpoints is refused with EPERM"),
+            Self::CgroupMemory => Some("the limit on locked memory must be raised, which needs CAP_SYS_RESOURCE"),
+            Self::SetRetval => Some("a Service without endpoints is refused with EPERM instead of ECONNREFUSED"),
             Self::Tcx => Some("programs are attached to devices by clsact"),
         }
     }
@@ -122,6 +144,9 @@ pub enum FeatureError {
          (CAP_SYS_ADMIN and CAP_NET_ADMIN on kernels before 5.8)"
     )]
     NotAllowed,
+    /// The limit on locked memory leaves no room for a program.
+    #[error(transparent)]
+    LockedMemory(#[from] LimitError),
     /// The kernel was built without BPF.
     #[error("kernel {release} has no bpf system call: it needs CONFIG_BPF_SYSCALL and CONFIG_CGROUP_BPF")]
     NoBpf {
@@ -152,25 +177,28 @@ impl Features {
         Self { release, available }
     }
 
-    /// Asks the running kernel. Lifts the process's limit on locked memory first: kernels before 5.11 count programs and
-    /// maps against it, with those that another process of the user has left pinned.
+    /// Asks the running kernel. Lifts the process's limit on locked memory first, as far as it may: kernels
+    /// before 5.11 count programs and maps against it, with those that another process of the user has left pinned.
     ///
     /// # Errors
     /// The process may not load programs, or the kernel has no BPF. A missing feature is no error
     /// here; see [`Self::require`].
     pub fn probe() -> Result<Self, FeatureError> {
-        if let Err(error) = mounts::unlimit_locked_memory() {
-            tracing::debug!(%error, "the limit on locked memory stays; it counts on kernels before 5.11");
-        }
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
-        if let Err(error) = bpf::try_program(Hook::BPF_CGROUP_INET4_CONNECT, &accept()) {
+        let limit = memlock::lift();
+        if let Err(error) = probe::any_program() {
             match error.raw_os_error() {
-                Some(libc::EPERM | libc::EACCES) => return Err(FeatureError::NotAllowed),
+                Some(libc::EPERM | libc::EACCES) => {
+                    return Err(match limit {
+                        Err(limit) if may_load() && memlock::counts(&release) => LimitError { release, limit }.into(),
+                        _ => FeatureError::NotAllowed,
+                    });
+                }
                 Some(libc::ENOSYS) => return Err(FeatureError::NoBpf { release }),
                 _ => {}
             }
         }
-        let available = Feature::ALL.into_iter().filter(|&feature| probe(feature)).collect();
+        let available = Feature::ALL.into_iter().filter(|&feature| probe::has(feature)).collect();
         Ok(Self { release, available })
     }
 
@@ -210,14 +238,16 @@ impl Features {
     }
 }
 
+/// One line: what is there, and what happens without the rest.
 impl fmt::Display for Features {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "kernel {}", self.release)?;
         for (index, feature) in self.available.iter().enumerate() {
             write!(formatter, "{}{feature}", if index == 0 { ": " } else { ", " })?;
         }
-        for (index, feature) in self.missing().enumerate() {
-            write!(formatter, "{}{feature}", if index == 0 { "; without " } else { ", " })?;
+        for feature in self.missing() {
+            let then = feature.without().unwrap_or("the agent does not start");
+            write!(formatter, "; without {feature} (Linux {}) {then}", feature.since())?;
         }
         Ok(())
     }
@@ -233,47 +263,10 @@ impl Serialize for Features {
     }
 }
 
-fn probe(feature: Feature) -> bool {
-    match feature {
-        Feature::SocketHooks => bpf::try_program(Hook::BPF_CGROUP_UDP4_SENDMSG, &accept()).is_ok(),
-        Feature::ReceiveHooks => bpf::try_program(Hook::BPF_CGROUP_UDP4_RECVMSG, &accept()).is_ok(),
-        Feature::Btf => aya::features().btf().is_some(),
-        Feature::MappableArrays => bpf::knows_mappable_arrays(),
-        Feature::BatchUpdate => bpf::knows_batch_update(),
-        Feature::CgroupLink => bpf::knows_cgroup_link(),
-        Feature::PeerNameHooks => bpf::try_program(Hook::BPF_CGROUP_INET4_GETPEERNAME, &accept()).is_ok(),
-        Feature::RingBuffer => bpf::knows_ring_buffer(),
-        Feature::SetRetval => bpf::try_program(Hook::BPF_CGROUP_INET4_CONNECT, &set_retval()).is_ok(),
-        Feature::Tcx => bpf::knows_tcx(),
-    }
-}
-
-/// `return 1`.
-fn accept() -> [bpf_insn; 2] {
-    [instruction(BPF_ALU64 | BPF_MOV | BPF_K, 0, 1), instruction(BPF_JMP | BPF_EXIT, 0, 0)]
-}
-
-/// `bpf_set_retval(-1); return 0`.
-fn set_retval() -> [bpf_insn; 4] {
-    [
-        instruction(BPF_ALU64 | BPF_MOV | BPF_K, 1, -1),
-        instruction(BPF_JMP | BPF_CALL, 0, bpf_func_id::BPF_FUNC_set_retval as i32),
-        instruction(BPF_ALU64 | BPF_MOV | BPF_K, 0, 0),
-        instruction(BPF_JMP | BPF_EXIT, 0, 0),
-    ]
-}
-
-/// An instruction with a destination register and an immediate value.
-fn instruction(code: u32, destination: u8, immediate: i32) -> bpf_insn {
-    #[expect(clippy::cast_possible_truncation, reason = "an operation code is one byte")]
-    let code = code as u8;
-    bpf_insn {
-        code,
-        _bitfield_align_1: [],
-        _bitfield_1: bpf_insn::new_bitfield_1(destination, 0),
-        off: 0,
-        imm: immediate,
-    }
+/// Whether the process has a capability that lets it load programs. (That it does not have in another user
+/// namespace than the first, where it is worth nothing.)
+fn may_load() -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.intersects(CapabilitySet::BPF | CapabilitySet::SYS_ADMIN))
 }
 
 #[cfg(test)]
@@ -285,12 +278,15 @@ mod tests {
     }
 
     #[test]
-    fn one_line_tells_what_is_there_and_what_is_not() {
-        let all_but_tcx: Vec<Feature> = Feature::ALL.into_iter().filter(|&feature| feature != Feature::Tcx).collect();
+    fn one_line_tells_what_is_there_and_what_happens_without_the_rest() {
+        let without = [Feature::SetRetval, Feature::Tcx];
+        let others: Vec<Feature> = Feature::ALL.into_iter().filter(|feature| !without.contains(feature)).collect();
         assert_eq!(
-            features(&all_but_tcx).to_string(),
-            "kernel 5.10.0: socket_hooks, receive_hooks, btf, mappable_arrays, batch_update, cgroup_link, \
-             peer_name_hooks, ring_buffer, set_retval; without tcx"
+            features(&others).to_string(),
+            "kernel 5.10.0: socket_hooks, btf, receive_hooks, bounded_loops, mappable_arrays, batch_update, cgroup_link, \
+             netns_cookie, peer_name_hooks, ring_buffer, cgroup_memory; without set_retval (Linux 5.18) a Service without \
+             endpoints is refused with EPERM instead of ECONNREFUSED; without tcx (Linux 6.6) programs are attached to \
+             devices by clsact"
         );
     }
 
@@ -304,7 +300,9 @@ mod tests {
 
     #[test]
     fn a_missing_necessity_is_named_with_the_release_that_has_it() {
-        let error = features(&[Feature::SocketHooks, Feature::MappableArrays]).require().expect_err("no receive hooks");
+        let error = features(&[Feature::SocketHooks, Feature::Btf, Feature::MappableArrays])
+            .require()
+            .expect_err("no receive hooks");
         assert_eq!(error.to_string(), "kernel 5.10.0 lacks receive_hooks, which is in Linux 5.2 and later");
     }
 
