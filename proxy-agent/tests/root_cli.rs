@@ -3,15 +3,19 @@
 
 mod support;
 
-use std::path::Path;
+use std::{collections::BTreeSet, fmt::Write as _, path::Path};
 
 use clap::Parser;
-use proxy_agent::{cli::TableCommand, plan::Changes};
+use proxy_agent::{
+    cli::TableCommand,
+    dataplane::{features::Feature, pins::Direction},
+    plan::Changes,
+};
 use proxy_common::{
     Backend, BackendId, Port, PortName, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange,
 };
 use serde_json::Value;
-use support::{Netns, Node, run};
+use support::{Netns, Node, features, run};
 
 const IN_CLUSTER_LIST: u16 = Backend::<[u8; 4]>::IN_CLUSTER_LIST;
 
@@ -115,11 +119,23 @@ fn a_running_agent_is_told_and_not_cleaned_away() {
 #[test]
 fn cleanup_says_what_it_removed() {
     let node = node();
+    let devices: BTreeSet<u64> = json(&node, "status")["devices"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|at| at["index"].as_u64())
+        .collect();
+    assert_eq!(devices.len(), 2);
     let removed = agent(&node.netns, "cleanup", node.pins.path(), &[]).expect("removes");
     let root = node.pins.path().display();
-    let expected = format!(
-        "removed links pinned at {root}\nremoved tables pinned at {root}\nremoved nftables table inet proxy-agent\n"
-    );
+    let mut expected = format!("removed links pinned at {root}\nremoved tables pinned at {root}\n");
+    // Filters are removed one by one; TCX links are links.
+    if !features().has(Feature::Tcx) {
+        for (index, direction) in devices.iter().flat_map(|index| Direction::ALL.map(|direction| (index, direction))) {
+            writeln!(expected, "removed {direction} filter of the device with index {index}").expect("a string");
+        }
+    }
+    expected.push_str("removed nftables table inet proxy-agent\n");
     assert_eq!(removed, expected);
     assert_eq!(agent(&node.netns, "cleanup", node.pins.path(), &[]).expect("removes"), "nothing to remove\n");
     assert_eq!(run(node.netns.command("nft").args(["list", "tables"])), "");

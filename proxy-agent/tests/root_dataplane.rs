@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fs, process::Command};
 use proxy_agent::{
     dataplane::{
         Adoption, Config, Dataplane, cleanup,
-        features::{Feature, Features},
+        features::Feature,
         pins::{Pins, SocketHook},
         read_tables, status,
     },
@@ -18,7 +18,7 @@ use proxy_common::{
     Backend, BackendId, LAYOUT_VERSION, Port, PortName, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey,
     SlotRange,
 };
-use support::{Cgroup, Node, eventually, run, settings};
+use support::{Cgroup, Node, eventually, features, run, settings};
 
 const SERVICE: ServiceId = ServiceId::new(7);
 
@@ -51,6 +51,12 @@ fn links(node: &Node) -> BTreeMap<String, (u64, u64)> {
         .map(|entry| entry.expect("readable"))
         .map(|entry| (entry.file_name().to_string_lossy().into_owned(), link(&entry.path())))
         .collect()
+}
+
+/// The hooks with a program, a hook for each program.
+fn hooks_at(cgroup: &Cgroup) -> Vec<SocketHook> {
+    let attached = status::at_cgroup(cgroup.path()).expect("readable");
+    attached.into_iter().map(|(hook, _)| hook).collect()
 }
 
 #[test]
@@ -107,8 +113,11 @@ fn a_restart_keeps_tables_and_links_and_replaces_the_programs() {
     node.netns.ip("link add veth1 type veth peer name veth2");
     let first = node.start(&changes());
     let before = links(&node);
-    let expected: Vec<String> =
-        SocketHook::ALL.iter().map(|hook| hook.name().to_owned()).chain(links_of(&node, &["veth1", "veth2"])).collect();
+    let mut expected: Vec<String> = SocketHook::ALL.iter().map(|hook| hook.name().to_owned()).collect();
+    // Filters have no links.
+    if features().has(Feature::Tcx) {
+        expected.extend(links_of(&node, &["veth1", "veth2"]));
+    }
     assert!(expected.iter().all(|name| before.contains_key(name)) && before.len() == expected.len(), "{before:?}");
     drop(first);
     assert_eq!(links(&node), before, "stopping detaches nothing");
@@ -191,11 +200,11 @@ fn cleanup_leaves_nothing_of_ours_and_everything_of_others() {
     let foreign = other.pins.path().join("foreign");
     fs::create_dir(&foreign).expect("makes");
     let removed = node.netns.enter(|| cleanup(node.pins.path(), Some(node.cgroup.path())).expect("removes"));
-    assert_eq!(removed.len(), 3, "links, tables and the nftables table: {removed:?}");
+    let filters = if features().has(Feature::Tcx) { 0 } else { 4 };
+    assert_eq!(removed.len(), 3 + filters, "links, tables, filters and the nftables table: {removed:?}");
     assert!(!node.pins.path().exists());
     assert_eq!(run(node.netns.command("nft").args(["list", "tables"])), "");
-    let attached = run(Command::new("bpftool").args(["cgroup", "show"]).arg(node.cgroup.path()));
-    assert_eq!(attached, "");
+    assert_eq!(hooks_at(&node.cgroup), []);
     assert!(!run(node.netns.command("bpftool").args(["net", "show"])).contains("tc_"));
 
     assert_eq!(links(&other), before);
@@ -211,14 +220,13 @@ fn cleanup_leaves_nothing_of_ours_and_everything_of_others() {
 #[test]
 fn an_agent_that_is_given_another_cgroup_moves_there() {
     let (node, other) = (Node::default(), Cgroup::new());
-    let attached = |cgroup: &Cgroup| run(Command::new("bpftool").args(["cgroup", "show"]).arg(cgroup.path()));
     drop(node.start(&changes()));
-    assert!(attached(&node.cgroup).contains("connect4"));
+    assert_eq!(hooks_at(&node.cgroup), SocketHook::ALL);
     let config = Config { cgroup_root: Some(other.path().to_owned()), ..node.config() };
     let dataplane = Dataplane::open(&config).expect("opens");
     let _running = node.netns.block_on(async || dataplane.hooks.attach(&settings()).await.expect("attaches"));
-    assert!(attached(&other).contains("connect4"));
-    eventually("the former links are gone", || attached(&node.cgroup).is_empty().then_some(()));
+    assert_eq!(hooks_at(&other), SocketHook::ALL);
+    eventually("the former links are gone", || hooks_at(&node.cgroup).is_empty().then_some(()));
 }
 
 #[test]
@@ -228,22 +236,19 @@ fn links_whose_cgroup_is_gone_are_replaced() {
     node.cgroup = Cgroup::new();
     let before = links(&node);
     drop(node.start(&Changes::default()));
-    assert!(run(Command::new("bpftool").args(["cgroup", "show"]).arg(node.cgroup.path())).contains("connect4"));
+    assert_eq!(hooks_at(&node.cgroup), SocketHook::ALL);
     assert_ne!(links(&node)["connect4"].0, before["connect4"].0);
 }
 
 #[test]
 fn without_cgroup_links_programs_are_attached_by_themselves_and_replaced() {
     let node = Node::default();
-    let features = Features::probe().expect("root").except(Feature::CgroupLink);
-    let show = || {
-        let json = run(Command::new("bpftool").args(["-j", "cgroup", "show"]).arg(node.cgroup.path()));
-        // bpftool prints nothing at all if there is no program.
-        let json: serde_json::Value = serde_json::from_str(&json).unwrap_or_default();
-        let programs = json.as_array().into_iter().flatten();
+    let features = features().except(Feature::CgroupLink);
+    let show = || -> BTreeMap<SocketHook, u32> {
+        let attached = status::at_cgroup(node.cgroup.path()).expect("readable");
+        let programs: BTreeMap<_, _> = attached.iter().copied().collect();
+        assert_eq!(programs.len(), attached.len(), "one program at each hook: {attached:?}");
         programs
-            .map(|program| (program["name"].as_str().map(str::to_owned), program["id"].as_u64()))
-            .collect::<BTreeMap<_, _>>()
     };
     drop(node.start_with(&features, &changes()));
     let first = show();
@@ -256,7 +261,7 @@ fn without_cgroup_links_programs_are_attached_by_themselves_and_replaced() {
     drop(node.start_with(&features, &Changes::default()));
     let second = show();
     assert_eq!(second.keys().collect::<Vec<_>>(), first.keys().collect::<Vec<_>>());
-    assert!(second.iter().all(|(name, id)| first[name] != *id), "{first:?} {second:?}");
+    assert!(second.iter().all(|(hook, id)| first[hook] != *id), "{first:?} {second:?}");
 
     node.netns.enter(|| cleanup(node.pins.path(), Some(node.cgroup.path())).expect("removes"));
     assert!(show().is_empty());

@@ -5,7 +5,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use proxy_agent::dataplane::devices::{Devices, LinkLayer, PodDevices, Selection, Watcher};
-use support::Netns;
+use support::{Netns, PATIENCE, prompt};
 
 fn index(devices: &Devices, name: &str) -> Option<u32> {
     devices.iter().find(|(_, device)| device.name == name).map(|(&index, _)| index)
@@ -15,7 +15,7 @@ fn index(devices: &Devices, name: &str) -> Option<u32> {
 async fn until(watcher: &mut Watcher, what: &str, wanted: impl Fn(&Devices) -> bool) -> Duration {
     let start = Instant::now();
     while !wanted(watcher.devices()) {
-        let changed = tokio::time::timeout(Duration::from_secs(2), watcher.changed()).await;
+        let changed = tokio::time::timeout(PATIENCE, watcher.changed()).await;
         changed.unwrap_or_else(|_| panic!("not reported: {what}")).expect("the watcher works");
     }
     start.elapsed()
@@ -44,7 +44,7 @@ fn existing_devices_are_listed_with_kind_master_and_link_layer() {
 }
 
 #[test]
-fn devices_that_come_later_change_and_go_are_reported_within_100_ms() {
+fn devices_that_come_later_change_and_go_are_reported_promptly() {
     let (namespace, other) = (Netns::new(), Netns::new());
     namespace.ip("link add br0 type bridge");
     let times = namespace.block_on(async || {
@@ -73,7 +73,7 @@ fn devices_that_come_later_change_and_go_are_reported_within_100_ms() {
         times.push(until(&mut watcher, "a device goes", |devices| index(devices, "cali1").is_none()).await);
         times
     });
-    assert!(times.iter().all(|time| *time < Duration::from_millis(100)), "{times:?}");
+    assert!(times.iter().all(|time| *time < prompt()), "{times:?}");
 }
 
 #[test]

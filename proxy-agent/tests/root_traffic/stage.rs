@@ -11,7 +11,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::Path,
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -19,7 +19,7 @@ use serde_json::Value;
 use super::{
     client::Place,
     server::Server,
-    support::{Cgroup, Netns, Pins, eventually, run},
+    support::{Cgroup, Netns, PATIENCE, Pins, eventually, run},
 };
 
 /// Name of the node in the manifests.
@@ -178,7 +178,8 @@ impl Stage {
     }
 
     fn wait_until_ready(&mut self) {
-        for _ in 0..200 {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
             if self.log().contains("programs attached") {
                 return;
             }
@@ -188,7 +189,7 @@ impl Stage {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        panic!("the agent is not ready within 20 s\n{}", self.log());
+        panic!("the agent is not ready within {PATIENCE:?}\n{}", self.log());
     }
 
     /// What the agent logged.

@@ -15,18 +15,23 @@ mod cgroup;
 mod netns;
 mod node;
 mod pins;
+mod trials;
 
 use std::{
+    env,
     process::{Command, Output},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
+
+use proxy_agent::dataplane::features::Features;
 
 pub use self::{
     cgroup::Cgroup,
     netns::Netns,
     node::{Node, settings},
     pins::Pins,
+    trials::needs,
 };
 
 /// What the names of everything made here begin with.
@@ -46,6 +51,15 @@ fn is_left_behind(name: &str) -> bool {
         .is_some_and(|process| process.parse::<u32>().is_ok() && !std::path::Path::new("/proc").join(process).exists())
 }
 
+/// What the running kernel can do.
+///
+/// # Panics
+/// The process may not ask.
+#[track_caller]
+pub fn features() -> Features {
+    Features::probe().unwrap_or_else(|error| panic!("{error}"))
+}
+
 /// Runs a command to its end and returns its standard output.
 ///
 /// # Panics
@@ -58,7 +72,21 @@ pub fn run(command: &mut Command) -> String {
     stdout.into_owned()
 }
 
-/// Asks again and again until the answer is `Some`, for two seconds at most, and returns it with the
+/// How long anything may take that is bound to happen: an emulated machine is slow.
+pub const PATIENCE: Duration = Duration::from_mins(1);
+
+/// What counts as prompt: 100 ms, times `PROXY_AGENT_TEST_SLOWNESS`, which says how much slower than a real machine
+/// this one is (an emulated one, for example).
+///
+/// # Panics
+/// The variable is no number.
+#[must_use]
+pub fn prompt() -> Duration {
+    let slowness = env::var("PROXY_AGENT_TEST_SLOWNESS").map_or(1, |factor| factor.parse().expect("a number"));
+    Duration::from_millis(100) * slowness
+}
+
+/// Asks again and again until the answer is `Some`, for [`PATIENCE`] at most, and returns it with the
 /// time that it took.
 ///
 /// # Panics
@@ -70,7 +98,7 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> (T, Dura
         if let Some(answer) = ask() {
             return (answer, start.elapsed());
         }
-        assert!(start.elapsed() < Duration::from_secs(2), "not within two seconds: {what}");
+        assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

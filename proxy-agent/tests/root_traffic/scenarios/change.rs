@@ -1,6 +1,8 @@
 //! What happens when something changes, stops or breaks.
 
-use std::{collections::BTreeSet, process::Command};
+use std::collections::BTreeSet;
+
+use proxy_agent::dataplane::{pins::SocketHook, status};
 
 use super::{
     super::{
@@ -148,8 +150,8 @@ pub fn cleanup() {
     run(stage.node.command("nft").arg("add table inet foreign"));
     stage.start();
     let cgroup = stage.cgroup.path().to_owned();
-    let attached = || run(Command::new("bpftool").arg("cgroup").arg("show").arg(&cgroup));
-    assert!(attached().contains("connect4"), "it was there: {}", attached());
+    let attached = || status::at_cgroup(&cgroup).expect("readable").len();
+    assert_eq!(attached(), SocketHook::ALL.len(), "they were there");
     stage.stop();
     let mut cleanup = stage.node.command(env!("CARGO_BIN_EXE_proxy-agent"));
     cleanup.arg("cleanup").arg("--bpffs-root").arg(stage.pins.path()).arg("--cgroup-root").arg(stage.cgroup.path());
@@ -159,7 +161,7 @@ pub fn cleanup() {
     let left: Vec<_> =
         std::fs::read_dir(stage.pins.path()).map(|entries| entries.flatten().collect()).unwrap_or_default();
     assert!(left.is_empty(), "{left:?}");
-    assert!(!attached().contains("connect4"), "{}", attached());
+    assert_eq!(attached(), 0, "programs at the cgroup");
     for place in [stage.ordinary_pod(), stage.sandboxed_pod(), stage.outside_client()] {
         let sights = place.run(&Task::Tcp { to: cluster_ip(Family::V4, 10), count: 1 });
         assert!(matches!(sights[..], [Sight::Failed(_)]), "nobody serves the Service any more: {sights:?}");

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use proxy_agent::dataplane::features::Feature;
 use serde_json::json;
 
 use super::{
@@ -9,7 +10,7 @@ use super::{
         client::Place,
         peer::{Sight, Task},
         stage::{Family, OTHER_NODE, Stage},
-        support::Netns,
+        support::{Netns, features},
     },
     assert_answers, backends, cluster_ip, servers, write_service, write_service_with,
 };
@@ -203,19 +204,21 @@ pub fn hairpin() {
     }
 }
 
-/// A Service without endpoints refuses everybody at once.
+/// A Service without endpoints refuses everybody at once. Socket hooks choose the error since Linux 5.18.
 pub fn refusal() {
     let mut stage = Stage::new(&[]);
     write_service(&stage, "empty", 10, &[]);
     stage.start();
-    let refused = Sight::Failed("ConnectionRefused".to_owned());
+    let by_packet = Sight::Failed("ConnectionRefused".to_owned());
+    let at_socket = if features().has(Feature::SetRetval) { "ConnectionRefused" } else { "PermissionDenied" };
+    let at_socket = Sight::Failed(at_socket.to_owned());
     for family in Family::ALL {
         let to = cluster_ip(family, 10);
-        for (who, place) in [
-            ("the node", stage.host()),
-            ("an ordinary pod", stage.ordinary_pod()),
-            ("a sandboxed pod", stage.sandboxed_pod()),
-            ("a client outside", stage.outside_client()),
+        for (who, place, refused) in [
+            ("the node", stage.host(), &at_socket),
+            ("an ordinary pod", stage.ordinary_pod(), &at_socket),
+            ("a sandboxed pod", stage.sandboxed_pod(), &by_packet),
+            ("a client outside", stage.outside_client(), &by_packet),
         ] {
             for task in [Task::Tcp { to, count: 2 }, Task::UdpConnected { to, count: 2 }] {
                 assert_eq!(place.run(&task), [refused.clone(), refused.clone()], "{who}, {task:?}");

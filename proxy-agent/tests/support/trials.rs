@@ -1,0 +1,17 @@
+//! Tests that not every kernel can run.
+
+use libtest_mimic::Trial;
+use proxy_agent::dataplane::features::{Feature, Features};
+
+/// A test; where the kernel lacks one of the features, it is listed as ignored, with the features.
+pub fn needs(features: &[Feature], name: &str, test: impl FnOnce() + Send + 'static) -> Trial {
+    let trial = Trial::test(name, move || {
+        test();
+        Ok(())
+    });
+    // Who may not ask the kernel cannot run the test either, but can list it.
+    let lacks = |kernel: &Features| features.iter().any(|&feature| !kernel.has(feature));
+    let is_missing = !features.is_empty() && Features::probe().is_ok_and(|kernel| lacks(&kernel));
+    let kind: Vec<String> = features.iter().map(|feature| format!("{feature}, Linux {}", feature.since())).collect();
+    trial.with_kind(kind.join("; ")).with_ignored_flag(is_missing)
+}
