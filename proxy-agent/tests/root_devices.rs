@@ -5,7 +5,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use proxy_agent::dataplane::devices::{Devices, LinkLayer, PodDevices, Selection, Watcher};
-use support::{Netns, PATIENCE, prompt};
+use support::{Netns, patience, prompt};
 
 fn index(devices: &Devices, name: &str) -> Option<u32> {
     devices.iter().find(|(_, device)| device.name == name).map(|(&index, _)| index)
@@ -15,7 +15,7 @@ fn index(devices: &Devices, name: &str) -> Option<u32> {
 async fn until(watcher: &mut Watcher, what: &str, wanted: impl Fn(&Devices) -> bool) -> Duration {
     let start = Instant::now();
     while !wanted(watcher.devices()) {
-        let changed = tokio::time::timeout(PATIENCE, watcher.changed()).await;
+        let changed = tokio::time::timeout(patience(), watcher.changed()).await;
         changed.unwrap_or_else(|_| panic!("not reported: {what}")).expect("the watcher works");
     }
     start.elapsed()

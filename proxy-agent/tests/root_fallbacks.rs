@@ -22,7 +22,7 @@ use proxy_agent::{
     plan::Changes,
 };
 use proxy_common::{Backend, BackendId, Port, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange};
-use support::{Node, PATIENCE, features, needs};
+use support::{Node, features, needs, patience};
 
 fn main() -> ExitCode {
     let trials = vec![
@@ -96,7 +96,7 @@ fn errors_without_endpoints(features: &Features) -> [i32; 4] {
     let node = node();
     let _running = node.start_with(features, &changes(false));
     let [v4, v6] = SERVICES.map(address);
-    let tcp = |to: SocketAddr| TcpStream::connect_timeout(&to, PATIENCE).map(drop);
+    let tcp = |to: SocketAddr| TcpStream::connect_timeout(&to, patience()).map(drop);
     let udp = |to: SocketAddr| connected_udp(to).map(drop);
     on(&node, || [tcp(v4), udp(v4), tcp(v6), udp(v6)])
         .map(|result| result.expect_err("nobody is there").raw_os_error().expect("the kernel says it"))
@@ -111,7 +111,7 @@ fn peers(features: &Features) -> [SocketAddr; 4] {
     assert!(hooks.iter().map(|(hook, _)| *hook).eq(expected), "{hooks:?}");
     let _listeners = node.netns.enter(|| BACKENDS.map(|at| TcpListener::bind(at).expect("binds")));
     let [v4, v6] = SERVICES.map(address);
-    let tcp = |to: SocketAddr| TcpStream::connect_timeout(&to, PATIENCE)?.peer_addr();
+    let tcp = |to: SocketAddr| TcpStream::connect_timeout(&to, patience())?.peer_addr();
     let udp = |to: SocketAddr| connected_udp(to)?.peer_addr();
     on(&node, || [tcp(v4), udp(v4), tcp(v6), udp(v6)]).map(|peer| peer.expect("is served"))
 }

@@ -28,7 +28,7 @@ use proxy_agent::{
     plan::Changes,
 };
 use proxy_common::{Backend, BackendId, Port, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange};
-use support::{Netns, Node, PATIENCE, features, needs, prompt, run, settings};
+use support::{Netns, Node, features, needs, patience, prompt, run, settings};
 
 fn main() -> ExitCode {
     let tcx = [Feature::Tcx];
@@ -96,7 +96,7 @@ async fn until(node: &Node, hooks: &mut AttachedHooks, wanted: &[&str]) -> Durat
     let start = Instant::now();
     let wanted: BTreeSet<String> = wanted.iter().map(|name| (*name).to_owned()).collect();
     while served(node, hooks) != wanted {
-        let followed = tokio::time::timeout(PATIENCE, hooks.follow()).await;
+        let followed = tokio::time::timeout(patience(), hooks.follow()).await;
         followed.unwrap_or_else(|_| panic!("{:?} and not {wanted:?}", served(node, hooks))).expect("follows");
     }
     start.elapsed()
@@ -240,7 +240,7 @@ fn a_connection_through_the_node_is_served(mechanism: DeviceMechanism) {
 
     let listener = backend.enter(|| TcpListener::bind("10.0.0.2:8080").expect("binds"));
     let service = SocketAddr::from(([10, 96, 0, 1], 80));
-    let connection = client.enter(|| TcpStream::connect_timeout(&service, PATIENCE));
+    let connection = client.enter(|| TcpStream::connect_timeout(&service, patience()));
     assert_eq!(connection.expect("is served").peer_addr().expect("connected"), service);
     let (_, source) = listener.accept().expect("came here");
     assert_eq!(source.ip(), IpAddr::from([192, 0, 2, 2]), "a clusterIP keeps its client's address");
@@ -267,7 +267,7 @@ fn an_nftables_table_that_somebody_flushed_is_made_again() {
         assert_eq!(tables(), "");
         // Looked for with every change of the devices, and every half minute.
         node.netns.ip("link add br0 type bridge");
-        tokio::time::timeout(PATIENCE, hooks.follow()).await.expect("reported").expect("follows");
+        tokio::time::timeout(patience(), hooks.follow()).await.expect("reported").expect("follows");
         assert!(tables().contains("proxy-agent"));
     });
 }
@@ -296,11 +296,11 @@ fn pod_devices_follow_the_bridge() {
         node.netns.ip("link set veth1 master cni0");
         let wanted = BTreeSet::from([index("cni0"), index("veth1")]);
         while table() != wanted {
-            tokio::time::timeout(PATIENCE, hooks.follow()).await.expect("reported").expect("follows");
+            tokio::time::timeout(patience(), hooks.follow()).await.expect("reported").expect("follows");
         }
         node.netns.ip("link set veth1 nomaster");
         while table() != BTreeSet::from([index("cni0")]) {
-            tokio::time::timeout(PATIENCE, hooks.follow()).await.expect("reported").expect("follows");
+            tokio::time::timeout(patience(), hooks.follow()).await.expect("reported").expect("follows");
         }
     });
 }

@@ -19,7 +19,7 @@ use serde_json::Value;
 use super::{
     client::Place,
     server::Server,
-    support::{Cgroup, Netns, PATIENCE, Pins, eventually, run},
+    support::{Cgroup, Netns, Pins, eventually, patience, run},
 };
 
 /// Name of the node in the manifests.
@@ -179,7 +179,7 @@ impl Stage {
 
     fn wait_until_ready(&mut self) {
         let start = Instant::now();
-        while start.elapsed() < PATIENCE {
+        while start.elapsed() < patience() {
             if self.log().contains("programs attached") {
                 return;
             }
@@ -189,7 +189,7 @@ impl Stage {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        panic!("the agent is not ready within {PATIENCE:?}\n{}", self.log());
+        panic!("the agent is not ready within {:?}\n{}", patience(), self.log());
     }
 
     /// What the agent logged.

@@ -72,21 +72,24 @@ pub fn run(command: &mut Command) -> String {
     stdout.into_owned()
 }
 
-/// How long anything may take that is bound to happen: an emulated machine is slow.
-pub const PATIENCE: Duration = Duration::from_mins(1);
-
-/// What counts as prompt: 100 ms, times `PROXY_AGENT_TEST_SLOWNESS`, which says how much slower than a real machine
-/// this one is (an emulated one, for example).
-///
-/// # Panics
-/// The variable is no number.
-#[must_use]
-pub fn prompt() -> Duration {
-    let slowness = env::var("PROXY_AGENT_TEST_SLOWNESS").map_or(1, |factor| factor.parse().expect("a number"));
-    Duration::from_millis(100) * slowness
+/// How many times slower than a real machine this one is, by `PROXY_AGENT_TEST_SLOWNESS`: an emulated one is.
+fn slowness() -> u32 {
+    env::var("PROXY_AGENT_TEST_SLOWNESS").map_or(1, |factor| factor.parse().expect("a number"))
 }
 
-/// Asks again and again until the answer is `Some`, for [`PATIENCE`] at most, and returns it with the
+/// How long anything may take that is bound to happen: twenty seconds on a real machine.
+#[must_use]
+pub fn patience() -> Duration {
+    Duration::from_secs(20) * slowness()
+}
+
+/// How long what follows an event at once may take: 100 ms on a real machine.
+#[must_use]
+pub fn prompt() -> Duration {
+    Duration::from_millis(100) * slowness()
+}
+
+/// Asks again and again until the answer is `Some`, for [`patience`] at most, and returns it with the
 /// time that it took.
 ///
 /// # Panics
@@ -98,7 +101,7 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> (T, Dura
         if let Some(answer) = ask() {
             return (answer, start.elapsed());
         }
-        assert!(start.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        assert!(start.elapsed() < patience(), "not within {:?}: {what}", patience());
         std::thread::sleep(Duration::from_millis(5));
     }
 }
