@@ -29,6 +29,8 @@ for module in /modules/*.ko; do
 done
 ip link set lo up
 mkdir -p /etc && echo '127.0.0.1 localhost' >/etc/hosts
+# Emulated, it is that much slower than a real machine.
+export PROXY_AGENT_TEST_SLOWNESS=20
 [ -n "$lacks" ] && export PROXY_AGENT_NODE_LACKS="$lacks"
 
 # A test program in the folder that it expects.
