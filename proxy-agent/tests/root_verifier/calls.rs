@@ -8,9 +8,14 @@ use aya_obj::{
     generated::{BPF_CALL, BPF_JMP, BPF_PSEUDO_CALL, bpf_insn},
 };
 
-/// What a frame is rounded up to, in bytes: the granularity of the kernel's interpreter. Newer kernels round compiled programs' frames
-/// up to 16 only (`check_max_stack_depth` in kernel/bpf/verifier.c); the stricter rule makes one machine speak for all.
-const GRANULARITY: u32 = 32;
+/// What a frame is rounded up to (`check_max_stack_depth` in kernel/bpf/verifier.c).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Granularity {
+    /// 32 bytes, that of the kernel's interpreter.
+    Interpreter,
+    /// 16 bytes, which newer kernels use for programs that they compile.
+    Compiler,
+}
 
 /// The functions of a program, each with the numbers of those that it calls. The first is the program itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,14 +56,24 @@ impl Calls {
 
     /// What the deepest chain of calls takes in bytes, if each function has one of these frames. `None` if the numbers of
     /// functions and frames differ, because the verifier has removed functions that are never called.
-    pub fn deepest_chain(&self, frames: &[u32]) -> Option<u32> {
-        (self.0.len() == frames.len()).then(|| self.depth(0, frames))
+    pub fn deepest_chain(&self, frames: &[u32], granularity: Granularity) -> Option<u32> {
+        let frames: Vec<u32> = frames.iter().map(|&frame| granularity.round(frame)).collect();
+        (self.0.len() == frames.len()).then(|| self.depth(0, &frames))
     }
 
     /// Ends, because the verifier has refused every program with a recursion.
     fn depth(&self, function: usize, frames: &[u32]) -> u32 {
         let below = self.0[function].iter().map(|&called| self.depth(called, frames)).max().unwrap_or_default();
-        frames[function].max(1).next_multiple_of(GRANULARITY) + below
+        frames[function] + below
+    }
+}
+
+impl Granularity {
+    fn round(self, frame: u32) -> u32 {
+        match self {
+            Self::Interpreter => frame.max(1).next_multiple_of(32),
+            Self::Compiler => frame.next_multiple_of(16),
+        }
     }
 }
 
@@ -71,9 +86,12 @@ pub fn the_deepest_chain_counts_rounded_frames() {
     let calls = Calls::between(&program).expect("sound");
     assert_eq!(calls, Calls(vec![[1, 2].into(), [3].into(), [3].into(), [].into()]));
     // main 32, then left 32 and leaf 128, or right 96 and leaf 128.
-    assert_eq!(calls.deepest_chain(&[8, 0, 65, 128]), Some(32 + 96 + 128));
-    assert_eq!(calls.deepest_chain(&[8, 300, 65, 128]), Some(32 + 320 + 128));
-    assert_eq!(calls.deepest_chain(&[8, 65, 128]), None);
+    let chain = |frames: &[u32]| calls.deepest_chain(frames, Granularity::Interpreter);
+    assert_eq!(chain(&[8, 0, 65, 128]), Some(32 + 96 + 128));
+    assert_eq!(chain(&[8, 300, 65, 128]), Some(32 + 320 + 128));
+    assert_eq!(chain(&[8, 0, 0, 0]), Some(32 + 32 + 32));
+    assert_eq!(chain(&[8, 65, 128]), None);
+    assert_eq!(calls.deepest_chain(&[8, 0, 65, 128], Granularity::Compiler), Some(16 + 80 + 128));
 }
 
 fn instruction(code: u32, source: u32, imm: i32) -> bpf_insn {

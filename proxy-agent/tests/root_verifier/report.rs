@@ -11,6 +11,8 @@ pub struct Report {
     pub limit: u32,
     /// The frame of each function in bytes, in the order in which they are in the program.
     pub frames: Vec<u32>,
+    /// What the deepest chain of calls takes in bytes, as this kernel rounds frames. Kernels after 6.18 tell.
+    pub deepest_chain: Option<u32>,
 }
 
 impl Report {
@@ -26,26 +28,38 @@ impl Report {
         let after = |start: &str| log.lines().rev().find_map(|line| line.strip_prefix(start));
         let (processed, rest) = after("processed ")?.split_once(" insns (limit ")?;
         let (limit, _) = rest.split_once(')')?;
-        let frames = after("stack depth ")?.split('+').map(|frame| frame.trim().parse().ok());
+        let stack = after("stack depth ")?;
+        let (frames, deepest_chain) = match stack.split_once(" max ") {
+            Some((frames, deepest_chain)) => (frames, Some(deepest_chain.trim().parse().ok()?)),
+            None => (stack, None),
+        };
+        let frames = frames.split('+').map(|frame| frame.trim().parse().ok());
         Some(Self {
             processed: processed.parse().ok()?,
             limit: limit.parse().ok()?,
             frames: frames.collect::<Option<_>>()?,
+            deepest_chain,
         })
     }
 }
 
-/// As Linux 5.10 and 6.18 write it.
+/// As Linux 5.10 and 7.2 write it.
 pub fn reports_of_old_and_new_kernels_are_read() {
     let old = "verification time 912 usec\n\
         stack depth 8+96+256\n\
         processed 2806 insns (limit 1000000) max_states_per_insn 4 total_states 117 peak_states 116 mark_read 22\n";
     assert_eq!(
         Report::read(old).expect("complete"),
-        Report { processed: 2806, limit: 1_000_000, frames: vec![8, 96, 256] }
+        Report { processed: 2806, limit: 1_000_000, frames: vec![8, 96, 256], deepest_chain: None }
     );
-    let new = "verification time 52 usec\nstack depth 16\nprocessed 63 insns (limit 1000000) max_states_per_insn 0\n\n";
-    assert_eq!(Report::read(new).expect("complete"), Report { processed: 63, limit: 1_000_000, frames: vec![16] });
+    let new = "verification time 84020 usec\n\
+        stack depth 8+96+256 max 272\n\
+        insns processed 357+12+9\n\
+        processed 378 insns (limit 1000000) max_states_per_insn 1 total_states 27 peak_states 27 mark_read 0\n\n";
+    assert_eq!(
+        Report::read(new).expect("complete"),
+        Report { processed: 378, limit: 1_000_000, frames: vec![8, 96, 256], deepest_chain: Some(272) }
+    );
 }
 
 /// A program that was refused has figures, but no stack.

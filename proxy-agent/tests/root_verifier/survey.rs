@@ -24,7 +24,12 @@ use proxy_agent::dataplane::{
 use proxy_common::{DEFAULT_MASQUERADE_MARK, V4, V6, maps};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::{calls::Calls, measurement::Measurement, report::Report, support::Pins};
+use super::{
+    calls::{Calls, Granularity},
+    measurement::Measurement,
+    report::Report,
+    support::Pins,
+};
 
 /// What there is to know of the programs on this kernel.
 #[derive(Debug)]
@@ -32,6 +37,8 @@ pub struct Survey {
     /// One for each program that the agent loads here, when it is told to log packets: no other setting makes the programs
     /// larger.
     pub measurements: Vec<Measurement>,
+    /// The deepest chain of calls, as the kernel counts it and as it is counted here. Kernels after 6.18 tell.
+    pub chains: BTreeMap<String, (u32, Option<u32>)>,
     /// What the kernel says of the same programs, loaded by the agent.
     pub logging: BTreeMap<String, Loaded>,
     /// What it says if the agent is not told to log packets.
@@ -72,18 +79,25 @@ impl Survey {
         for loaded in [&logging, &silent] {
             ensure!(loaded.keys().eq(reports.keys()), "the agent loads {:?} of {:?}", loaded.keys(), reports.keys());
         }
-        let measurements = reports.into_iter().map(|(name, Report { processed, limit, frames })| {
+        let mut chains = BTreeMap::new();
+        let measurements = reports.into_iter().map(|(name, report)| {
+            let Report { processed, limit, frames, deepest_chain } = report;
+            let calls = Calls::of(&linked, &name)?;
+            if let Some(deepest_chain) = deepest_chain {
+                chains.insert(name.clone(), (deepest_chain, calls.deepest_chain(&frames, Granularity::Compiler)));
+            }
             Ok(Measurement {
                 kernel: features.release().to_owned(),
                 processed,
                 limit,
                 instructions: logging[&name].instructions,
-                deepest_chain: Calls::of(&linked, &name)?.deepest_chain(&frames),
+                deepest_chain: calls.deepest_chain(&frames, Granularity::Interpreter),
                 frames,
                 program: name,
             })
         });
-        Ok(Self { measurements: measurements.collect::<anyhow::Result<_>>()?, logging, silent })
+        let measurements = measurements.collect::<anyhow::Result<_>>()?;
+        Ok(Self { measurements, chains, logging, silent })
     }
 }
 
