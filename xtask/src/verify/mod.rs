@@ -24,25 +24,38 @@ use clap::Args;
 use nix::unistd::geteuid;
 
 use self::{documentation::Documentation, measurement::Measurement, series::Series};
-use crate::{command, setup};
+use crate::{
+    command, setup,
+    vm::{self, Kernel},
+};
 
 /// The test program that measures, a target of the package `proxy-agent`.
 const PROGRAM: &str = "root_verifier";
 /// Its argument for that: it prints its measurements, a line each, and tests nothing.
 const MEASURE: &str = "--measure";
-/// What writes the figures into the documentation.
-const MEND: &str = "cargo xtask verify --write";
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Write the running kernel's figures into docs/verifier.md.
+    /// Measure on this kernel in a virtual machine; can be repeated. Without it, on the running kernel.
+    #[arg(long = "kernel", value_name = "KERNEL")]
+    kernels: Vec<Kernel>,
+    /// Write the figures into docs/verifier.md.
     #[arg(long)]
     write: bool,
 }
 
+impl Options {
+    /// The command that writes the figures into the documentation.
+    fn mend(&self) -> String {
+        let kernels = self.kernels.iter().map(|kernel| format!("--kernel {kernel}"));
+        let words = ["cargo xtask verify".to_owned()].into_iter().chain(kernels).chain(["--write".to_owned()]);
+        words.collect::<Vec<_>>().join(" ")
+    }
+}
+
 /// What is to be done with figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
+enum Purpose {
     /// Compare them with the documentation.
     Compare,
     /// Document them.
@@ -50,14 +63,17 @@ pub(crate) enum Purpose {
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
-    if !geteuid().is_root() {
-        bail!("only root may ask the kernel's verifier: run `cargo xtask verify` as root");
-    }
-    report(&measure()?, if options.write { Purpose::Document } else { Purpose::Compare })
+    let lines =
+        if options.kernels.is_empty() { measure_here()? } else { vm::output_of(&options.kernels, PROGRAM, MEASURE)? };
+    let purpose = if options.write { Purpose::Document } else { Purpose::Compare };
+    report(&lines, purpose, &options.mend())
 }
 
 /// Measures on the running kernel, and returns what was printed.
-fn measure() -> anyhow::Result<Vec<String>> {
+fn measure_here() -> anyhow::Result<Vec<String>> {
+    if !geteuid().is_root() {
+        bail!("only root may ask the kernel's verifier: run `cargo xtask verify` as root, or with --kernel");
+    }
     setup::building()?;
     let mut cargo = command::cargo();
     cargo.args(["test", "--quiet", "--package", "proxy-agent", "--test", PROGRAM, "--", MEASURE]);
@@ -75,7 +91,7 @@ fn measure() -> anyhow::Result<Vec<String>> {
 ///
 /// # Errors
 /// There are none, or a program is beyond the budget, or the documentation is out of date and is not to be changed.
-pub(crate) fn report(lines: &[String], purpose: Purpose) -> anyhow::Result<()> {
+fn report(lines: &[String], purpose: Purpose, mend: &str) -> anyhow::Result<()> {
     let mut kernels: BTreeMap<Series, Vec<Measurement>> = BTreeMap::new();
     for line in lines {
         let Some(measurement) = Measurement::from_line(line) else { continue };
@@ -97,11 +113,11 @@ pub(crate) fn report(lines: &[String], purpose: Purpose) -> anyhow::Result<()> {
                 let differences = documentation.differences(*series, measurements)?;
                 if !differences.is_empty() {
                     problems.extend(differences);
-                    problems.push(format!("{} is out of date for Linux {series}: {MEND}", documentation::PATH));
+                    problems.push(format!("{} is out of date for Linux {series}: {mend}", documentation::PATH));
                 }
             }
             Purpose::Compare => {
-                println!("not compared: {} has no figures for Linux {series} ({MEND})", documentation::PATH);
+                println!("not compared: {} has no figures for Linux {series} ({mend})", documentation::PATH);
             }
         }
     }

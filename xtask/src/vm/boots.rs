@@ -48,7 +48,7 @@ impl Lack {
     }
 }
 
-/// A run of a test program: those of its tests whose names contain the filter.
+/// A run of a test program: those of its tests whose names contain the filter, which is its argument.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Run {
     pub(super) program: String,
@@ -62,6 +62,7 @@ enum Selection {
     Quick,
     /// Programs by how their names begin, or tests by a part of theirs.
     Named(String),
+    Exactly(Run),
     Node,
 }
 
@@ -89,6 +90,12 @@ impl Boot {
         Self { lack: None, selection: Selection::Named(name.to_owned()) }
     }
 
+    /// One program with one argument.
+    pub(super) fn exactly(program: &str, argument: &str) -> Self {
+        let run = Run { program: program.to_owned(), filter: Some(argument.to_owned()) };
+        Self { lack: None, selection: Selection::Exactly(run) }
+    }
+
     /// A machine that lacks something.
     pub(super) fn without(lack: Lack) -> Self {
         Self { lack: Some(lack), selection: Selection::Node }
@@ -110,10 +117,12 @@ impl Boot {
                     named.into_iter().map(|program| run(program, None)).collect()
                 }
             }
+            Selection::Exactly(run) => vec![run.clone()],
             Selection::Node => vec![run(NODE, None)],
             Selection::Quick => vec![
                 run("root_features", None),
                 run("root_programs", None),
+                run("root_verifier", None),
                 run("root_hooks", None),
                 run("root_traffic", Some("every_client")),
                 run("root_traffic", Some("no_endpoint")),
@@ -146,6 +155,13 @@ mod tests {
         let part = Boot::only("hairpin").runs(&PROGRAMS);
         assert_eq!(part.len(), PROGRAMS.len());
         assert!(part.iter().all(|run| run.filter.as_deref() == Some("hairpin")));
+    }
+
+    #[test]
+    fn a_program_can_run_for_something_else_than_its_tests() {
+        let boot = Boot::exactly("root_hooks", "--something");
+        let run = Run { program: "root_hooks".to_owned(), filter: Some("--something".to_owned()) };
+        assert_eq!(boot.runs(&PROGRAMS), [run]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{folder, packages::Archive};
 
 /// A kernel series that Debian maintains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Kernel {
+pub(crate) enum Kernel {
     /// The oldest on which everything must work.
     #[value(name = "5.10")]
     V5_10,

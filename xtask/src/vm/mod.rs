@@ -15,13 +15,13 @@ mod report;
 
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Args;
 
+pub(crate) use self::kernel::Kernel;
 use self::{
     boots::{Boot, Lack},
     image::Image,
-    kernel::Kernel,
     programs::Programs,
     qemu::{Accelerator, Machine},
     report::Outcome,
@@ -84,30 +84,64 @@ fn on_each_kernel(options: &Options) -> anyhow::Result<Count> {
         }
         return Ok(Count { skipped: kernels.len().try_into()?, ..Count::default() });
     }
+    let mut count = Count::default();
+    boot_each(&kernels, &options.boots(), options.update, |machine, release, outcome| {
+        if let Some(complaint) = outcome.complaint_of_tests() {
+            eprintln!("error: kernel {machine}: {complaint}");
+            count.failed += 1;
+        }
+        println!("kernel {machine} ({release}): {}", outcome.count);
+        count.add(outcome.count);
+        Ok(())
+    })?;
+    Ok(count)
+}
+
+/// Runs a test program for something else than its tests on each kernel, and returns what was printed on all of them.
+///
+/// # Errors
+/// There is no qemu, or the program fails on one of them.
+pub(crate) fn output_of(kernels: &[Kernel], program: &str, argument: &str) -> anyhow::Result<Vec<String>> {
+    if let Some(why) = setup::virtual_machines() {
+        bail!("no virtual machines: {why}");
+    }
+    let mut lines = Vec::new();
+    boot_each(kernels, &[Boot::exactly(program, argument)], false, |machine, _, outcome| {
+        if let Some(complaint) = outcome.complaint {
+            bail!("kernel {machine}: {complaint}");
+        }
+        lines.extend(outcome.lines);
+        Ok(())
+    })?;
+    Ok(lines)
+}
+
+/// Boots machines with each of these kernels, one after the other. What is done with each gets the machine's name, its
+/// kernel's release and what became of it.
+fn boot_each(
+    kernels: &[Kernel],
+    boots: &[Boot],
+    update: bool,
+    mut ended: impl FnMut(&str, &str, Outcome) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     setup::building()?;
     setup::running()?;
     let programs = Programs::build()?;
     let mut accelerator = None;
-    let mut count = Count::default();
     for kernel in kernels {
-        let files = kernel.fetch(options.update).with_context(|| format!("kernel {kernel}"))?;
-        for boot in options.boots() {
-            let image = Image::build(&files, &programs, &boot)?;
+        let files = kernel.fetch(update).with_context(|| format!("kernel {kernel}"))?;
+        for boot in boots {
+            let image = Image::build(&files, &programs, boot)?;
             let accelerator = match accelerator {
                 Some(known) => known,
                 None => *accelerator.insert(Accelerator::probe(&files.kernel, &image.path)?),
             };
-            let machine = Machine { kernel: &files.kernel, image: &image.path, accelerator, boot: &boot };
-            let Outcome { count: tests, complaint } = machine.run(&format!("{kernel}{boot}"))?;
-            if let Some(complaint) = complaint {
-                eprintln!("error: kernel {kernel}{boot}: {complaint}");
-                count.failed += 1;
-            }
-            println!("kernel {kernel} ({}){boot}: {tests}", files.release);
-            count.add(tests);
+            let machine = Machine { kernel: &files.kernel, image: &image.path, accelerator, boot };
+            let name = format!("{kernel}{boot}");
+            ended(&name, &files.release, machine.run(&name)?)?;
         }
     }
-    Ok(count)
+    Ok(())
 }
 
 /// Where kernels and images are kept.

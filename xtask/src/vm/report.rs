@@ -1,13 +1,23 @@
-//! What a guest tells: how its tests ended, and whether it came to its own end.
+//! What a guest tells: how its programs ended, and whether it came to its own end.
 
 use crate::test::Count;
 
-/// How the tests on one machine ended.
+/// How it went on one machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Outcome {
     pub(super) count: Count,
     /// Why the machine counts as failed although no test may have.
     pub(super) complaint: Option<String>,
+    /// All that was printed.
+    pub(super) lines: Vec<String>,
+}
+
+impl Outcome {
+    /// The complaint about a machine that was booted for its tests.
+    pub(super) fn complaint_of_tests(&self) -> Option<&str> {
+        let nothing_run = self.count == Count::default();
+        self.complaint.as_deref().or(nothing_run.then_some("no test was run"))
+    }
 }
 
 /// Gathers what the guest prints.
@@ -18,11 +28,13 @@ pub(super) struct Report {
     failed: Vec<String>,
     running: Option<String>,
     finished: bool,
+    lines: Vec<String>,
 }
 
 impl Report {
     pub(super) fn note(&mut self, line: &str) {
         self.count.note(line);
+        self.lines.push(line.to_owned());
         let Some(guest) = line.strip_prefix("guest: ") else { return };
         if let Some(name) = guest.strip_prefix("running ") {
             self.running = Some(name.to_owned());
@@ -38,18 +50,16 @@ impl Report {
 
     /// The end. `console` is what the kernel printed last.
     pub(super) fn outcome(self, console: &str) -> Outcome {
-        let Self { count, failed, running, finished } = self;
+        let Self { count, failed, running, finished, lines } = self;
         let complaint = if !finished {
             let during = running.map(|name| format!(" during {name}")).unwrap_or_default();
             Some(format!("the guest did not finish: it stopped or its time was up{during}\n{console}"))
         } else if !failed.is_empty() && count.failed == 0 {
             Some(failed.join(", "))
-        } else if count.passed == 0 && count.failed == 0 && count.skipped == 0 {
-            Some("no test was run".to_owned())
         } else {
             None
         };
-        Outcome { count, complaint }
+        Outcome { count, complaint, lines }
     }
 }
 
@@ -70,7 +80,7 @@ mod tests {
     #[test]
     fn a_guest_that_finishes_is_counted() {
         let outcome = outcome(&["guest: running a", PASSED, "guest: a ended with 0", "guest: finished"]);
-        assert_eq!(outcome.complaint, None);
+        assert_eq!(outcome.complaint_of_tests(), None);
         assert_eq!(outcome.count.to_string(), "2 passed, 0 failed, 1 skipped");
     }
 
@@ -84,11 +94,15 @@ mod tests {
     #[test]
     fn a_program_that_crashes_is_a_failure() {
         let outcome = outcome(&["guest: running a", "guest: a ended with 139", "guest: finished"]);
-        assert_eq!(outcome.complaint.as_deref(), Some("a ended with 139"));
+        assert_eq!(outcome.complaint_of_tests(), Some("a ended with 139"));
     }
 
     #[test]
-    fn nothing_run_is_a_failure() {
-        assert_eq!(outcome(&["guest: finished"]).complaint.as_deref(), Some("no test was run"));
+    fn no_test_run_is_a_failure_of_tests_only() {
+        let lines = ["guest: running a", "42", "guest: a ended with 0", "guest: finished"];
+        let outcome = outcome(&lines);
+        assert_eq!(outcome.complaint_of_tests(), Some("no test was run"));
+        assert_eq!(outcome.complaint, None);
+        assert_eq!(outcome.lines, lines);
     }
 }
