@@ -6,7 +6,7 @@ use std::{net::Ipv4Addr, time::Duration};
 use super::{
     kube_proxy::{DetectLocal, HEALTHZ_PORT, KubeProxy, METRICS_PORT, Mode, default_addresses},
     section::{ConfigError, Section},
-    values,
+    values::{self, NodePortAddresses},
 };
 use crate::yaml::{Syntax, documents};
 
@@ -95,10 +95,12 @@ fn addresses(root: &mut Section<'_>, config: &mut KubeProxy) {
     let listen = |port| move |text: &str| values::listen(text, port);
     config.healthz = Some(root.parsed("healthzBindAddress", listen(HEALTHZ_PORT)).unwrap_or(healthz));
     config.metrics = Some(root.parsed("metricsBindAddress", listen(METRICS_PORT)).unwrap_or(metrics));
-    let texts = root.texts("nodePortAddresses");
-    if texts != ["primary"] {
-        for text in texts {
-            root.checked("nodePortAddresses", values::cidr(text));
+    match NodePortAddresses::from_list(&root.texts("nodePortAddresses")) {
+        Ok(addresses) => config.node_port_addresses = addresses,
+        Err(reasons) => {
+            for reason in reasons {
+                root.wrong("nodePortAddresses", reason);
+            }
         }
     }
 }
@@ -111,10 +113,9 @@ struct Rules {
 }
 
 fn masquerade(root: &mut Section<'_>, config: &mut KubeProxy) {
-    let iptables = root.section("iptables", |section| {
-        section.boolean("localhostNodePorts");
-        rules(section, config)
-    });
+    let iptables = root.section("iptables", |section| (section.boolean("localhostNodePorts"), rules(section, config)));
+    let (localhost_node_ports, iptables) = iptables;
+    config.localhost_node_ports = localhost_node_ports.unwrap_or(config.localhost_node_ports);
     let nftables = root.section("nftables", |section| rules(section, config));
     config.masquerade_all = iptables.masquerade_all || nftables.masquerade_all;
     let chosen = if config.mode == Mode::Nftables { nftables } else { iptables };

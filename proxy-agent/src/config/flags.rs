@@ -9,7 +9,7 @@ use clap::Args;
 use super::{
     kube_proxy::{DetectLocal, HEALTHZ_PORT, KubeProxy, METRICS_PORT},
     section::ConfigError,
-    values,
+    values::{self, NodePortAddresses},
 };
 use crate::dataplane::pins;
 
@@ -49,6 +49,12 @@ pub struct RunFlags {
     /// Bit of the packet mark that asks for masquerading, 0 to 31 (*). Default: 14.
     #[arg(long, value_name = "BIT")]
     pub iptables_masquerade_bit: Option<String>,
+    /// On which of the node's addresses nodePorts are served, prefixes separated by commas, or `primary` (*). Default: all.
+    #[arg(long, value_name = "CIDRS", value_delimiter = ',')]
+    pub nodeport_addresses: Option<Vec<String>>,
+    /// Whether the node's own processes reach nodePorts on loopback addresses (*). Default: true.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub iptables_localhost_nodeports: Option<String>,
     /// Where /healthz and /livez listen (*). Empty: nowhere. Default: 0.0.0.0:10256.
     #[arg(long, value_name = "ADDRESS")]
     pub healthz_bind_address: Option<String>,
@@ -81,6 +87,8 @@ impl RunFlags {
             ("--pod-interface-name-prefix", self.pod_interface_name_prefix.is_some()),
             ("--masquerade-all", self.masquerade_all.is_some()),
             ("--iptables-masquerade-bit", self.iptables_masquerade_bit.is_some()),
+            ("--nodeport-addresses", self.nodeport_addresses.is_some()),
+            ("--iptables-localhost-nodeports", self.iptables_localhost_nodeports.is_some()),
             ("--healthz-bind-address", self.healthz_bind_address.is_some()),
             ("--metrics-bind-address", self.metrics_bind_address.is_some()),
         ]
@@ -113,8 +121,18 @@ impl RunFlags {
         let listen =
             |port| move |text: &str| if text.is_empty() { Ok(None) } else { values::listen(text, port).map(Some) };
         let detect = read.value("detect-local-mode", self.detect_local_mode.as_ref(), DetectLocal::parse);
+        let node_port_addresses = NodePortAddresses::from_list(self.nodeport_addresses.as_deref().unwrap_or_default());
         let config = KubeProxy {
             kubeconfig: self.kubeconfig.clone(),
+            node_port_addresses: node_port_addresses.unwrap_or_else(|reasons| {
+                for reason in reasons {
+                    read.wrong("nodeport-addresses", reason);
+                }
+                defaults.node_port_addresses.clone()
+            }),
+            localhost_node_ports: read
+                .value("iptables-localhost-nodeports", self.iptables_localhost_nodeports.as_ref(), values::boolean)
+                .unwrap_or(defaults.localhost_node_ports),
             detect: detect.unwrap_or_default(),
             cluster_cidrs: read.value("cluster-cidr", self.cluster_cidr.as_ref(), values::cidrs).unwrap_or_default(),
             bridge_interface: read.value("pod-bridge-interface", self.pod_bridge_interface.as_ref(), values::device),

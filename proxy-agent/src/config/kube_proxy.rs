@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::values::Cidrs;
+use super::values::{Cidrs, NodePortAddresses};
 
 /// Port of `/healthz`.
 pub(super) const HEALTHZ_PORT: u16 = 10256;
@@ -32,6 +32,10 @@ pub struct KubeProxy {
     pub bind_address_hard_fail: bool,
     /// `mode`.
     pub mode: Mode,
+    /// `nodePortAddresses`.
+    pub node_port_addresses: NodePortAddresses,
+    /// `iptables.localhostNodePorts`: whether the node's own processes reach nodePorts on loopback addresses.
+    pub localhost_node_ports: bool,
     /// `detectLocalMode`.
     pub detect: DetectLocal,
     /// `clusterCIDR`.
@@ -94,6 +98,8 @@ impl Default for KubeProxy {
             metrics: Some(metrics),
             bind_address_hard_fail: false,
             mode: Mode::default(),
+            node_port_addresses: NodePortAddresses::default(),
+            localhost_node_ports: true,
             detect: DetectLocal::default(),
             cluster_cidrs: Cidrs::default(),
             bridge_interface: None,

@@ -20,7 +20,7 @@ pub use self::file::parse;
 pub use self::flags::RunFlags;
 pub use self::kube_proxy::{DetectLocal, KubeProxy, Mode};
 pub use self::section::ConfigError;
-pub use self::values::Cidrs;
+pub use self::values::{Cidrs, NodePortAddresses};
 
 /// Everything that `proxy-agent run` needs to know.
 #[derive(Clone, Debug, PartialEq)]

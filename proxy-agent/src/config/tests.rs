@@ -121,7 +121,8 @@ healthzBindAddress: 127.0.0.1
 metricsBindAddress: "[::]:9000"
 detectLocalMode: InterfaceNamePrefix
 detectLocal: {bridgeInterface: cni0, interfaceNamePrefix: veth}
-iptables: {masqueradeAll: true, masqueradeBit: 3, syncPeriod: 10s}
+nodePortAddresses: [192.0.2.1/24]
+iptables: {localhostNodePorts: false, masqueradeAll: true, masqueradeBit: 3, syncPeriod: 10s}
 nftables: {masqueradeBit: 16, syncPeriod: 1m}
 conntrack: {udpTimeout: 30s, udpStreamTimeout: 2m}
 logging: {verbosity: 4}
@@ -137,6 +138,8 @@ logging: {verbosity: 4}
         metrics: Some("[::]:9000".parse().expect("address")),
         bind_address_hard_fail: true,
         mode: Mode::Nftables,
+        node_port_addresses: NodePortAddresses::Prefixes(vec!["192.0.2.0/24".parse().expect("prefix")]),
+        localhost_node_ports: false,
         detect: DetectLocal::InterfaceNamePrefix,
         cluster_cidrs: Cidrs::default(),
         bridge_interface: Some("cni0".into()),

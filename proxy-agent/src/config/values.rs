@@ -49,6 +49,37 @@ pub(super) fn cidrs(text: &str) -> Result<Cidrs, String> {
     Cidrs::from_list(text.split(',').map(str::trim).filter(|part| !part.is_empty()))
 }
 
+/// `nodePortAddresses`: on which of the node's addresses nodePorts are served.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum NodePortAddresses {
+    /// On all.
+    #[default]
+    All,
+    /// On the first of each family that the Node object has.
+    Primary,
+    /// On those within the prefixes; on all of a family that has none.
+    Prefixes(Vec<IpNet>),
+}
+
+impl NodePortAddresses {
+    /// From the texts of a list: prefixes, or the one word `primary`. Returns what is wrong with each text.
+    pub(super) fn from_list<T: AsRef<str>>(texts: &[T]) -> Result<Self, Vec<String>> {
+        match texts {
+            [] => Ok(Self::All),
+            [word] if word.as_ref() == "primary" => Ok(Self::Primary),
+            texts => {
+                let (prefixes, wrong): (Vec<_>, Vec<_>) =
+                    texts.iter().map(|text| cidr(text.as_ref())).partition(Result::is_ok);
+                if wrong.is_empty() {
+                    Ok(Self::Prefixes(prefixes.into_iter().flatten().collect()))
+                } else {
+                    Err(wrong.into_iter().filter_map(Result::err).collect())
+                }
+            }
+        }
+    }
+}
+
 pub(super) fn cidr(text: &str) -> Result<IpNet, String> {
     let net: IpNet = text.parse().map_err(|_| format!("{text:?} is not a CIDR such as 10.244.0.0/16"))?;
     Ok(net.trunc())

@@ -13,6 +13,7 @@ use super::{
     devices::{Devices, LinkLayer, PodDevices, Selection, WatchError, Watcher},
     features::Features,
     lock::Lock,
+    netns,
     nft::{self, NftError},
     pins::Pins,
     programs::Programs,
@@ -65,13 +66,15 @@ impl Hooks {
     /// nftables table, is logged, and tried again later.
     pub async fn attach(mut self, settings: &Settings) -> Result<AttachedHooks, AttachError> {
         let watcher = Watcher::start().await?;
-        self.settings.write(settings)?;
+        let netns_cookie = netns::cookie(&self.features);
+        self.write_settings(settings, netns_cookie)?;
         let masquerading = Masquerading::install(self.masquerade_mark);
         let stale = self.pins.device_links().map_err(|error| AttachError::Pins { path: self.pins.links(), error })?;
         let mut hooks = AttachedHooks {
             attached: stale.into_iter().map(|(index, _)| (index, None)).collect(),
             pods: self.pod_table.all()?.into_keys().collect(),
             hooks: self,
+            netns_cookie,
             watcher,
             masquerading,
             reported: BTreeSet::new(),
@@ -85,9 +88,18 @@ impl Hooks {
     }
 }
 
+impl Hooks {
+    /// Writes the settings, and which network namespace is the node's.
+    fn write_settings(&mut self, settings: &Settings, netns_cookie: Option<u64>) -> Result<(), TableError> {
+        let settings = netns_cookie.map_or(*settings, |cookie| settings.with_node_netns_cookie(cookie));
+        self.settings.write(&settings)
+    }
+}
+
 /// The programs, attached. Dropping this detaches nothing.
 pub struct AttachedHooks {
     hooks: Hooks,
+    netns_cookie: Option<u64>,
     watcher: Watcher,
     masquerading: Masquerading,
     /// The devices with programs; those that a former agent left, without their link layer.
@@ -122,7 +134,7 @@ impl AttachedHooks {
     /// # Errors
     /// The table cannot be written.
     pub fn set_settings(&mut self, settings: &Settings) -> Result<(), TableError> {
-        self.hooks.settings.write(settings)
+        self.hooks.write_settings(settings, self.netns_cookie)
     }
 
     /// The devices with programs, by index.

@@ -18,6 +18,8 @@ pub mod lock;
 mod mapped;
 mod memlock;
 pub mod mounts;
+mod netns;
+pub mod network;
 pub mod nft;
 pub mod object;
 mod packet_log;
@@ -47,7 +49,7 @@ use self::{
     memlock::LimitError,
     mounts::MountError,
     pins::Pins,
-    tables::{HashTable, KernelTables, SettingsTable, TableError, Writes},
+    tables::{HashTable, KernelTables, NodeAddressTables, SettingsTable, TableError, Writes},
 };
 
 /// Where things are, and which devices count.
@@ -107,6 +109,8 @@ pub struct Dataplane {
     pub features: Arc<Features>,
     /// The tables, for the plan.
     pub tables: KernelTables,
+    /// The tables of the node's own addresses, to be kept in step with its network.
+    pub node_addresses: NodeAddressTables,
     /// The programs, to be attached.
     pub hooks: Hooks,
     /// What the programs tell of packets, if [`Config::packet_log`] asks for it.
@@ -167,7 +171,8 @@ impl Dataplane {
             _lock: lock,
             pins: pins.clone(),
         };
-        Ok(Self { adoption, features, tables: KernelTables::open(&pins, writes)?, hooks, packet_log })
+        let node_addresses = NodeAddressTables::open(&pins, writes)?;
+        Ok(Self { adoption, features, tables: KernelTables::open(&pins, writes)?, node_addresses, hooks, packet_log })
     }
 }
 

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::{
     Engine, Observers, Progress, detector, drive,
     hooks::{Configuration, keep},
-    node_name,
+    network, node_name,
 };
 use crate::{
     config::{Config, KubeProxy, Mode, Objects},
@@ -43,7 +43,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     let dataplane_config = dataplane_config(&config)?;
     let former = former_settings(&config);
     let (dataplane, tables) = tokio::task::spawn_blocking(move || open(&dataplane_config)).await??;
-    let Dataplane { adoption, features: _, tables: plan_tables, hooks, packet_log } = dataplane;
+    let Dataplane { adoption, features: _, tables: plan_tables, node_addresses, hooks, packet_log } = dataplane;
 
     let health = Arc::new(Health::new(config.kube_proxy.sync_period));
     let metrics = Arc::new(Metrics::new(Arc::new(Counters(tables))));
@@ -53,9 +53,11 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
         tasks.spawn(reader.run());
     }
     let (updates, receiver) = source::channel();
+    let (progress, watcher) = watch::channel(Progress::default());
+    let addresses = network::Configuration::new(&config.kube_proxy);
+    tasks.spawn(network::follow(node_addresses, addresses, watcher.clone(), updates.clone()));
     objects.start(&node_name, updates, &mut tasks)?;
 
-    let (progress, watcher) = watch::channel(Progress::default());
     let configuration = Configuration { kube_proxy: config.kube_proxy, node_name: node_name.clone(), former };
     let hooks = keep(hooks, adoption, configuration, Arc::clone(&health), watcher);
     info!("Node {node_name}: waiting for the lists of Services and EndpointSlices");

@@ -10,7 +10,9 @@ mod drive;
 mod engine;
 mod hooks;
 mod log;
+mod network;
 mod node_name;
+mod node_ports;
 
 pub use agent::run;
 pub use detector::{DetectorWarning, pod_devices, settings};

@@ -1,6 +1,7 @@
 //! The scenarios: given these objects, when this client does this, then it sees that.
 
 mod change;
+mod external;
 mod rows;
 
 use std::{
@@ -38,6 +39,11 @@ pub fn all() -> Vec<Trial> {
         trial("a_pod_reaches_itself_through_its_service", rows::hairpin),
         trial("no_endpoint_refuses_at_once", rows::refusal),
         trial("internal_traffic_policy_local_stays_on_the_node", rows::local_policy),
+        trial("node_ports_are_served_on_all_addresses_of_the_node", external::node_ports),
+        trial("node_ports_are_served_on_no_other_than_the_configured_addresses", external::node_port_addresses),
+        trial("external_traffic_policy_local_keeps_the_client_and_stays_on_the_node", external::external_policy_local),
+        trial("load_balancers_serve_their_source_ranges_only", external::source_ranges),
+        trial("a_client_keeps_its_backend", external::affinity),
         trial("large_transfers_through_tc_arrive_whole", rows::bulk),
         trial("what_is_no_service_is_left_alone", rows::bystanders),
         trial("a_removed_endpoint_gets_no_new_connections", change::removed_endpoint),

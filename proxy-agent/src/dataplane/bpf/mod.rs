@@ -6,6 +6,7 @@
 
 mod link;
 mod map;
+mod netns;
 mod probe;
 
 use std::{
@@ -26,6 +27,7 @@ pub(crate) use self::{
         program_id, update_link,
     },
     map::{create_map, create_map_of_maps, lookup_all, set_inner_map, update_batch},
+    netns::{netns_cookie, netns_cookie_by_connecting},
     probe::{knows_batch_update, knows_cgroup_link, knows_mappable_arrays, knows_ring_buffer, knows_tcx, try_program},
 };
 

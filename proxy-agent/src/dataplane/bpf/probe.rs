@@ -1,6 +1,6 @@
 //! Commands that ask what the kernel can do and leave nothing behind.
 
-use std::io;
+use std::{io, os::fd::OwnedFd};
 
 use aya_obj::generated::{
     BPF_F_MMAPABLE, bpf_cmd, bpf_insn, bpf_map_type, bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
@@ -14,6 +14,14 @@ use super::{Hook, Target, attached, call, count, create_map, new_descriptor, zer
 /// `EPERM` without the right to load, `EINVAL` if the kernel does not know the hook or a helper that
 /// the instructions call.
 pub(crate) fn try_program(hook: Hook, instructions: &[bpf_insn]) -> io::Result<()> {
+    load_program(hook, instructions).map(drop)
+}
+
+/// Loads a program for a socket hook, from hand-written instructions.
+///
+/// # Errors
+/// What the kernel says, also if its verifier rejects the program.
+pub(super) fn load_program(hook: Hook, instructions: &[bpf_insn]) -> io::Result<OwnedFd> {
     let license = c"Dual MIT/GPL";
     let mut attr = zeroed();
     attr.__bindgen_anon_3.prog_type = BPF_PROG_TYPE_CGROUP_SOCK_ADDR as u32;
@@ -23,7 +31,7 @@ pub(crate) fn try_program(hook: Hook, instructions: &[bpf_insn]) -> io::Result<(
     attr.__bindgen_anon_3.license = license.as_ptr() as u64;
     // SAFETY: instructions and licence are valid for reads and outlive the call; the command returns
     // a new descriptor.
-    unsafe { new_descriptor(bpf_cmd::BPF_PROG_LOAD, &mut attr) }.map(drop)
+    unsafe { new_descriptor(bpf_cmd::BPF_PROG_LOAD, &mut attr) }
 }
 
 /// Whether programs can be attached to devices by TCX links (6.6).

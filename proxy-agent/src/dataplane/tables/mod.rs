@@ -3,6 +3,7 @@
 //! Knows the order of the writes and nothing of what they mean.
 
 mod hash;
+mod node_addresses;
 mod trie;
 mod write;
 
@@ -25,6 +26,7 @@ use proxy_common::{
 use self::hash::into_io;
 pub use self::{
     hash::{HashTable, Writes},
+    node_addresses::NodeAddressTables,
     trie::SourceRanges,
     write::KernelTables,
 };

@@ -1,0 +1,128 @@
+//! Keeps the node's own addresses in their tables, and tells the run loop what Services follow from them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use proxy_common::NodeAddress;
+use tokio::{sync::watch, time::sleep};
+use tracing::{debug, warn};
+
+use super::{
+    Progress,
+    node_ports::{Localhost, node_addresses},
+};
+use crate::{
+    config::{KubeProxy, NodePortAddresses},
+    dataplane::{
+        network::{NetworkError, NetworkWatcher},
+        tables::NodeAddressTables,
+    },
+    error::one_line,
+    model::{NodeFacts, Update},
+    source::Updates,
+};
+
+/// Wait before the network is watched anew.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// What the tables of the node's addresses follow from, besides the network itself.
+#[derive(Clone, Debug)]
+pub(super) struct Configuration {
+    node_ports: NodePortAddresses,
+    localhost: Localhost,
+}
+
+impl Configuration {
+    pub(super) fn new(config: &KubeProxy) -> Self {
+        let localhost = if config.localhost_node_ports { Localhost::Served } else { Localhost::NotServed };
+        Self { node_ports: config.node_port_addresses.clone(), localhost }
+    }
+}
+
+/// Follows the network until nobody tells of `progress` or takes updates any more.
+pub(super) async fn follow(
+    tables: NodeAddressTables,
+    configuration: Configuration,
+    mut progress: watch::Receiver<Progress>,
+    updates: Updates,
+) {
+    let mut follower = Follower { tables, configuration, written: None, told: None, is_full: false };
+    loop {
+        match follower.watch(&mut progress, &updates).await {
+            Ok(()) => return,
+            Err(error) => {
+                warn!("{}; trying again in {RETRY:?}", one_line(&error));
+                sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+struct Follower {
+    tables: NodeAddressTables,
+    configuration: Configuration,
+    written: Option<BTreeMap<IpAddr, NodeAddress>>,
+    told: Option<NodeFacts>,
+    is_full: bool,
+}
+
+impl Follower {
+    async fn watch(&mut self, progress: &mut watch::Receiver<Progress>, updates: &Updates) -> Result<(), NetworkError> {
+        let mut network = NetworkWatcher::start()?;
+        loop {
+            let (primary, guarded) = {
+                let progress = progress.borrow_and_update();
+                (progress.node.as_ref().map(|node| node.addresses.clone()), progress.guarded.clone())
+            };
+            let addresses = network.addresses().await?;
+            self.write(&addresses, primary.as_deref());
+            let facts = NodeFacts { sources: sources(&mut network, &guarded).await, addresses };
+            if self.told.as_ref() != Some(&facts) {
+                if updates.send(Update::Facts(facts.clone())).await.is_err() {
+                    return Ok(());
+                }
+                self.told = Some(facts);
+            }
+            tokio::select! {
+                changed = network.changed() => changed?,
+                changed = progress.changed() => if changed.is_err() {
+                    return Ok(());
+                },
+            }
+        }
+    }
+
+    /// Brings the tables in step. While the Node is not known but needed, they stay what they are.
+    fn write(&mut self, own: &BTreeSet<IpAddr>, primary: Option<&[IpAddr]>) {
+        let Configuration { node_ports, localhost } = &self.configuration;
+        if *node_ports == NodePortAddresses::Primary && primary.is_none() {
+            return;
+        }
+        let wanted = node_addresses(own, node_ports, primary.unwrap_or_default(), *localhost);
+        if self.written.as_ref() == Some(&wanted) {
+            return;
+        }
+        match self.tables.replace(&wanted) {
+            Ok(refused) => {
+                debug!("{} addresses are this node's", wanted.len() - refused.len());
+                if !(refused.is_empty() || self.is_full) {
+                    warn!("no room for {} of this node's addresses, such as {}", refused.len(), refused[0]);
+                }
+                self.is_full = !refused.is_empty();
+                self.written = Some(wanted);
+            }
+            Err(error) => warn!("{}", one_line(&error)),
+        }
+    }
+}
+
+async fn sources(network: &mut NetworkWatcher, guarded: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, Option<IpAddr>> {
+    let mut sources = BTreeMap::new();
+    for &destination in guarded {
+        sources.insert(destination, network.source_to(destination).await);
+    }
+    sources
+}

@@ -1,0 +1,106 @@
+//! On which of the node's addresses nodePorts are served.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use ipnet::IpNet;
+use proxy_common::NodeAddress;
+
+use crate::config::NodePortAddresses;
+
+/// The tables of the node's addresses.
+///
+/// `primary` are the Node's addresses as the API has them, the preferred ones first.
+/// Without any prefix of its family, an address serves nodePorts: kube-proxy's `NodePortAddresses` of pkg/proxy/util.
+#[must_use]
+pub(super) fn node_addresses(
+    own: &BTreeSet<IpAddr>,
+    configured: &NodePortAddresses,
+    primary: &[IpAddr],
+    localhost: Localhost,
+) -> BTreeMap<IpAddr, NodeAddress> {
+    let serves = |address: IpAddr| match configured {
+        NodePortAddresses::All => true,
+        NodePortAddresses::Primary => {
+            primary.iter().find(|primary| primary.is_ipv4() == address.is_ipv4()) == Some(&address)
+        }
+        NodePortAddresses::Prefixes(prefixes) => {
+            let mut of_family = prefixes.iter().filter(|prefix| is_of_family(prefix, address)).peekable();
+            of_family.peek().is_none() || of_family.any(|prefix| prefix.contains(&address))
+        }
+    };
+    let kind = |address| if serves(address) { NodeAddress::NODE_PORTS } else { NodeAddress::PLAIN };
+    let others = own.iter().filter(|address| !address.is_loopback());
+    let mut addresses: BTreeMap<IpAddr, NodeAddress> = others.map(|&address| (address, kind(address))).collect();
+    if localhost == Localhost::Served {
+        let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        let chosen = loopback.into_iter().filter(|&address| serves(address));
+        addresses.extend(chosen.map(|address| (address, NodeAddress::NODE_PORTS)));
+    }
+    addresses
+}
+
+/// Whether nodePorts are served on loopback addresses, to the node's own processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Localhost {
+    /// kube-proxy's `localhostNodePorts: true`.
+    Served,
+    /// Not.
+    NotServed,
+}
+
+fn is_of_family(prefix: &IpNet, address: IpAddr) -> bool {
+    prefix.addr().is_ipv4() == address.is_ipv4()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    fn own() -> BTreeSet<IpAddr> {
+        ["127.0.0.1", "::1", "192.0.2.1", "10.0.0.1", "2001:db8::1", "fe80::1"].map(ip).into()
+    }
+
+    fn serving(configured: &NodePortAddresses, primary: &[IpAddr], localhost: Localhost) -> Vec<String> {
+        let addresses = node_addresses(&own(), configured, primary, localhost);
+        addresses.iter().filter(|(_, kind)| kind.serves_node_ports()).map(|(address, _)| address.to_string()).collect()
+    }
+
+    #[test]
+    fn all_addresses_serve_unless_something_else_is_configured() {
+        let all = serving(&NodePortAddresses::All, &[], Localhost::Served);
+        assert_eq!(all, ["10.0.0.1", "127.0.0.1", "192.0.2.1", "::1", "2001:db8::1", "fe80::1"]);
+        let without = serving(&NodePortAddresses::All, &[], Localhost::NotServed);
+        assert_eq!(without, ["10.0.0.1", "192.0.2.1", "2001:db8::1", "fe80::1"]);
+    }
+
+    #[test]
+    fn prefixes_select_and_none_of_a_family_is_all_of_it() {
+        let prefixes = NodePortAddresses::Prefixes(vec!["10.0.0.0/8".parse().expect("a prefix")]);
+        assert_eq!(serving(&prefixes, &[], Localhost::Served), ["10.0.0.1", "::1", "2001:db8::1", "fe80::1"]);
+        let loopback = NodePortAddresses::Prefixes(vec!["127.0.0.0/8".parse().expect("a prefix")]);
+        assert!(serving(&loopback, &[], Localhost::Served).contains(&"127.0.0.1".to_owned()));
+    }
+
+    #[test]
+    fn the_primary_address_is_the_first_of_its_family_that_the_node_has() {
+        let primary = ["192.0.2.1", "10.0.0.1", "2001:db8::1"].map(ip);
+        let served = serving(&NodePortAddresses::Primary, &primary, Localhost::Served);
+        assert_eq!(served, ["192.0.2.1", "2001:db8::1"]);
+        assert_eq!(serving(&NodePortAddresses::Primary, &[], Localhost::Served), [""; 0]);
+    }
+
+    #[test]
+    fn addresses_that_serve_nothing_are_still_the_nodes_own() {
+        let addresses = node_addresses(&own(), &NodePortAddresses::Primary, &[], Localhost::NotServed);
+        let own = own();
+        let expected = own.iter().filter(|address| !address.is_loopback());
+        assert!(addresses.keys().eq(expected));
+    }
+}
