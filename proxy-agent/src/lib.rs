@@ -6,6 +6,7 @@ pub mod config;
 pub mod dataplane;
 pub mod error;
 pub mod model;
+pub mod notices;
 pub mod plan;
 pub mod run;
 pub mod server;

@@ -34,7 +34,7 @@ fn typed<T: serde::de::DeserializeOwned>(object: &Value) -> T {
 }
 
 #[test]
-fn the_daemon_set_runs_the_agent_as_the_account_that_may_read_what_it_watches() {
+fn the_daemon_set_runs_the_agent_as_the_account_that_may_do_what_it_does() {
     let objects = objects("manifests");
     let daemon_set: DaemonSet = typed(&objects["DaemonSet"][0]);
     let account: ServiceAccount = typed(&objects["ServiceAccount"][0]);
@@ -49,17 +49,16 @@ fn the_daemon_set_runs_the_agent_as_the_account_that_may_read_what_it_watches() 
     assert_eq!(subject.namespace, account.metadata.namespace);
     assert_eq!(pod.host_network, Some(true));
 
-    let mut watched: Vec<_> = role
-        .rules
-        .expect("the role has rules")
-        .into_iter()
-        .flat_map(|rule| {
-            assert_eq!(rule.verbs, ["get", "list", "watch"], "the agent writes nothing");
-            rule.resources.unwrap_or_default()
-        })
-        .collect();
-    watched.sort();
-    assert_eq!(watched, ["endpointslices", "nodes", "services"]);
+    let rules = role.rules.expect("the role has rules");
+    let resources = |verbs: &[&str]| {
+        let rules = rules.iter().filter(|rule| rule.verbs == verbs);
+        let mut resources: Vec<_> = rules.flat_map(|rule| rule.resources.clone().unwrap_or_default()).collect();
+        resources.sort();
+        resources
+    };
+    assert_eq!(resources(&["get", "list", "watch"]), ["endpointslices", "nodes", "services"]);
+    assert_eq!(resources(&["create", "patch"]), ["events"], "the agent writes nothing else");
+    assert_eq!(rules.len(), 3);
 }
 
 #[test]

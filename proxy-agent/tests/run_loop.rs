@@ -18,12 +18,13 @@ use log::Log;
 use objects::{node, service, slice};
 use proxy_agent::{
     model::{Change, EndpointSlice, Node, NodeFacts, ObjectName, Service, Update},
+    notices::LogOnly,
     plan::{
         Capacities, Changes, Refused, Snapshot, Tables,
         memory::{MemoryError, MemoryTables},
     },
     run::{DriveError, Engine, Observers, Progress, Stage, drive},
-    server::{Health, Metrics, Statistics},
+    server::{Health, HealthCheckServers, Metrics, Statistics},
     source::{
         self, Object, Updates,
         api::{self, LIST_SILENCE, Server},
@@ -33,6 +34,8 @@ use proxy_agent::{
 use proxy_common::{Counter, ServiceFlags};
 use serde_json::{Value, json};
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
     sync::{oneshot, watch},
     task::{JoinHandle, JoinSet},
     time::{Instant, sleep},
@@ -115,6 +118,12 @@ impl Statistics for NoCounters {
     }
 }
 
+/// Where load balancers ask: an address on loopback that no other run of the tests uses.
+fn health_check_address() -> IpAddr {
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    IpAddr::from([127, a | 0x80, b, c])
+}
+
 /// A loop that runs.
 struct Loop {
     tables: Shared,
@@ -123,6 +132,7 @@ struct Loop {
     progress: watch::Receiver<Progress>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<Result<(), DriveError>>,
+    _tasks: JoinSet<()>,
 }
 
 impl Loop {
@@ -130,14 +140,18 @@ impl Loop {
         let (updates, receiver) = source::channel();
         let (progress, watcher) = watch::channel(Progress::default());
         let metrics = Arc::new(Metrics::new(Arc::new(NoCounters)));
+        let mut tasks = JoinSet::new();
         let health = Arc::new(Health::new(Duration::from_secs(30)));
-        let observers = Observers { health, metrics: Arc::clone(&metrics), progress };
+        let notices = Arc::new(LogOnly);
+        let health_checks =
+            HealthCheckServers::start(vec![health_check_address()], Arc::clone(&health), notices, &mut tasks);
+        let observers = Observers { health, metrics: Arc::clone(&metrics), health_checks, progress };
         let engine = Engine::new(tables.clone(), "node-a".to_owned(), Capacities::default());
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(drive(engine, receiver, observers, async {
             let _ = stopped.await;
         }));
-        Self { tables: tables.clone(), updates, metrics, progress: watcher, stop: Some(stop), task }
+        Self { tables: tables.clone(), updates, metrics, progress: watcher, stop: Some(stop), task, _tasks: tasks }
     }
 
     async fn send(&self, update: Update) {
@@ -420,4 +434,35 @@ async fn a_full_table_refuses_one_service_until_there_is_room() {
     agent.until_served(&[("10.96.0.1:80", &[])]).await;
     agent.send(Update::Service(Change::Delete(ObjectName::new("default", "a")))).await;
     agent.until_served(&[("10.96.0.2:80", &[])]).await;
+}
+
+#[tokio::test]
+async fn load_balancers_learn_of_each_sync() {
+    let agent = Loop::start(&Shared::new(100));
+    let mut web = service("web", "10.96.0.1");
+    web["spec"]["type"] = json!("LoadBalancer");
+    web["spec"]["externalTrafficPolicy"] = json!("Local");
+    web["spec"]["healthCheckNodePort"] = json!(31_000);
+    let mut endpoints = slice("web-1", "web", &["10.0.0.1", "10.0.0.2"]);
+    endpoints["endpoints"][0]["nodeName"] = json!("node-a");
+    agent.lists(&[web], std::slice::from_ref(&endpoints)).await;
+    until_told("\"localEndpoints\":1").await;
+    endpoints["endpoints"][1]["nodeName"] = json!("node-a");
+    agent.send(apply_slice(&endpoints)).await;
+    until_told("\"localEndpoints\":2").await;
+    agent.stop().await.expect("a stop is no error");
+}
+
+/// Asks on the port that the test opens until the answer contains `text`.
+async fn until_told(text: &str) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut answer = String::new();
+    while !answer.contains(text) {
+        assert!(Instant::now() < deadline, "{answer:?} does not contain {text}");
+        sleep(Duration::from_millis(5)).await;
+        answer.clear();
+        let Ok(mut stream) = TcpStream::connect((health_check_address(), 31_000)).await else { continue };
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await.expect("sent");
+        stream.read_to_string(&mut answer).await.expect("an answer");
+    }
 }

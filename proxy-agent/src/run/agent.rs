@@ -15,11 +15,15 @@ use super::{
 use crate::{
     config::{Config, KubeProxy, Mode, Objects},
     dataplane::{self, Dataplane, OpenError, PacketLog, devices::Selection, tables::Tables},
+    notices::{LogOnly, Notices},
     plan::Capacities,
-    server::{Health, Metrics, OnBusyPort, Statistics, health_routes, listen, metrics_routes},
+    server::{
+        ALL_ADDRESSES, Health, HealthCheckServers, Metrics, OnBusyPort, Statistics, health_routes, listen,
+        metrics_routes,
+    },
     source::{
         self, Updates,
-        api::{self, LIST_SILENCE, Server},
+        api::{self, Events, LIST_SILENCE, Server},
         manifests::Manifests,
     },
 };
@@ -56,13 +60,14 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     let (progress, watcher) = watch::channel(Progress::default());
     let addresses = network::Configuration::new(&config.kube_proxy);
     tasks.spawn(network::follow(node_addresses, addresses, watcher.clone(), updates.clone()));
-    objects.start(&node_name, updates, &mut tasks)?;
+    let notices = objects.start(&node_name, updates, &mut tasks)?;
+    let health_checks = HealthCheckServers::start(ALL_ADDRESSES.to_vec(), Arc::clone(&health), notices, &mut tasks);
 
     let configuration = Configuration { kube_proxy: config.kube_proxy, node_name: node_name.clone(), former };
     let hooks = keep(hooks, adoption, configuration, Arc::clone(&health), watcher);
     info!("Node {node_name}: waiting for the lists of Services and EndpointSlices");
     let engine = Engine::new(plan_tables, node_name, Capacities::default());
-    let observers = Observers { health, metrics, progress };
+    let observers = Observers { health, metrics, health_checks, progress };
     tokio::select! {
         ended = drive(engine, receiver, observers, stop) => ended.map_err(Into::into),
         ended = hooks => match ended {
@@ -150,14 +155,16 @@ impl Source {
         }
     }
 
-    fn start(self, node_name: &str, updates: Updates, tasks: &mut JoinSet<()>) -> Result<()> {
+    /// Starts to send updates. Returns who tells the owners of the objects what they should know.
+    fn start(self, node_name: &str, updates: Updates, tasks: &mut JoinSet<()>) -> Result<Arc<dyn Notices>> {
         match self {
             Self::Manifests(manifests) => {
-                manifests.start(updates).map_err(|error| anyhow!("no thread for the folder of manifests: {error}"))
+                manifests.start(updates).map_err(|error| anyhow!("no thread for the folder of manifests: {error}"))?;
+                Ok(Arc::new(LogOnly))
             }
             Self::Api(client) => {
                 api::start(&client, node_name, LIST_SILENCE, &updates, tasks);
-                Ok(())
+                Ok(Arc::new(Events::start(&client, node_name, tasks)))
             }
         }
     }

@@ -24,7 +24,7 @@ use crate::{
     error::one_line,
     model::{Change, EndpointSlice, Node, Update},
     plan::Tables,
-    server::{Health, Metrics, SyncKind},
+    server::{Health, HealthCheckServers, Metrics, SyncKind},
 };
 
 /// How long the Node and the facts of its network are waited for once everything else is there.
@@ -43,6 +43,8 @@ pub struct Observers {
     pub health: Arc<Health>,
     /// For `/metrics`.
     pub metrics: Arc<Metrics>,
+    /// For load balancers that ask for single Services.
+    pub health_checks: HealthCheckServers,
     /// For whoever has to do with the node: how far the loop is, and the Node.
     pub progress: watch::Sender<Progress>,
 }
@@ -182,7 +184,7 @@ impl Driver {
                 self.triggers.extend(trigger);
             }
         }
-        let Observers { health, metrics, progress } = &self.observers;
+        let Observers { health, metrics, health_checks: _, progress } = &self.observers;
         let node = engine.index().node();
         health.set_leaving(node.is_some_and(|node| node.leaving));
         progress.send_if_modified(|progress| {
@@ -209,9 +211,10 @@ impl Driver {
         result: Result<Synced, T::Error>,
         begin: Instant,
     ) {
-        let Observers { health, metrics, progress } = &self.observers;
+        let Observers { health, metrics, health_checks: servers, progress } = &self.observers;
         match result {
-            Ok(Synced { kind, writes, new_problems, solved_problems, health_checks: _, gone_backends: _ }) => {
+            Ok(Synced { kind, writes, new_problems, solved_problems, health_checks, gone_backends: _ }) => {
+                servers.update(health_checks);
                 for problem in new_problems {
                     warn!("{problem}");
                 }

@@ -1,15 +1,17 @@
 //! Health and metrics over HTTP, as kube-proxy offers them.
 //!
-//! Owns the two servers, the health state and the metrics. Never decides whether something is wrong:
+//! Owns the two servers, those of health check ports, the health state and the metrics. Never decides whether something is wrong:
 //! the run loop says what it does, and this module says it on.
 
 mod health;
+mod health_check;
 mod listen;
 mod metrics;
 mod routes;
 mod statistics;
 
 pub use health::{FamilyHealth, Health, HealthReport};
+pub use health_check::{ALL_ADDRESSES, HealthCheckServers};
 pub use listen::{ListenError, OnBusyPort, listen};
 pub use metrics::{Metrics, SyncKind};
 pub use routes::{health_routes, metrics_routes};

@@ -6,6 +6,7 @@
 //! an event got lost, everything is listed again. Until then what is known stays in force.
 
 mod connect;
+mod events;
 mod listed;
 mod retry;
 mod watch;
@@ -16,6 +17,7 @@ use kube::{Api, Client, runtime::watcher};
 use tokio::task::JoinSet;
 
 pub use self::connect::{ConnectError, Server, connect};
+pub use self::events::Events;
 use self::{listed::Listed, watch::Watch};
 use super::{Object, Updates};
 use crate::model::{EndpointSlice, Node, Service};
