@@ -7,7 +7,6 @@ use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    time::Duration,
 };
 
 use proxy_agent::{
@@ -21,7 +20,7 @@ use proxy_common::{
     Backend, BackendId, DropKey, DropReason, NodeAddress, Port, PortName, Protocol, ServiceEntry, ServiceFlags,
     ServiceId, ServiceKey, SlotRange, SourceRangeKey, V4, maps,
 };
-use support::{Netns, Node, settings};
+use support::{Netns, Node, patience, prompt, settings};
 
 const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
@@ -147,7 +146,7 @@ const fn vip(flags: ServiceFlags) -> Service {
 
 /// Connects, and returns what the socket says its peer is.
 fn connect(to: (Ipv4Addr, u16)) -> io::Result<SocketAddr> {
-    TcpStream::connect_timeout(&to.into(), Duration::from_millis(500))?.peer_addr()
+    TcpStream::connect_timeout(&to.into(), patience())?.peer_addr()
 }
 
 fn tcp_server(stage: &Stage) -> TcpListener {
@@ -161,7 +160,7 @@ fn came_from(server: &TcpListener) -> IpAddr {
 
 fn udp(namespace: &Netns, address: Ipv4Addr, port: u16) -> UdpSocket {
     let socket = namespace.enter(|| UdpSocket::bind((address, port)).expect("binds"));
-    socket.set_read_timeout(Some(Duration::from_millis(500))).expect("sets");
+    socket.set_read_timeout(Some(patience())).expect("sets");
     socket
 }
 
@@ -271,6 +270,7 @@ fn what_the_node_may_not_use_does_not_leave_it() {
     };
     let send = |to: (Ipv4Addr, u16)| {
         let outside = udp(&stage.client, to.0, to.1);
+        outside.set_read_timeout(Some(prompt())).expect("sets");
         let sent = stage.on_node(|| UdpSocket::bind((NODE, 0)).expect("binds").send_to(b"x", to));
         (sent.is_ok(), receive(&outside).is_ok())
     };

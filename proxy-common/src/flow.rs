@@ -106,8 +106,8 @@ impl FlowFlags {
     }
 }
 
-/// What a flow entry has seen of a TCP connection, in its own direction; a set of bits. Empty for
-/// other protocols.
+/// What a flow entry has seen of a TCP connection or SCTP association, in its own direction; a set of bits. Empty for
+/// UDP. In brackets, what counts as the same in SCTP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct TcpState(u8);
@@ -115,13 +115,13 @@ pub struct TcpState(u8);
 impl TcpState {
     /// Nothing yet.
     pub const NONE: Self = Self(0);
-    /// A SYN.
+    /// A SYN (INIT).
     pub const SYN: Self = Self(1);
-    /// A segment without SYN, FIN or RST.
+    /// A segment without SYN, FIN or RST (any other chunk).
     pub const DATA: Self = Self(1 << 1);
-    /// A FIN.
+    /// A FIN (SHUTDOWN, SHUTDOWN ACK).
     pub const FIN: Self = Self(1 << 2);
-    /// A RST.
+    /// A RST (ABORT, SHUTDOWN COMPLETE).
     pub const RST: Self = Self(1 << 3);
 
     /// The state from its bits.

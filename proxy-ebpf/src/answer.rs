@@ -1,4 +1,4 @@
-//! Telling a client that its Service has no endpoint: the packet is turned into a TCP RST or an
+//! Telling a client that its Service has no endpoint: the packet is turned into a TCP RST, an SCTP ABORT or an
 //! ICMP/ICMPv6 "port unreachable" to its sender, from the address it was sent to.
 //!
 //! The answer takes the place of the packet: link and network addresses are exchanged, the transport
@@ -13,7 +13,8 @@ use proxy_common::{Family, Protocol, V4, V6};
 use crate::{
     bytes::{put, take},
     checksum::{finish, fold, sum},
-    headers::{Headers, TCP_CHECKSUM, tcp_flag},
+    crc32c,
+    headers::{Headers, SCTP_CHECKSUM, SCTP_CHUNK_HEADER, SCTP_HEADER, TCP_CHECKSUM, sctp_chunk, tcp_flag},
     packet::{Packet, Truncated},
 };
 
@@ -76,7 +77,8 @@ pub fn refuse<F: AnswerFamily, P: Packet>(packet: &mut P, headers: &Headers<F>) 
     }
     match headers.protocol {
         Protocol::Tcp => reset(packet, headers)?,
-        Protocol::Udp | Protocol::Sctp => F::write_unreachable(packet, headers)?,
+        Protocol::Sctp => abort(packet, headers)?,
+        Protocol::Udp => F::write_unreachable(packet, headers)?,
     }
     exchange_link_addresses(packet, headers.l3)
 }
@@ -86,7 +88,7 @@ pub fn refuse<F: AnswerFamily, P: Packet>(packet: &mut P, headers: &Headers<F>) 
 fn reset<F: AnswerFamily, P: Packet>(packet: &mut P, headers: &Headers<F>) -> Result<(), Truncated> {
     let refused: [u8; 14] = packet.load(headers.l4)?;
     let data_offset = usize::from(refused[12] >> 4) * 4;
-    let data = segment_len(packet, headers)?.checked_sub(data_offset).ok_or(Truncated)?;
+    let data = headers.transport_len(packet)?.checked_sub(data_offset).ok_or(Truncated)?;
     // A SYN takes one sequence number, so does each byte of data it carries.
     #[expect(clippy::cast_possible_truncation, reason = "a segment's length fits 16 bits")]
     let acknowledged = u32::from_be_bytes(take(&refused, 4)).wrapping_add(1).wrapping_add(data as u32);
@@ -107,13 +109,27 @@ fn reset<F: AnswerFamily, P: Packet>(packet: &mut P, headers: &Headers<F>) -> Re
     packet.store_summed(headers.l4, &header)
 }
 
-/// Length of the refused TCP segment as the IP header states it: a short frame is padded.
+/// An ABORT with the Initiate Tag of the refused INIT (RFC 9260 §8.4).
 #[inline(always)]
-fn segment_len<F: Family, P: Packet>(packet: &P, headers: &Headers<F>) -> Result<usize, Truncated> {
-    // IPv4: total length at 2; IPv6: payload length at 4 (RFC 791 §3.1, RFC 8200 §3).
-    let (offset, counted) = if F::HEADER_CHECKSUM_OFFSET.is_some() { (2, F::HEADER_LEN) } else { (4, 0) };
-    let len: [u8; 2] = packet.load(headers.l3 + offset)?;
-    usize::from(u16::from_be_bytes(len)).checked_sub(counted).ok_or(Truncated)
+fn abort<F: AnswerFamily, P: Packet>(packet: &mut P, headers: &Headers<F>) -> Result<(), Truncated> {
+    const LEN: usize = SCTP_HEADER + SCTP_CHUNK_HEADER;
+    let tag: [u8; 4] = packet.load(headers.l4 + LEN)?;
+
+    let mut answer = [0; LEN];
+    put(&mut answer, 0, &headers.destination.1.to_wire());
+    put(&mut answer, 2, &headers.source.1.to_wire());
+    put(&mut answer, 4, &tag);
+    put(&mut answer, SCTP_HEADER, &[sctp_chunk::ABORT]);
+    put(&mut answer, SCTP_HEADER + 2, &wire_len(SCTP_CHUNK_HEADER));
+
+    let pending = packet.checksum_is_pending(headers.l4 + SCTP_CHECKSUM)?;
+    packet.resize(headers.l4 + LEN)?;
+    if !pending {
+        let crc = crc32c::of(&answer);
+        put(&mut answer, SCTP_CHECKSUM, &crc);
+    }
+    F::write_header(packet, headers, Protocol::Sctp.number(), LEN)?;
+    packet.store_summed(headers.l4, &answer)
 }
 
 impl AnswerFamily for V4 {

@@ -15,9 +15,11 @@ use crate::{
 pub const TCP_CHECKSUM: usize = 16;
 /// Offset of the checksum in a UDP header (RFC 768).
 pub const UDP_CHECKSUM: usize = 6;
-/// Offset of the source port in TCP and UDP headers.
+/// Offset of the checksum in an SCTP header (RFC 9260 §3.1).
+pub const SCTP_CHECKSUM: usize = 8;
+/// Offset of the source port in TCP, UDP and SCTP headers.
 pub const SOURCE_PORT: usize = 0;
-/// Offset of the destination port in TCP and UDP headers.
+/// Offset of the destination port in TCP, UDP and SCTP headers.
 pub const DESTINATION_PORT: usize = 2;
 
 /// Extension headers that are followed before an IPv6 packet is given up as nobody's.
@@ -26,6 +28,10 @@ const MAX_EXTENSION_HEADERS: usize = 6;
 /// TCP header bytes up to and including the flags.
 const TCP_FLAGS_END: usize = 14;
 
+/// Length of SCTP's common header (RFC 9260 §3.1), and of the header of the chunk behind it (§3.2).
+pub(crate) const SCTP_HEADER: usize = 12;
+pub(crate) const SCTP_CHUNK_HEADER: usize = 4;
+
 /// Addresses, ports and positions of a packet that could be a Service's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Headers<F: Family> {
@@ -33,13 +39,13 @@ pub struct Headers<F: Family> {
     pub l3: usize,
     /// Offset of the transport header.
     pub l4: usize,
-    /// Transport protocol: TCP or UDP.
+    /// Transport protocol.
     pub protocol: Protocol,
     /// Source address and port.
     pub source: (F::Address, Port),
     /// Destination address and port.
     pub destination: (F::Address, Port),
-    /// TCP: what this segment is. Empty for UDP.
+    /// TCP and SCTP: what this segment or packet is. Empty for UDP.
     pub tcp: TcpState,
     /// TCP: whether ACK is set.
     pub acknowledges: bool,
@@ -143,7 +149,11 @@ pub fn parse<F: ParseFamily, P: Packet>(packet: &P, l3: usize) -> Result<Option<
             let header: [u8; UdpHdr::LEN] = packet.load(l4)?;
             (Protocol::Udp, take::<4>(&header, 0), TcpState::NONE, false)
         }
-        Some(Protocol::Sctp) | None => return Ok(None),
+        Some(Protocol::Sctp) => {
+            let header: [u8; SCTP_HEADER + SCTP_CHUNK_HEADER] = packet.load(l4)?;
+            (Protocol::Sctp, take::<4>(&header, 0), sctp_state(header[SCTP_HEADER]), false)
+        }
+        None => return Ok(None),
     };
     Ok(Some(Headers {
         l3,
@@ -164,6 +174,27 @@ pub(crate) mod tcp_flag {
     pub(crate) const ACK: u8 = 0x10;
 }
 
+/// Types of SCTP chunks (RFC 9260 §3.2).
+pub(crate) mod sctp_chunk {
+    pub(crate) const INIT: u8 = 1;
+    pub(crate) const ABORT: u8 = 6;
+    pub(crate) const SHUTDOWN: u8 = 7;
+    pub(crate) const SHUTDOWN_ACK: u8 = 8;
+    pub(crate) const SHUTDOWN_COMPLETE: u8 = 14;
+}
+
+/// What the first chunk of an SCTP packet does, in the terms of TCP. INIT and SHUTDOWN COMPLETE are always alone (RFC 9260
+/// §6.10).
+#[inline(always)]
+const fn sctp_state(chunk: u8) -> TcpState {
+    match chunk {
+        sctp_chunk::INIT => TcpState::SYN,
+        sctp_chunk::ABORT | sctp_chunk::SHUTDOWN_COMPLETE => TcpState::RST,
+        sctp_chunk::SHUTDOWN | sctp_chunk::SHUTDOWN_ACK => TcpState::FIN,
+        _ => TcpState::DATA,
+    }
+}
+
 #[inline(always)]
 const fn tcp_state(flags: u8) -> TcpState {
     if flags & tcp_flag::RST != 0 {
@@ -178,13 +209,25 @@ const fn tcp_state(flags: u8) -> TcpState {
 }
 
 impl<F: Family> Headers<F> {
-    /// Whether this packet may begin a connection: any UDP datagram, and a TCP SYN without ACK.
+    /// Whether this packet may begin a connection: any UDP datagram, a TCP SYN without ACK, and an SCTP INIT.
     #[inline(always)]
     #[must_use]
     pub fn may_begin_connection(&self) -> bool {
         match self.protocol {
-            Protocol::Tcp => self.tcp.contains(TcpState::SYN) && !self.acknowledges,
-            Protocol::Udp | Protocol::Sctp => true,
+            Protocol::Tcp | Protocol::Sctp => self.tcp.contains(TcpState::SYN) && !self.acknowledges,
+            Protocol::Udp => true,
         }
+    }
+
+    /// Bytes from the transport header to the end of the packet as the IP header states it: a short frame is padded.
+    ///
+    /// # Errors
+    /// [`Truncated`] if the packet cannot be read, or states no sensible length.
+    #[inline(always)]
+    pub fn transport_len<P: Packet>(&self, packet: &P) -> Result<usize, Truncated> {
+        // IPv4: total length at 2; IPv6: payload length at 4 (RFC 791 §3.1, RFC 8200 §3).
+        let (offset, uncounted) = if F::HEADER_CHECKSUM_OFFSET.is_some() { (2, 0) } else { (4, F::HEADER_LEN) };
+        let len: [u8; 2] = packet.load(self.l3 + offset)?;
+        (usize::from(u16::from_be_bytes(len)) + uncounted).checked_sub(self.l4 - self.l3).ok_or(Truncated)
     }
 }

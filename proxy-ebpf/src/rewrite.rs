@@ -3,13 +3,15 @@
 //! The transport checksum covers a pseudo header with the addresses, and the transport header with the
 //! ports. Each change is reported to [`Packet::adjust_transport_checksum`] for itself, because an skb
 //! whose checksum is still to be completed (`CHECKSUM_PARTIAL`) holds the pseudo header's sum alone: there
-//! only the change of address counts. IPv4's header checksum covers the addresses too.
+//! only the change of address counts. IPv4's header checksum covers the addresses too. SCTP's checksum covers ports and payload
+//! alone, and in a packet whose checksum is still to be completed it is zero.
 
 use proxy_common::{Family, Port, Protocol};
 
 use crate::{
     checksum::difference,
-    headers::{DESTINATION_PORT, Headers, SOURCE_PORT, TCP_CHECKSUM, UDP_CHECKSUM},
+    crc32c,
+    headers::{DESTINATION_PORT, Headers, SCTP_CHECKSUM, SOURCE_PORT, TCP_CHECKSUM, UDP_CHECKSUM},
     packet::{Change, Packet, Truncated, ZeroChecksum},
 };
 
@@ -75,19 +77,56 @@ fn end<F: WriteFamily, P: Packet>(
     address_offset: usize,
     port_offset: usize,
 ) -> Result<(), Truncated> {
-    let (checksum, zero) = match headers.protocol {
-        Protocol::Udp => (headers.l4 + UDP_CHECKSUM, ZeroChecksum::Absent),
-        Protocol::Tcp | Protocol::Sctp => (headers.l4 + TCP_CHECKSUM, ZeroChecksum::Value),
-    };
     let addresses = difference(from.0.as_ref(), to.0.as_ref());
-    packet.adjust_transport_checksum(checksum, addresses, Change::PseudoHeader, zero)?;
-    if from.1 != to.1 {
-        let ports = difference(&from.1.to_wire(), &to.1.to_wire());
-        packet.adjust_transport_checksum(checksum, ports, Change::Segment, zero)?;
-        packet.store(headers.l4 + port_offset, &to.1.to_wire())?;
+    let port = to.1.to_wire();
+    match headers.protocol {
+        Protocol::Tcp | Protocol::Udp => {
+            let (checksum, zero) = match headers.protocol {
+                Protocol::Udp => (headers.l4 + UDP_CHECKSUM, ZeroChecksum::Absent),
+                Protocol::Tcp | Protocol::Sctp => (headers.l4 + TCP_CHECKSUM, ZeroChecksum::Value),
+            };
+            packet.adjust_transport_checksum(checksum, addresses, Change::PseudoHeader, zero)?;
+            if from.1 != to.1 {
+                let ports = difference(&from.1.to_wire(), &port);
+                packet.adjust_transport_checksum(checksum, ports, Change::Segment, zero)?;
+                packet.store(headers.l4 + port_offset, &port)?;
+            }
+        }
+        Protocol::Sctp if from.1 != to.1 => {
+            adjust_crc(packet, headers, from.1, to.1, port_offset)?;
+            // No field makes up for the port in a device's sum over the packet.
+            packet.store_summed(headers.l4 + port_offset, &port)?;
+        }
+        Protocol::Sctp => {}
     }
     if let Some(offset) = F::HEADER_CHECKSUM_OFFSET {
         packet.adjust_header_checksum(headers.l3 + offset, addresses)?;
     }
     F::store_address(packet, headers.l3 + address_offset, to.0)
+}
+
+/// Takes the change of a port into an SCTP packet's CRC, unless the CRC is still to be completed.
+#[inline(always)]
+fn adjust_crc<F: WriteFamily, P: Packet>(
+    packet: &mut P,
+    headers: &Headers<F>,
+    from: Port,
+    to: Port,
+    port_offset: usize,
+) -> Result<(), Truncated> {
+    let offset = headers.l4 + SCTP_CHECKSUM;
+    let field: [u8; 4] = packet.load(offset)?;
+    // Asking for the state of the checksum writes; only in one packet of 2^32 it is not to be completed and zero.
+    if field == [0; 4] {
+        let is_pending = packet.checksum_is_pending(offset)?;
+        packet.store(offset, &field)?;
+        if is_pending {
+            return Ok(());
+        }
+    }
+    // Both ports are in the first four bytes.
+    let ports = u32::from(u16::from_le_bytes(from.to_wire()) ^ u16::from_le_bytes(to.to_wire())) << (port_offset * 8);
+    let len = u32::try_from(headers.transport_len(packet)?).map_err(|_| Truncated)?;
+    let crc = u32::from_le_bytes(field) ^ crc32c::change(ports, len);
+    packet.store_summed(offset, &crc.to_le_bytes())
 }

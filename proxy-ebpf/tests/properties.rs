@@ -8,7 +8,7 @@ use proxy_ebpf::{
     Packet, Verdict,
     fixtures::{
         Frontend, UDP_TIMEOUT, World,
-        frames::{self, Segment},
+        frames::{self, Chunk, Segment},
     },
     host::{self, ChecksumState, Hook, HostPacket, HostTables},
     tc::TcFamily,
@@ -68,7 +68,18 @@ fn is_host(address: IpAddr) -> bool {
 }
 
 fn protocol() -> impl Strategy<Value = Protocol> {
-    prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)]
+    prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp), Just(Protocol::Sctp)]
+}
+
+/// What an SCTP packet is that does the same as a TCP segment.
+fn chunk(segment: Segment) -> Chunk {
+    match segment {
+        Segment::Syn => Chunk::Init,
+        Segment::SynAck => Chunk::InitAck,
+        Segment::Ack => Chunk::Data,
+        Segment::FinAck => Chunk::Shutdown,
+        Segment::Rst => Chunk::Abort,
+    }
 }
 
 fn packet(
@@ -80,7 +91,8 @@ fn packet(
 ) -> Vec<u8> {
     match protocol {
         Protocol::Tcp => frames::tcp(source, destination, segment, payload),
-        Protocol::Udp | Protocol::Sctp => frames::udp(source, destination, payload),
+        Protocol::Udp => frames::udp(source, destination, payload),
+        Protocol::Sctp => frames::sctp(source, destination, chunk(segment), payload),
     }
 }
 
@@ -226,7 +238,7 @@ proptest! {
         let mut world = World::default()
             .cluster_ip(frontend, tcp, &[backend])
             .connection(client, frontend, tcp, backend, TcpState::DATA)
-            .half_closed(client, frontend);
+            .half_closed(client, frontend, tcp);
         run(&mut world, Hook::Ingress, packet(tcp, client, backend, Segment::Syn, b""));
         let (_, reply) = run(&mut world, Hook::Egress, packet(tcp, backend, client, Segment::Ack, b"more"));
         prop_assert_eq!(reply, packet(tcp, frontend, client, Segment::Ack, b"more"));
@@ -428,6 +440,7 @@ fn a_full_flow_table_refuses_new_flows() {
 struct Offload {
     start: usize,
     field: usize,
+    is_sctp: bool,
 }
 
 impl Offload {
@@ -437,11 +450,15 @@ impl Offload {
         } else {
             (ETHERNET + 20, frame[ETHERNET + 9])
         };
-        Self { start, field: start + if protocol == 6 { 16 } else { 6 } }
+        Self { start, field: start + if protocol == 6 { 16 } else { 6 }, is_sctp: protocol == 132 }
     }
 
-    /// Puts the pseudo header's sum into the field, as the stack does before it hands a packet to the device.
+    /// Puts the pseudo header's sum into the field, or zero for SCTP, as the stack does before it hands a packet to the
+    /// device.
     fn defer(&self, frame: &mut [u8]) {
+        if self.is_sctp {
+            return frame[self.start + 8..self.start + 12].fill(0);
+        }
         let addresses = if self.start == ETHERNET + 40 { ETHERNET + 8..self.start } else { ETHERNET + 12..self.start };
         let protocol = if self.start == ETHERNET + 40 { frame[ETHERNET + 6] } else { frame[ETHERNET + 9] };
         let len = u32::try_from(frame.len() - self.start).expect("a short frame");
@@ -449,8 +466,12 @@ impl Offload {
         frame[self.field..self.field + 2].copy_from_slice(&folded(sum).to_be_bytes());
     }
 
-    /// Sums everything from the transport header on and stores the complement.
+    /// Sums everything from the transport header on and stores the complement, over whatever is in the field.
     fn complete(&self, frame: &mut [u8]) {
+        if self.is_sctp {
+            let crc = frames::crc32c(&frame[self.start..]);
+            return frame[self.start + 8..self.start + 12].copy_from_slice(&crc.to_le_bytes());
+        }
         let checksum = match !folded(big_endian_sum(&frame[self.start..])) {
             0 => 0xffff,
             checksum => checksum,

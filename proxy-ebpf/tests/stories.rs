@@ -7,7 +7,7 @@ use proxy_ebpf::{
     Verdict,
     fixtures::{
         Frontend, UDP_TIMEOUT, World,
-        frames::{self, Segment},
+        frames::{self, Chunk, Segment},
     },
     host::{self, Hook, HostPacket},
     policy::List,
@@ -87,4 +87,19 @@ fn a_clash_does_not_change_the_affinity() {
     assert_eq!(pass(&mut world, Hook::Ingress, syn), frames::tcp(pod, free, Segment::Syn, b""));
     let after: Vec<_> = world.v4.affinity.values().map(AffinityEntry::backend).collect();
     assert_eq!(before, after);
+}
+
+/// One right checksum in 2^32 is zero. It is no sign that the device is to complete it.
+#[test]
+fn an_sctp_checksum_of_zero_is_a_checksum() {
+    let [pod, frontend, backend] = ["10.1.0.5:4000", "10.96.0.10:80", "10.1.1.9:8080"].map(address);
+    let mut world = World::default().cluster_ip(frontend, Protocol::Sctp, &[backend]);
+    let [before, expected] = [frontend, backend].map(|to| frames::sctp(pod, to, Chunk::Init, b""));
+    let mut zeroed = before.clone();
+    let crc = ETHERNET + 20 + 8..ETHERNET + 20 + 12;
+    zeroed[crc.clone()].fill(0);
+    // What was wrong by the former checksum is wrong by as much afterwards.
+    let mut translated = pass(&mut world, Hook::Ingress, zeroed);
+    translated[crc.clone()].iter_mut().zip(&before[crc]).for_each(|(byte, error)| *byte ^= error);
+    assert_eq!(translated, expected);
 }

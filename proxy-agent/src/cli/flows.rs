@@ -69,13 +69,13 @@ enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum State {
-    /// A TCP connection of which only one side was heard.
+    /// A connection of which only one side was heard.
     Opening,
-    /// A TCP connection that both sides use.
+    /// A connection that both sides use.
     Established,
-    /// A TCP connection that one side has ended.
+    /// A connection that one side has ended.
     Closing,
-    /// A TCP connection that both sides have ended, or one has reset.
+    /// A connection that both sides have ended, or one has reset.
     Closed,
     /// A datagram flow, or a socket: no state is kept.
     Active,
@@ -92,7 +92,7 @@ impl State {
         }
     }
 
-    /// The state of a connection from what was seen of either side; `None` if the other was not heard of.
+    /// The state of a TCP connection or SCTP association from what was seen of either side; `None` if the other was not heard of.
     const fn of_tcp(client: TcpState, server: Option<TcpState>) -> Self {
         let Some(server) = server else { return Self::Opening };
         if client.contains(TcpState::RST)
@@ -150,7 +150,7 @@ impl<F: Family<Address: IntoIp + PlainAddress>> FamilyContents<F> {
                 frontend: endpoint(key.destination()),
                 backend: endpoint(backend),
                 state: match key.protocol() {
-                    Some(Protocol::Tcp) => State::of_tcp(flow.state(), reply.map(Flow::state)),
+                    Some(Protocol::Tcp | Protocol::Sctp) => State::of_tcp(flow.state(), reply.map(Flow::state)),
                     _ => State::Active,
                 },
                 idle_seconds: Some(now.saturating_sub(newest)),

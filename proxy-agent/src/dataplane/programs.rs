@@ -146,7 +146,7 @@ pub(super) fn map_names() -> impl Iterator<Item = &'static str> {
 #[must_use]
 pub fn loader(features: &Features, log: PacketLog) -> EbpfLoader<'static> {
     let has_set_retval: &u8 = if features.has(Feature::SetRetval) { &1 } else { &0 };
-    let has_netns_cookie: &u8 = if features.has(Feature::CgroupLink) { &1 } else { &0 };
+    let has_netns_cookie: &u8 = if features.has(Feature::NetnsCookie) { &1 } else { &0 };
     let log_level: &u8 = match log {
         PacketLog::Off => &0,
         PacketLog::Drops => &(aya_log::Level::Trace as u8),

@@ -18,10 +18,8 @@ pub(super) fn established<F: Family, T: Tables<F>>(headers: &Headers<F>, tables:
     let timeout = timeout(tables, headers.protocol);
     let (flow, idle) = note(tables, &key, now, headers.tcp, timeout)?;
     let keeps = match headers.protocol {
-        Protocol::Tcp => !headers.may_begin_connection() || !begins_anew(headers, tables, &flow),
-        Protocol::Udp | Protocol::Sctp => {
-            idle <= timeout && (flow.flags().contains(FlowFlags::OWN) || is_current(tables, &flow))
-        }
+        Protocol::Tcp | Protocol::Sctp => !headers.may_begin_connection() || !begins_anew(headers, tables, &flow),
+        Protocol::Udp => idle <= timeout && (flow.flags().contains(FlowFlags::OWN) || is_current(tables, &flow)),
     };
     if !keeps {
         return None;
@@ -78,7 +76,7 @@ pub(super) fn room<F: Family, T: Tables<F>>(
 /// UDP needs no such care: the reply entry of a flow that has ended translates nothing.
 #[inline(always)]
 pub(super) fn forget_ended<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: &mut T) {
-    if headers.protocol != Protocol::Tcp {
+    if headers.protocol == Protocol::Udp {
         return;
     }
     let backend = headers.destination;
@@ -114,8 +112,8 @@ pub(super) fn note_own<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: &m
     let _ = tables.insert_flow(&key, &flow, insertion);
 }
 
-/// Whether a SYN on a known flow begins a new connection: the former one was ended by a side, or its
-/// backend is gone. Otherwise it is a retransmission and keeps its backend.
+/// Whether a SYN or INIT on a known flow begins a new connection: the former one was ended by a side, or its
+/// backend is gone. Otherwise it is a retransmission, or an SCTP peer's restart, and keeps its backend.
 #[inline(always)]
 fn begins_anew<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: &mut T, flow: &Flow<F::Address>) -> bool {
     if flow.state().is_closing() || !is_current(tables, flow) {
@@ -133,12 +131,12 @@ fn is_current<F: Family, T: Tables<F>>(tables: &T, flow: &Flow<F::Address>) -> b
         .is_some_and(|backend| backend.service() == flow.service() && (backend.address(), backend.port()) == flow.to())
 }
 
-/// Seconds without a packet after which a flow has ended. TCP's end by their segments; see [`has_ended`].
+/// Seconds without a packet after which a flow has ended. TCP's and SCTP's end by what they say; see [`has_ended`].
 #[inline(always)]
 fn timeout<F: Family, T: Tables<F>>(tables: &T, protocol: Protocol) -> u32 {
     match protocol {
-        Protocol::Tcp => NEVER,
-        Protocol::Udp | Protocol::Sctp => tables.settings().udp_timeout(),
+        Protocol::Tcp | Protocol::Sctp => NEVER,
+        Protocol::Udp => tables.settings().udp_timeout(),
     }
 }
 
@@ -173,7 +171,7 @@ fn has_ended<F: Family, T: Tables<F>>(
     replied: TcpState,
     idle: u32,
 ) -> bool {
-    if headers.protocol != Protocol::Tcp {
+    if headers.protocol == Protocol::Udp {
         return idle > tables.settings().udp_timeout();
     }
     let original = FlowKey::new(headers.source, frontend, headers.protocol, Direction::Original);

@@ -10,8 +10,8 @@ use anyhow::{Context as _, bail};
 
 use super::{kernel::Files, output, tool};
 
-/// Devices and traffic control.
-const NETWORK: [&str; 8] = ["veth", "bridge", "vxlan", "tun", "sch_ingress", "cls_bpf", "overlay", "ipv6"];
+/// Devices, protocols and traffic control.
+const NETWORK: [&str; 9] = ["veth", "bridge", "vxlan", "tun", "sch_ingress", "cls_bpf", "overlay", "ipv6", "sctp"];
 /// nftables with address translation, as far as the agent's rules and those of tests go. What a kernel does not have is
 /// built into another module.
 const NFTABLES: [&str; 12] = [
