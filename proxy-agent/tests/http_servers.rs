@@ -25,6 +25,10 @@ impl Statistics for NoCounters {
     fn counters(&self) -> Vec<(Counter, u64)> {
         Vec::new()
     }
+
+    fn masquerading(&self) -> Option<bool> {
+        None
+    }
 }
 
 struct Servers {

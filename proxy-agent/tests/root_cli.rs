@@ -66,7 +66,7 @@ fn tables_are_shown_while_no_agent_runs() {
     assert_eq!(json(&node, "flows"), Value::Array(Vec::new()));
 
     let status = json(&node, "status");
-    assert_eq!((&status["agent"], &status["masquerading"]), (&Value::Null, &true.into()));
+    assert_eq!((&status["agent"], &status["masquerading"]), (&Value::Null, &"installed".into()));
     assert_eq!(status["socket_hooks"].as_array().map(Vec::len), Some(8));
     let devices: Vec<&Value> = status["devices"].as_array().expect("a list").iter().map(|at| &at["device"]).collect();
     assert_eq!(devices.len(), 2, "{devices:?}");

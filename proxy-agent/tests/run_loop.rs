@@ -116,6 +116,10 @@ impl Statistics for NoCounters {
     fn counters(&self) -> Vec<(Counter, u64)> {
         Vec::new()
     }
+
+    fn masquerading(&self) -> Option<bool> {
+        None
+    }
 }
 
 /// Where load balancers ask: an address on loopback that no other run of the tests uses.

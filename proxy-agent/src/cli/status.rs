@@ -15,7 +15,8 @@ use super::{
 };
 use crate::dataplane::{
     features::Features,
-    lock, nft,
+    lock,
+    nft::{self, Presence},
     pins::{Direction, Pins},
     status::{self, AttachedDevice, AttachedSocketHook},
     tables::{FamilyTables, TableError, Tables},
@@ -33,8 +34,8 @@ pub(super) struct StatusView {
     kernel: KernelView,
     layout_version: u32,
     settings: SettingsView,
-    /// Whether the nftables table is in this network namespace.
-    masquerading: bool,
+    /// Whether the nftables table is in this network namespace; `None` if that cannot be known.
+    masquerading: Option<Presence>,
     socket_hooks: Vec<SocketHookView>,
     devices: Vec<DeviceView>,
     tables: Vec<TableView>,
@@ -138,7 +139,7 @@ pub(super) fn read(tables: &Tables, bpffs_root: &Path) -> Result<StatusView, Sta
         },
         layout_version: settings.layout_version(),
         settings: settings_view(&settings),
-        masquerading: nft::is_installed().unwrap_or(false),
+        masquerading: nft::presence().ok(),
         socket_hooks: status::socket_hooks(&pins)?.into_iter().map(socket_hook_view).collect(),
         devices: devices_view(&status::devices(&pins)?, status::device_name),
         tables: tables_view(tables)?,
@@ -274,7 +275,12 @@ impl fmt::Display for StatusView {
             out,
             "masquerading: mark {masquerade_mark}, {}, {}",
             if *masquerade_all { "every clusterIP" } else { "as needed" },
-            if *masquerading { "nftables table present" } else { "nftables table MISSING" },
+            match masquerading {
+                Some(Presence::Installed) => "nftables table present",
+                Some(Presence::Missing) => "nftables table MISSING",
+                Some(Presence::Unsupported) => "NO nf_tables in the kernel",
+                None => "nftables table UNKNOWN",
+            },
         )?;
         writeln!(out, "UDP timeout: {udp_timeout_seconds}s")?;
         writeln!(out, "pods: IPv4 {pods_v4}, IPv6 {pods_v6}")?;

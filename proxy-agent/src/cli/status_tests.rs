@@ -38,7 +38,7 @@ fn view() -> StatusView {
         kernel: KernelView::Known(Features::new("6.6.1".to_owned(), Feature::ALL.into())),
         layout_version: 1,
         settings: settings_view(&settings()),
-        masquerading: true,
+        masquerading: Some(Presence::Installed),
         socket_hooks: vec![socket_hook_view(AttachedSocketHook {
             hook: SocketHook::Connect4,
             program: 21,
@@ -93,18 +93,21 @@ fn what_is_wrong_stands_out() {
     let view = StatusView {
         agent: Some(42),
         kernel: KernelView::Unknown { error: "not allowed".to_owned() },
-        masquerading: false,
+        masquerading: Some(Presence::Unsupported),
         ..view()
     };
     let text = view.to_string();
     assert!(text.contains("agent: running, process 42\nkernel: not allowed\n"), "{text}");
-    assert!(text.contains("nftables table MISSING"), "{text}");
+    assert!(text.contains("NO nf_tables in the kernel"), "{text}");
+    let view = StatusView { masquerading: Some(Presence::Missing), ..view };
+    assert!(view.to_string().contains("nftables table MISSING"), "{view}");
 }
 
 #[test]
 fn the_same_as_json() {
     let json = serde_json::to_value(view()).expect("serializes");
     assert_eq!(json["kernel"]["release"], "6.6.1");
+    assert_eq!(json["masquerading"], "installed");
     assert_eq!(json["drops"], json!({ "no_endpoint": 1 }));
     assert_eq!(json["service_drops"][2], json!({ "service": "shop/web:http", "reason": "no_endpoint", "count": 1 }));
     assert_eq!(

@@ -9,7 +9,7 @@ use super::{
     cgroup,
     lock::{Lock, LockError},
     mounts::{self, MountError},
-    nft,
+    nft::{self, Presence},
     pins::{Direction, Pins, SocketHook, unpin},
     programs::map_names,
     tc::clsact,
@@ -80,6 +80,7 @@ pub fn cleanup(bpffs_root: &Path, cgroup_root: Option<&Path>) -> Result<Removed,
         step(format!("tables pinned at {}", bpffs_root.display()), tables.map(|()| true));
         pins.remove_directories();
     }
+    step(format!("cgroup2 file system at {}", mounts::CGROUP2), mounts::unmount_cgroup2());
     for index in clsact::devices().unwrap_or_default() {
         for direction in Direction::ALL {
             let result = clsact::attached(index, direction).and_then(|program| {
@@ -88,8 +89,7 @@ pub fn cleanup(bpffs_root: &Path, cgroup_root: Option<&Path>) -> Result<Removed,
             step(format!("{direction} filter of the device with index {index}"), result);
         }
     }
-    let table = nft::is_installed().unwrap_or(false);
-    if table {
+    if matches!(nft::presence(), Ok(Presence::Installed)) {
         step(format!("nftables table inet {}", nft::TABLE), nft::remove().map(|()| true).map_err(io::Error::other));
     }
     match failure {

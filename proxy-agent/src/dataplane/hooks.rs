@@ -14,7 +14,7 @@ use super::{
     features::Features,
     lock::Lock,
     netns,
-    nft::{self, NftError},
+    nft::Masquerading,
     pins::Pins,
     programs::Programs,
     tables::{HashTable, SettingsTable, TableError},
@@ -201,60 +201,6 @@ impl AttachedHooks {
         match result {
             Ok(()) => self.pods = wanted,
             Err(error) => tracing::warn!(%error),
-        }
-    }
-}
-
-/// Whether the nftables table is there.
-enum Masquerading {
-    /// It was when last looked for.
-    Installed,
-    /// The kernel lacks what it needs; that has been said.
-    Unsupported,
-    /// It could not be made; that has been said.
-    Failed,
-}
-
-impl Masquerading {
-    fn install(mark: u32) -> Self {
-        match nft::install(mark) {
-            Ok(()) => Self::Installed,
-            Err(error) => Self::failed(&error),
-        }
-    }
-
-    /// Makes the table again if somebody removed it, as a reload of a firewall's rules does.
-    fn keep(&mut self, mark: u32) {
-        *self = match self {
-            Self::Unsupported => return,
-            Self::Installed => match nft::is_installed() {
-                Ok(true) => return,
-                Ok(false) => {
-                    tracing::warn!("somebody removed the nftables table {}; making it again", nft::TABLE);
-                    Self::install(mark)
-                }
-                Err(error) => Self::failed(&error),
-            },
-            Self::Failed => match nft::install(mark) {
-                Ok(()) => {
-                    tracing::info!("the nftables table {} is there now", nft::TABLE);
-                    Self::Installed
-                }
-                Err(_) => return,
-            },
-        }
-    }
-
-    fn failed(error: &NftError) -> Self {
-        if error.is_unsupported() {
-            tracing::warn!(
-                %error,
-                "packets are not masqueraded: the kernel needs nf_tables with CONFIG_NFT_MASQ and CONFIG_NFT_NAT"
-            );
-            Self::Unsupported
-        } else {
-            tracing::warn!(%error, "packets are not masqueraded; trying again every half minute");
-            Self::Failed
         }
     }
 }

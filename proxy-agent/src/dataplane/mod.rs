@@ -14,6 +14,7 @@ pub mod devices;
 pub mod features;
 mod grace;
 mod hooks;
+mod ipv6;
 pub mod lock;
 mod mapped;
 mod memlock;
@@ -135,6 +136,9 @@ impl Dataplane {
         let Config { bpffs_root, cgroup_root, devices, pod_devices, masquerade_mark, packet_log } = config;
         features.require()?;
         tracing::info!("{features}");
+        if let Some(absence) = ipv6::absence() {
+            tracing::info!("{absence}: only IPv4 is served");
+        }
         let cgroup_root = mounts::cgroup_root(cgroup_root.as_deref())?;
         mounts::bpffs_root(bpffs_root)?;
         devices.check(|name| status::device_index(name).is_some())?;

@@ -14,7 +14,12 @@ use super::{
 };
 use crate::{
     config::{Config, KubeProxy, Mode, Objects},
-    dataplane::{self, Dataplane, OpenError, PacketLog, devices::Selection, tables::Tables},
+    dataplane::{
+        self, Dataplane, OpenError, PacketLog,
+        devices::Selection,
+        nft::{self, Presence},
+        tables::Tables,
+    },
     notices::{LogOnly, Notices},
     plan::Capacities,
     server::{
@@ -176,5 +181,9 @@ struct Counters(Tables);
 impl Statistics for Counters {
     fn counters(&self) -> Vec<(Counter, u64)> {
         self.0.counters.read().map(|counters| counters.into_iter().collect()).unwrap_or_default()
+    }
+
+    fn masquerading(&self) -> Option<bool> {
+        nft::presence().ok().map(|presence| presence == Presence::Installed)
     }
 }

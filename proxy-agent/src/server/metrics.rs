@@ -251,6 +251,10 @@ mod tests {
         fn counters(&self) -> Vec<(Index, u64)> {
             vec![(Index::SocketConnections, 7), (Index::Drop(DropReason::NoEndpoint), 3)]
         }
+
+        fn masquerading(&self) -> Option<bool> {
+            Some(false)
+        }
     }
 
     #[test]
@@ -284,6 +288,7 @@ mod tests {
             "proxy_agent_sync_failures_total 1",
             "proxy_agent_socket_connections_total 7",
             "proxy_agent_drops_total{reason=\"no_endpoint\"} 3",
+            "proxy_agent_masquerading 0",
             "kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy=\"internal\"} 4",
             "kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy=\"external\"} 0",
             "proxy_agent_map_entries{map=\"services_v4\"} 12",

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::{MetricType, counter::ConstCounter},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
 use proxy_common::Counter;
 
@@ -13,6 +13,9 @@ use proxy_common::Counter;
 pub trait Statistics: Send + Sync + 'static {
     /// The counters, added up over all CPUs.
     fn counters(&self) -> Vec<(Counter, u64)>;
+
+    /// Whether the rules are in place by which packets are masqueraded; `None` if that cannot be known.
+    fn masquerading(&self) -> Option<bool>;
 }
 
 /// Puts [`Statistics`] into a registry.
@@ -35,6 +38,15 @@ impl Collector for Reader {
                 let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
                 ConstCounter::new(*value).encode(metric)?;
             }
+        }
+        if let Some(masquerading) = self.0.masquerading() {
+            let metric = encoder.encode_descriptor(
+                "proxy_agent_masquerading",
+                "Whether the nftables table by which packets are masqueraded is in place",
+                None,
+                MetricType::Gauge,
+            )?;
+            ConstGauge::new(i64::from(masquerading)).encode(metric)?;
         }
         let mut drops = encoder.encode_descriptor(
             "proxy_agent_drops",

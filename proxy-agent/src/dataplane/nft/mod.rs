@@ -4,6 +4,7 @@
 //! Owns the table `inet proxy-agent` of the calling thread's network namespace, over netlink and
 //! without the nft program. Touches no other table.
 
+mod keep;
 mod ruleset;
 
 use std::io;
@@ -13,7 +14,9 @@ use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterProtoFamily, nftables::NfTablesMessage, none::ControlMessage,
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use serde::Serialize;
 
+pub(super) use self::keep::Masquerading;
 pub use self::ruleset::TABLE;
 
 /// Why the table cannot be written.
@@ -41,10 +44,12 @@ impl NftError {
     pub fn is_unsupported(&self) -> bool {
         match self {
             Self::Socket(error) => error.raw_os_error() == Some(libc::EPROTONOSUPPORT),
-            // A missing chain type or expression module is ENOENT, a missing subsystem EINVAL.
-            Self::Refused { error, .. } => {
-                matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL | libc::EOPNOTSUPP))
-            }
+            // A missing chain type or expression is ENOENT, a missing subsystem EINVAL or EOPNOTSUPP, a missing
+            // family EAFNOSUPPORT.
+            Self::Refused { error, .. } => matches!(
+                error.raw_os_error(),
+                Some(libc::ENOENT | libc::EINVAL | libc::EOPNOTSUPP | libc::EAFNOSUPPORT)
+            ),
             Self::Answer(_) => false,
         }
     }
@@ -60,14 +65,26 @@ pub fn install(masquerade_mark: u32) -> Result<(), NftError> {
 }
 
 /// Whether the table is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Presence {
+    /// It is.
+    Installed,
+    /// It is not.
+    Missing,
+    /// The kernel has no `nf_tables`.
+    Unsupported,
+}
+
+/// Looks whether the table is there.
 ///
 /// # Errors
 /// The kernel does not say.
-pub fn is_installed() -> Result<bool, NftError> {
+pub fn presence() -> Result<Presence, NftError> {
     match exchange(&[ruleset::query()], Framing::Single) {
-        Ok(()) => Ok(true),
-        Err(NftError::Refused { error, .. }) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
-        Err(error) if error.is_unsupported() => Ok(false),
+        Ok(()) => Ok(Presence::Installed),
+        Err(NftError::Refused { error, .. }) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Presence::Missing),
+        Err(error) if error.is_unsupported() => Ok(Presence::Unsupported),
         Err(error) => Err(error),
     }
 }
