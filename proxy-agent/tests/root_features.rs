@@ -7,22 +7,15 @@ use proxy_agent::dataplane::{
     lock::Lock,
     mounts,
 };
-use support::Pins;
-
-/// Major and minor number.
-fn release(text: &str) -> (u32, u32) {
-    let mut numbers = text.split(|character: char| !character.is_ascii_digit()).map(str::parse);
-    let mut next = || numbers.next().and_then(Result::ok).expect("a kernel release");
-    (next(), next())
-}
+use support::{Pins, release, release_of};
 
 #[test]
 fn probes_agree_with_the_kernel_release() {
     let features = Features::probe().expect("root may load programs");
     features.require().expect("this kernel is new enough");
     // A kernel has what its release promises; older ones may have more, by backports.
-    let running = release(features.release());
-    let promised = |feature: &Feature| release(feature.since()) <= running;
+    let running = release();
+    let promised = |feature: &Feature| release_of(feature.since()) <= running;
     let missing: Vec<Feature> = features.missing().filter(promised).collect();
     assert_eq!(missing, [], "{features}");
 }
@@ -38,13 +31,13 @@ fn the_readme_says_of_this_kernel_what_the_probes_say() {
     assert_eq!(rows.len(), Feature::ALL.len());
 
     let features = Features::probe().expect("root may load programs");
-    let running = release(features.release());
+    let running = release();
     let is_series = |heading: &&str| heading.starts_with(|first: char| first.is_ascii_digit());
     let mut columns = headings.iter().enumerate().filter(|(_, heading)| is_series(heading));
-    let column = columns.rfind(|(_, heading)| release(heading) <= running);
+    let column = columns.rfind(|(_, heading)| release_of(heading) <= running);
     let (column, heading) = column.expect("this kernel is not older than all of them");
     // A kernel between two of the series has what the older one has, and may have more.
-    let is_in_series = release(heading) == running || heading.ends_with("and newer");
+    let is_in_series = release_of(heading) == running || heading.ends_with("and newer");
     for (row, feature) in rows.iter().zip(Feature::ALL) {
         assert_eq!(row[0], format!("`{feature}`"));
         if is_in_series || row[column] == "yes" {

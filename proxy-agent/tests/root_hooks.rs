@@ -28,6 +28,7 @@ use proxy_agent::{
     plan::Changes,
 };
 use proxy_common::{Backend, BackendId, Port, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange};
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use support::{Netns, Node, features, needs, patience, prompt, run, settings};
 
 fn main() -> ExitCode {
@@ -57,6 +58,11 @@ fn main() -> ExitCode {
             &[],
             "an_nftables_table_that_somebody_flushed_is_made_again",
             an_nftables_table_that_somebody_flushed_is_made_again,
+        ),
+        needs(
+            &[],
+            "an_nftables_table_that_could_not_be_made_is_made_later",
+            an_nftables_table_that_could_not_be_made_is_made_later,
         ),
         needs(&[], "pod_devices_follow_the_bridge", pod_devices_follow_the_bridge),
     ];
@@ -269,6 +275,29 @@ fn an_nftables_table_that_somebody_flushed_is_made_again() {
         node.netns.ip("link add br0 type bridge");
         tokio::time::timeout(patience(), hooks.follow()).await.expect("reported").expect("follows");
         assert!(tables().contains("proxy-agent"));
+    });
+}
+
+/// The rules cannot be made for a while, here because the right is missing: that is no reason to give up.
+fn an_nftables_table_that_could_not_be_made_is_made_later() {
+    let node = Node::default();
+    let tables = || run(node.netns.command("nft").args(["list", "tables"]));
+    let rights = capabilities(None).expect("told");
+    let set_effective = |effective| set_capabilities(None, CapabilitySets { effective, ..rights }).expect("a subset");
+    node.netns.block_on(async || {
+        let mut hooks = attach(&node.config(), mechanism_here()).await;
+        run(node.netns.command("nft").args(["flush", "ruleset"]));
+        for (right, bridge, expected) in [
+            (rights.effective - CapabilitySet::NET_ADMIN, "br0", ""),
+            (rights.effective - CapabilitySet::NET_ADMIN, "br1", ""),
+            (rights.effective, "br2", "table inet proxy-agent\n"),
+        ] {
+            set_effective(right);
+            node.netns.ip(&format!("link add {bridge} type bridge"));
+            tokio::time::timeout(patience(), hooks.follow()).await.expect("reported").expect("follows");
+            set_effective(rights.effective);
+            assert_eq!(tables(), expected, "{bridge}");
+        }
     });
 }
 

@@ -29,6 +29,7 @@ mod programs;
 pub mod status;
 pub mod tables;
 mod tc;
+mod untyped;
 
 use std::{
     path::{Path, PathBuf},

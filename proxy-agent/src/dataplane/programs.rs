@@ -21,6 +21,7 @@ use super::{
     features::{Feature, Features},
     pins::{Direction, Pins, SocketHook, unpin},
     tables::{SettingsTable, TableError},
+    untyped,
 };
 
 /// Why maps or programs cannot be loaded.
@@ -171,7 +172,8 @@ pub(super) fn load(
     features: &Features,
     log: PacketLog,
 ) -> Result<(Adoption, Programs, Ebpf), LoadError> {
-    let adoption = examine(object, pins)?;
+    let parsed = aya_obj::Object::parse(object).map_err(|error| LoadError::Object(error.into()))?;
+    let adoption = examine(&parsed, pins)?;
     if let Adoption::Replaced { .. } = adoption {
         for path in map_names().map(|name| pins.map(name)) {
             unpin(&path).map_err(|error| LoadError::Pin { path, error })?;
@@ -179,10 +181,21 @@ pub(super) fn load(
     }
     let mut loader = loader(features, log);
     let paths: Vec<(&str, PathBuf)> = map_names().map(|name| (name, pins.map(name))).collect();
+    let untyped = if features.has(Feature::Btf) {
+        Vec::new()
+    } else {
+        untyped::make(&parsed, pins).map_err(|(path, error)| LoadError::Pin { path, error })?
+    };
     for (name, path) in &paths {
         loader.map_pin_path(name, path.as_path());
     }
+    for map in &untyped {
+        loader.map_pin_path(&map.name, map.path.as_path());
+    }
     let mut ebpf = loader.load(object).map_err(LoadError::Object)?;
+    for map in &untyped {
+        map.loaded().map_err(|error| LoadError::Pin { path: map.path.clone(), error })?;
+    }
     if let Some(name) = map_names().find(|name| ebpf.map(name).is_none()) {
         return Err(LoadError::Incomplete { name: name.to_owned() });
     }
@@ -191,8 +204,7 @@ pub(super) fn load(
 }
 
 /// What is to become of the pinned maps.
-fn examine(object: &[u8], pins: &Pins) -> Result<Adoption, LoadError> {
-    let object = aya_obj::Object::parse(object).map_err(|error| LoadError::Object(error.into()))?;
+fn examine(object: &aya_obj::Object, pins: &Pins) -> Result<Adoption, LoadError> {
     let mut found = false;
     for name in map_names() {
         let wanted = object.maps.get(name).ok_or_else(|| LoadError::Incomplete { name: name.to_owned() })?;

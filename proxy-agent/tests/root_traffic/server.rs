@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, Write as _},
-    net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -12,9 +12,9 @@ use std::{
     time::Duration,
 };
 
-use super::support::Netns;
+use super::{stage::Family, support::Netns};
 
-/// A TCP and a UDP server on one port of a namespace, both families; ended when dropped.
+/// A TCP and a UDP server on one port of a namespace; ended when dropped.
 #[derive(Debug)]
 pub struct Server {
     ended: Arc<AtomicBool>,
@@ -25,10 +25,15 @@ const TICK: Duration = Duration::from_millis(20);
 
 impl Server {
     /// Serves in the namespace as `name`.
-    pub fn new(namespace: &Netns, name: &str, port: u16) -> Self {
+    pub fn new(namespace: &Netns, families: &[Family], name: &str, port: u16) -> Self {
         let ended = Arc::new(AtomicBool::new(false));
         let (listener, socket) = namespace.enter(|| {
-            let any: SocketAddr = (Ipv6Addr::UNSPECIFIED, port).into();
+            // An IPv6 socket is IPv4's too.
+            let any: SocketAddr = if families.contains(&Family::V6) {
+                (Ipv6Addr::UNSPECIFIED, port).into()
+            } else {
+                (Ipv4Addr::UNSPECIFIED, port).into()
+            };
             (TcpListener::bind(any).expect("the port is free"), UdpSocket::bind(any).expect("the port is free"))
         });
         listener.set_nonblocking(true).expect("a listener can be polled");

@@ -7,6 +7,7 @@
 //! IPv6 likewise: `fd01:N::2` and `2001:db8::2`.
 
 use std::{
+    ffi::OsString,
     fs,
     net::{IpAddr, SocketAddr},
     path::Path,
@@ -76,11 +77,29 @@ impl Pod {
     }
 }
 
+/// How a node differs from one that has everything.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// The families that there are.
+    pub families: &'static [Family],
+    /// What runs the agent: a command that is given another one.
+    pub launcher: Vec<String>,
+    /// Whether the agent is told its cgroup. If not, it serves the root of the hierarchy that it sees.
+    pub names_cgroup: bool,
+}
+
+impl Default for Setting {
+    fn default() -> Self {
+        Self { families: &Family::ALL, launcher: Vec::new(), names_cgroup: true }
+    }
+}
+
 /// Everything. Fields are dropped in order: processes before what they run in.
 #[derive(Debug)]
 pub struct Stage {
     agent: Option<Child>,
     arguments: Vec<String>,
+    setting: Setting,
     folder: tempfile::TempDir,
     /// A pod whose sockets the hooks serve when it is a client.
     pub ordinary: Pod,
@@ -102,22 +121,31 @@ pub struct Stage {
 impl Stage {
     /// A node with three pods for backends; the agent is not started.
     pub fn new(arguments: &[&str]) -> Self {
+        Self::with(Setting::default(), arguments)
+    }
+
+    /// The same on a node that lacks something.
+    pub fn with(setting: Setting, arguments: &[&str]) -> Self {
+        let families = setting.families;
         let node = Netns::new();
-        node.sysctl("net/ipv4/ip_forward", "1");
-        node.sysctl("net/ipv6/conf/all/forwarding", "1");
         let outside = Netns::new();
         outside.veth("eth0", &node, "eth0");
-        for (namespace, last) in [(&outside, 2), (&node, 1)] {
-            namespace.ip(&format!("addr add 192.0.2.{last}/24 dev eth0"));
-            namespace.ip(&format!("addr add 2001:db8::{last}/64 dev eth0 nodad"));
+        for family in families {
+            let (forwarding, prefix, length) = match family {
+                Family::V4 => ("net/ipv4/ip_forward", "192.0.2.", "24"),
+                Family::V6 => ("net/ipv6/conf/all/forwarding", "2001:db8::", "64 nodad"),
+            };
+            node.sysctl(forwarding, "1");
+            outside.ip(&format!("addr add {prefix}2/{length} dev eth0"));
+            node.ip(&format!("addr add {prefix}1/{length} dev eth0"));
+            outside.ip(&format!("route add default via {prefix}1"));
         }
-        outside.ip("route add default via 192.0.2.1");
-        outside.ip("route add default via 2001:db8::1");
-        let (ordinary, sandboxed) = (pod(&node, 1), pod(&node, 2));
-        let backends = [11, 12, 13].map(|number| pod(&node, number)).into();
+        let (ordinary, sandboxed) = (pod(&node, families, 1), pod(&node, families, 2));
+        let backends = [11, 12, 13].map(|number| pod(&node, families, number)).into();
         Self {
             agent: None,
             arguments: arguments.iter().map(ToString::to_string).collect(),
+            setting,
             folder: tempfile::tempdir().expect("a temporary folder"),
             ordinary,
             sandboxed,
@@ -157,24 +185,25 @@ impl Stage {
     #[track_caller]
     pub fn start(&mut self) {
         assert!(self.agent.is_none(), "one agent at a time");
-        let child = self
-            .node
-            .command(env!("CARGO_BIN_EXE_proxy-agent"))
-            .arg("run")
-            .arg("--manifests")
-            .arg(self.folder.path())
-            .arg("--cgroup-root")
-            .arg(self.cgroup.path())
-            .arg("--bpffs-root")
-            .arg(self.pins.path())
-            .args(["--hostname-override", NODE, "--healthz-bind-address", "127.0.0.1:10256"])
-            .args(&self.arguments)
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(self.folder.path().join(".log")).expect("the folder is ours"))
-            .spawn()
-            .expect("the agent starts");
-        self.agent = Some(child);
+        self.agent = Some(self.spawn());
         self.wait_until_ready();
+    }
+
+    /// Starts an agent and waits for nothing.
+    pub fn spawn(&self) -> Child {
+        let mut words: Vec<OsString> = self.setting.launcher.iter().map(OsString::from).collect();
+        words.extend([env!("CARGO_BIN_EXE_proxy-agent").into(), "run".into()]);
+        words.extend(["--manifests".into(), self.folder.path().into()]);
+        words.extend(["--bpffs-root".into(), self.pins.path().into()]);
+        if self.setting.names_cgroup {
+            words.extend(["--cgroup-root".into(), self.cgroup.path().into()]);
+        }
+        words.extend(["--hostname-override", NODE, "--healthz-bind-address", "127.0.0.1:10256"].map(Into::into));
+        words.extend(self.arguments.iter().map(OsString::from));
+        let mut command = self.node.command(&words[0]);
+        command.args(&words[1..]).stdout(Stdio::null());
+        command.stderr(fs::File::create(self.folder.path().join(".log")).expect("the folder is ours"));
+        command.spawn().expect("the agent starts")
     }
 
     fn wait_until_ready(&mut self) {
@@ -258,16 +287,19 @@ impl Drop for Stage {
 }
 
 /// A pod on a link of its own, routed by the node.
-fn pod(node: &Netns, number: u8) -> Pod {
+fn pod(node: &Netns, families: &[Family], number: u8) -> Pod {
     let namespace = Netns::new();
     let device = format!("pod{number}");
     node.veth(&device, &namespace, "eth0");
-    node.ip(&format!("addr add 10.1.{number}.1/24 dev {device}"));
-    node.ip(&format!("addr add fd01:{number}::1/64 dev {device} nodad"));
-    namespace.ip(&format!("addr add 10.1.{number}.2/24 dev eth0"));
-    namespace.ip(&format!("addr add fd01:{number}::2/64 dev eth0 nodad"));
-    namespace.ip(&format!("route add default via 10.1.{number}.1"));
-    namespace.ip(&format!("route add default via fd01:{number}::1"));
-    let server = Server::new(&namespace, &format!("pod-{number}"), TARGET_PORT);
+    for family in families {
+        let (network, length) = match family {
+            Family::V4 => (format!("10.1.{number}."), "24"),
+            Family::V6 => (format!("fd01:{number}::"), "64 nodad"),
+        };
+        node.ip(&format!("addr add {network}1/{length} dev {device}"));
+        namespace.ip(&format!("addr add {network}2/{length} dev eth0"));
+        namespace.ip(&format!("route add default via {network}1"));
+    }
+    let server = Server::new(&namespace, families, &format!("pod-{number}"), TARGET_PORT);
     Pod { namespace, number, _server: server }
 }

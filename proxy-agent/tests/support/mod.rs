@@ -60,6 +60,24 @@ pub fn features() -> Features {
     Features::probe().unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// Major and minor number of the running kernel's release.
+#[must_use]
+pub fn release() -> (u32, u32) {
+    release_of(&rustix::system::uname().release().to_string_lossy())
+}
+
+/// Major and minor number of a kernel's release, such as `6.1.0-18-amd64`.
+///
+/// # Panics
+/// It is none.
+#[must_use]
+#[track_caller]
+pub fn release_of(text: &str) -> (u32, u32) {
+    let mut numbers = text.split(|character: char| !character.is_ascii_digit()).map(str::parse);
+    let mut next = || numbers.next().and_then(Result::ok).expect("a kernel release");
+    (next(), next())
+}
+
 /// Runs a command to its end and returns its standard output.
 ///
 /// # Panics

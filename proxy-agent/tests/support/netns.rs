@@ -4,7 +4,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File},
     os::fd::AsFd as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::Once,
 };
@@ -32,8 +32,10 @@ impl Netns {
         run(Command::new("ip").args(["netns", "add", &namespace.name]));
         namespace.ip("link set lo up");
         // Addresses are usable at once, without a second of duplicate address detection.
-        namespace.sysctl("net/ipv6/conf/all/accept_dad", "0");
-        namespace.sysctl("net/ipv6/conf/default/accept_dad", "0");
+        if Path::new("/proc/sys/net/ipv6").exists() {
+            namespace.sysctl("net/ipv6/conf/all/accept_dad", "0");
+            namespace.sysctl("net/ipv6/conf/default/accept_dad", "0");
+        }
         namespace
     }
 

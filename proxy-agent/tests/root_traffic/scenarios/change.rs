@@ -178,7 +178,7 @@ pub fn late_device() {
     stage.node.ip("addr add 10.1.99.1/24 dev late");
     late.ip("addr add 10.1.99.2/24 dev eth0");
     late.ip("route add default via 10.1.99.1");
-    let _server = Server::new(&late, "late", TARGET_PORT);
+    let _server = Server::new(&late, &Family::ALL, "late", TARGET_PORT);
     let to = cluster_ip(Family::V4, 10);
     let place = super::super::client::Place { namespace: &late, cgroup: None };
     eventually("the new device has the programs", || stage.ask("status").to_string().contains("late").then_some(()));
