@@ -37,6 +37,10 @@ export PROXY_AGENT_TEST_SLOWNESS=20
 run() {
     name=$1 folder=$2
     shift 2
+    if [ "$lacks" = low-memlock ]; then
+        ulimit -l 64
+        set -- setpriv --bounding-set=-sys_resource --inh-caps=-sys_resource "$@"
+    fi
     echo "guest: running $name"
     (cd "$folder" && exec timeout -s KILL 300 "$@")
     echo "guest: $name ended with $?"

@@ -105,6 +105,16 @@ pub fn cgroup_root(wanted: Option<&Path>) -> Result<PathBuf, MountError> {
     Ok(path)
 }
 
+/// Where the cgroup v2 hierarchy is mounted: its root, if that is to be seen, or else a part of it.
+///
+/// # Errors
+/// The list of mounts cannot be read.
+pub(super) fn mounted_cgroup2() -> Result<Option<PathBuf>, MountError> {
+    let path = Path::new("/proc/self/mountinfo");
+    let text = fs::read_to_string(path).map_err(|error| io_error(path, error))?;
+    Ok(cgroup2_mount(&text))
+}
+
 /// Unmounts the cgroup v2 hierarchy that [`cgroup_root`] mounted, and says whether it had.
 ///
 /// # Errors
@@ -149,12 +159,6 @@ pub fn bpffs_root(root: &Path) -> Result<(), MountError> {
 /// The file system cannot be asked.
 pub fn is_bpffs(root: &Path) -> Result<bool, MountError> {
     if root.exists() { has_magic(root, BPFFS_MAGIC) } else { Ok(false) }
-}
-
-fn mounted_cgroup2() -> Result<Option<PathBuf>, MountError> {
-    let path = Path::new("/proc/self/mountinfo");
-    let text = fs::read_to_string(path).map_err(|error| io_error(path, error))?;
-    Ok(cgroup2_mount(&text))
 }
 
 fn mount_cgroup2() -> io::Result<PathBuf> {
