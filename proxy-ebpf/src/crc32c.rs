@@ -61,6 +61,7 @@ const fn product(products: &Products, number: u32) -> u32 {
     product
 }
 
+#[expect(clippy::large_stack_arrays, reason = "evaluated by the compiler; nothing calls it at run time")]
 const fn by_length() -> [[Products; 16]; 4] {
     let mut all = [[[[0; 16]; 8]; 16]; 4];
     let mut step = BYTE;
