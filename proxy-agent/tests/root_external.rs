@@ -20,7 +20,7 @@ use proxy_common::{
     Backend, BackendId, DropKey, DropReason, NodeAddress, Port, PortName, Protocol, ServiceEntry, ServiceFlags,
     ServiceId, ServiceKey, SlotRange, SourceRangeKey, V4, maps,
 };
-use support::{Netns, Node, patience, prompt, settings};
+use support::{Netns, Node, patience, prompt};
 
 const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
@@ -34,7 +34,7 @@ struct Stage {
     node: Node,
     client: Netns,
     pod: Netns,
-    hooks: AttachedHooks,
+    _hooks: AttachedHooks,
 }
 
 impl Stage {
@@ -59,22 +59,13 @@ impl Stage {
             service.add(&mut changes, number);
         }
         let (_, hooks) = node.start(&changes);
-        let stage = Self { node, client, pod, hooks };
+        let stage = Self { node, client, pod, _hooks: hooks };
         let path = stage.node.pins.path().join(maps::NODE_ADDRESSES.name::<V4>());
         let mut addresses: HashTable<[u8; 4], NodeAddress> = HashTable::open(&path, Writes::Single).expect("pinned");
         let serving = |address: Ipv4Addr| (address.octets(), NodeAddress::NODE_PORTS);
         let mine = [serving(NODE), serving(Ipv4Addr::LOCALHOST), (BRIDGE.octets(), NodeAddress::PLAIN)];
         assert_eq!(addresses.insert(&mine).expect("writes"), Vec::<[u8; 4]>::new());
         stage
-    }
-
-    /// Makes the node's network namespace known, by the cookie that a hook noted for a socket of it.
-    fn know_the_node(&mut self) {
-        let known = self.namespaces();
-        self.on_node(|| connect((VIP, 80))).expect("is served");
-        let cookie = self.namespaces().into_keys().find(|cookie| !known.contains_key(cookie));
-        let cookie = cookie.expect("the node was not known yet");
-        self.hooks.set_settings(&settings().with_node_netns_cookie(cookie)).expect("writes");
     }
 
     /// The namespaces that have an affinity, and the backend they got.
@@ -203,14 +194,14 @@ fn external_policy_local_keeps_the_clients_address() {
 
 #[test]
 fn node_ports_on_loopback_are_served_to_the_nodes_processes_only() {
-    let mut stage = Stage::new(&[node_port(Protocol::Tcp), vip(ServiceFlags::AFFINITY)]);
+    let stage = Stage::new(&[node_port(Protocol::Tcp), vip(ServiceFlags::AFFINITY)]);
     let server = tcp_server(&stage);
-    let loopback = [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 9, 9, 9), Ipv4Addr::UNSPECIFIED];
-    let unknown = stage.on_node(|| connect((Ipv4Addr::LOCALHOST, NODE_PORT)));
-    assert_eq!(unknown.map_err(|error| error.kind()), Err(io::ErrorKind::ConnectionRefused), "not known whose it is");
-
-    stage.know_the_node();
+    stage.on_node(|| connect((VIP, 80))).expect("is served");
     came_from(&server);
+    let known = stage.tables().settings.read().expect("readable").node_netns_cookie();
+    assert!(stage.namespaces().into_keys().eq(known), "the agent knows the cookie that a hook notes: {known:?}");
+
+    let loopback = [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 9, 9, 9), Ipv4Addr::UNSPECIFIED];
     for address in loopback {
         let peer = stage.on_node(|| connect((address, NODE_PORT))).expect("is served");
         assert_eq!(peer, (address, NODE_PORT).into());
