@@ -17,10 +17,11 @@ use fake_api::{FakeApi, Resource};
 use log::Log;
 use objects::{node, service, slice};
 use proxy_agent::{
+    dataplane::stranded,
     model::{Change, EndpointSlice, Node, NodeFacts, ObjectName, Service, Update},
     notices::LogOnly,
     plan::{
-        Capacities, Changes, Refused, Snapshot, Tables,
+        Capacities, Changes, GoneBackend, Refused, Snapshot, Tables,
         memory::{MemoryError, MemoryTables},
     },
     run::{DriveError, Engine, Observers, Progress, Stage, drive},
@@ -36,7 +37,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::{oneshot, watch},
+    sync::{mpsc, oneshot, watch},
     task::{JoinHandle, JoinSet},
     time::{Instant, sleep},
 };
@@ -134,6 +135,7 @@ struct Loop {
     updates: Updates,
     metrics: Arc<Metrics>,
     progress: watch::Receiver<Progress>,
+    gone: mpsc::Receiver<Vec<GoneBackend>>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<Result<(), DriveError>>,
     _tasks: JoinSet<()>,
@@ -146,16 +148,26 @@ impl Loop {
         let metrics = Arc::new(Metrics::new(Arc::new(NoCounters)));
         let mut tasks = JoinSet::new();
         let health = Arc::new(Health::new(Duration::from_secs(30)));
+        let (gone_backends, gone) = stranded::channel();
         let notices = Arc::new(LogOnly);
         let health_checks =
             HealthCheckServers::start(vec![health_check_address()], Arc::clone(&health), notices, &mut tasks);
-        let observers = Observers { health, metrics: Arc::clone(&metrics), health_checks, progress };
+        let observers = Observers { health, metrics: Arc::clone(&metrics), gone_backends, health_checks, progress };
         let engine = Engine::new(tables.clone(), "node-a".to_owned(), Capacities::default());
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(drive(engine, receiver, observers, async {
             let _ = stopped.await;
         }));
-        Self { tables: tables.clone(), updates, metrics, progress: watcher, stop: Some(stop), task, _tasks: tasks }
+        Self {
+            tables: tables.clone(),
+            updates,
+            metrics,
+            progress: watcher,
+            gone,
+            stop: Some(stop),
+            task,
+            _tasks: tasks,
+        }
     }
 
     async fn send(&self, update: Update) {
@@ -469,4 +481,21 @@ async fn until_told(text: &str) {
         stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await.expect("sent");
         stream.read_to_string(&mut answer).await.expect("an answer");
     }
+}
+
+#[tokio::test]
+async fn endpoints_of_udp_ports_that_are_gone_are_told_on() {
+    let mut agent = Loop::start(&Shared::new(100));
+    let mut dns = service("dns", "10.96.0.10");
+    dns["spec"]["ports"][0]["protocol"] = json!("UDP");
+    let mut endpoints = slice("dns-1", "dns", &["10.0.0.1", "10.0.0.2"]);
+    endpoints["ports"][0]["protocol"] = json!("UDP");
+    agent.lists(&[dns], std::slice::from_ref(&endpoints)).await;
+    agent.until_served(&[("10.96.0.10:80", &["10.0.0.1:8080", "10.0.0.2:8080"])]).await;
+    endpoints["endpoints"].as_array_mut().expect("a list").remove(0);
+    agent.send(apply_slice(&endpoints)).await;
+    let gone = tokio::time::timeout(Duration::from_secs(20), agent.gone.recv()).await.expect("in time").expect("told");
+    let addresses: Vec<String> = gone.iter().map(|gone| gone.address.to_string()).collect();
+    assert_eq!(addresses, ["10.0.0.1:8080"]);
+    agent.stop().await.expect("a stop is no error");
 }

@@ -27,6 +27,7 @@ mod packet_log;
 pub mod pins;
 mod programs;
 pub mod status;
+pub mod stranded;
 pub mod tables;
 mod tc;
 mod untyped;
@@ -51,7 +52,7 @@ use self::{
     memlock::LimitError,
     mounts::MountError,
     pins::Pins,
-    tables::{HashTable, KernelTables, NodeAddressTables, SettingsTable, TableError, Writes},
+    tables::{HashTable, KernelTables, NodeAddressTables, SettingsTable, SocketTables, TableError, Writes},
 };
 
 /// Where things are, and which devices count.
@@ -113,6 +114,8 @@ pub struct Dataplane {
     pub tables: KernelTables,
     /// The tables of the node's own addresses, to be kept in step with its network.
     pub node_addresses: NodeAddressTables,
+    /// What the socket hooks noted, for [`stranded`].
+    pub sockets: SocketTables,
     /// The programs, to be attached.
     pub hooks: Hooks,
     /// What the programs tell of packets, if [`Config::packet_log`] asks for it.
@@ -177,7 +180,9 @@ impl Dataplane {
             pins: pins.clone(),
         };
         let node_addresses = NodeAddressTables::open(&pins, writes)?;
-        Ok(Self { adoption, features, tables: KernelTables::open(&pins, writes)?, node_addresses, hooks, packet_log })
+        let sockets = SocketTables::open(&pins, writes)?;
+        let tables = KernelTables::open(&pins, writes)?;
+        Ok(Self { adoption, features, tables, node_addresses, sockets, hooks, packet_log })
     }
 }
 

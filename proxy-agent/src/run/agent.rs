@@ -18,6 +18,7 @@ use crate::{
         self, Dataplane, OpenError, PacketLog,
         devices::Selection,
         nft::{self, Presence},
+        stranded,
         tables::Tables,
     },
     notices::{LogOnly, Notices},
@@ -52,7 +53,8 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     let dataplane_config = dataplane_config(&config)?;
     let former = former_settings(&config);
     let (dataplane, tables) = tokio::task::spawn_blocking(move || open(&dataplane_config)).await??;
-    let Dataplane { adoption, features: _, tables: plan_tables, node_addresses, hooks, packet_log } = dataplane;
+    let Dataplane { adoption, features: _, tables: plan_tables, node_addresses, sockets, hooks, packet_log } =
+        dataplane;
 
     let health = Arc::new(Health::new(config.kube_proxy.sync_period));
     let metrics = Arc::new(Metrics::new(Arc::new(Counters(tables))));
@@ -68,11 +70,16 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     let notices = objects.start(&node_name, updates, &mut tasks)?;
     let health_checks = HealthCheckServers::start(ALL_ADDRESSES.to_vec(), Arc::clone(&health), notices, &mut tasks);
 
+    let (gone_backends, gone) = stranded::channel();
+    let counted = Arc::clone(&metrics);
+    stranded::start(sockets, gone, move |count| counted.sockets_destroyed(count))
+        .context("no thread for UDP sockets")?;
+
     let configuration = Configuration { kube_proxy: config.kube_proxy, node_name: node_name.clone(), former };
     let hooks = keep(hooks, adoption, configuration, Arc::clone(&health), watcher);
     info!("Node {node_name}: waiting for the lists of Services and EndpointSlices");
     let engine = Engine::new(plan_tables, node_name, Capacities::default());
-    let observers = Observers { health, metrics, health_checks, progress };
+    let observers = Observers { health, metrics, gone_backends, health_checks, progress };
     tokio::select! {
         ended = drive(engine, receiver, observers, stop) => ended.map_err(Into::into),
         ended = hooks => match ended {

@@ -21,6 +21,7 @@ use tracing::{debug, info, warn};
 
 use super::engine::{Engine, Need, Synced};
 use crate::{
+    dataplane::stranded::GoneBackends,
     error::one_line,
     model::{Change, EndpointSlice, Node, Update},
     plan::Tables,
@@ -43,6 +44,8 @@ pub struct Observers {
     pub health: Arc<Health>,
     /// For `/metrics`.
     pub metrics: Arc<Metrics>,
+    /// For sockets that are connected to endpoints that are gone.
+    pub gone_backends: GoneBackends,
     /// For load balancers that ask for single Services.
     pub health_checks: HealthCheckServers,
     /// For whoever has to do with the node: how far the loop is, and the Node.
@@ -184,7 +187,7 @@ impl Driver {
                 self.triggers.extend(trigger);
             }
         }
-        let Observers { health, metrics, health_checks: _, progress } = &self.observers;
+        let Observers { health, metrics, health_checks: _, gone_backends: _, progress } = &self.observers;
         let node = engine.index().node();
         health.set_leaving(node.is_some_and(|node| node.leaving));
         progress.send_if_modified(|progress| {
@@ -211,10 +214,17 @@ impl Driver {
         result: Result<Synced, T::Error>,
         begin: Instant,
     ) {
-        let Observers { health, metrics, health_checks: servers, progress } = &self.observers;
+        let Observers { health, metrics, health_checks: servers, gone_backends: stranded, progress } = &self.observers;
         match result {
-            Ok(Synced { kind, writes, new_problems, solved_problems, health_checks, gone_backends: _ }) => {
+            Ok(Synced { kind, writes, new_problems, solved_problems, health_checks, gone_backends }) => {
                 servers.update(health_checks);
+                // A sync does not wait for sockets.
+                let count = gone_backends.len();
+                if count > 0 && stranded.try_send(gone_backends).is_err() {
+                    warn!(
+                        "UDP sockets connected to one of {count} endpoints that are gone are not told: too many at once"
+                    );
+                }
                 for problem in new_problems {
                     warn!("{problem}");
                 }

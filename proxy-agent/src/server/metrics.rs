@@ -43,6 +43,7 @@ pub struct Metrics {
     sync_full_duration: Histogram,
     sync_partial_duration: Histogram,
     sync_failures: Counter,
+    sockets_destroyed: Counter,
     network_programming: Histogram,
     last_sync: Seconds,
     last_queued: Seconds,
@@ -73,6 +74,7 @@ impl Metrics {
             sync_full_duration: sync(),
             sync_partial_duration: sync(),
             sync_failures: Counter::default(),
+            sockets_destroyed: Counter::default(),
             network_programming: Histogram::new(network_programming_buckets()),
             last_sync: Seconds::default(),
             last_queued: Seconds::default(),
@@ -151,6 +153,11 @@ impl Metrics {
         self.sync_failures.inc();
     }
 
+    /// Connected UDP sockets were told that their endpoint is gone.
+    pub fn sockets_destroyed(&self, count: u64) {
+        self.sockets_destroyed.inc_by(count);
+    }
+
     /// `/healthz` was answered with this status.
     pub fn healthz_answered(&self, code: u16) {
         self.healthz.get_or_create(&[("code", code.to_string())]).inc();
@@ -212,6 +219,11 @@ impl Metrics {
             "Syncs that failed and were tried again",
             self.sync_failures.clone(),
         );
+        registry.register(
+            "proxy_agent_sockets_destroyed",
+            "UDP sockets that were told that the endpoint they were connected to is gone",
+            self.sockets_destroyed.clone(),
+        );
         registry.register("proxy_agent_map_entries", "Entries in a table", self.map_entries.clone());
         registry.register("proxy_agent_map_capacity", "Entries that a table has room for", self.map_capacity.clone());
         registry.register_collector(Box::new(Reader(statistics)));
@@ -267,6 +279,7 @@ mod tests {
         metrics.queued(1, 0, now);
         metrics.healthz_answered(200);
         metrics.sync_failed();
+        metrics.sockets_destroyed(6);
         let usage =
             Usage { v4: FamilyUsage { services: 12, slots: 30, backends: 20, source_ranges: 5 }, ..Usage::default() };
         metrics.set_usage(usage, Capacities { services: 100, slots: 300, backends: 200, source_ranges: 70, names: 50 });
@@ -286,6 +299,7 @@ mod tests {
             "kubeproxy_network_programming_duration_seconds_sum 1.5",
             "kubeproxy_proxy_healthz_total{code=\"200\"} 1",
             "proxy_agent_sync_failures_total 1",
+            "proxy_agent_sockets_destroyed_total 6",
             "proxy_agent_socket_connections_total 7",
             "proxy_agent_drops_total{reason=\"no_endpoint\"} 3",
             "proxy_agent_masquerading 0",

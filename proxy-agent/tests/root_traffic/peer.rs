@@ -32,6 +32,8 @@ pub enum Task {
     Hold { to: SocketAddr },
     /// Sends a datagram on one unconnected socket for each line of standard input until that ends.
     HoldUdp { to: SocketAddr },
+    /// Sends a datagram on one connected socket for each line of standard input until that ends. After an error it connects anew.
+    HoldUdpConnected { to: SocketAddr },
 }
 
 /// What came of one connection or datagram.
@@ -65,6 +67,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
         }
         Task::UdpSockets { to, count } => (0..count).for_each(|_| print(&udp(&udp_socket(to), to))),
         Task::Hold { to } => hold(to),
+        Task::HoldUdpConnected { to } => hold_udp_connected(to),
         Task::HoldUdp { to } => {
             let socket = udp_socket(to);
             for _ in io::stdin().lines() {
@@ -131,6 +134,27 @@ fn udp_socket(to: SocketAddr) -> UdpSocket {
 fn udp_connected(to: SocketAddr) -> io::Result<Sight> {
     let socket = udp_socket(to);
     socket.connect(to)?;
+    udp_on(&socket)
+}
+
+fn hold_udp_connected(to: SocketAddr) {
+    let mut socket = None;
+    for _ in io::stdin().lines() {
+        let connected = socket.get_or_insert_with(|| {
+            let socket = udp_socket(to);
+            socket.connect(to).expect("UDP connects");
+            socket
+        });
+        // A call that sends does not say what the socket itself does.
+        let sight = udp_on(connected).map_err(|error| connected.take_error().ok().flatten().unwrap_or(error));
+        if sight.is_err() {
+            socket = None;
+        }
+        print(&sight);
+    }
+}
+
+fn udp_on(socket: &UdpSocket) -> io::Result<Sight> {
     socket.send(b"who")?;
     let peer = socket.peer_addr()?;
     let mut buffer = [0; 512];

@@ -3,6 +3,7 @@
 mod change;
 mod external;
 mod rows;
+mod stranded;
 
 use std::{
     collections::BTreeSet,
@@ -47,6 +48,7 @@ pub fn all() -> Vec<Trial> {
         trial("large_transfers_through_tc_arrive_whole", rows::bulk),
         trial("what_is_no_service_is_left_alone", rows::bystanders),
         trial("a_removed_endpoint_gets_no_new_connections", change::removed_endpoint),
+        trial("connected_udp_sockets_learn_that_their_endpoint_is_gone", stranded::connected_sockets),
         trial("manifests_come_and_go", change::manifests_come_and_go),
         trial("a_broken_manifest_is_named_and_the_rest_is_served", change::broken_manifest),
         trial("stopping_killing_and_restarting_breaks_nothing", change::restart),

@@ -4,6 +4,7 @@
 
 mod hash;
 mod node_addresses;
+mod sockets;
 mod trie;
 mod write;
 
@@ -27,6 +28,7 @@ use self::hash::into_io;
 pub use self::{
     hash::{HashTable, Writes},
     node_addresses::NodeAddressTables,
+    sockets::SocketTables,
     trie::SourceRanges,
     write::KernelTables,
 };
