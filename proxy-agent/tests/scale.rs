@@ -1,4 +1,5 @@
-//! The size that a node has to bear: 10,000 Services of two families with 100,000 endpoints.
+//! The size that a node has to bear: 10,000 Services of two families with 100,000 endpoints, every tenth of them a
+//! load balancer with a nodePort and source ranges.
 //!
 //! Prints what it measures (`cargo test --release --test scale -- --nocapture`); what it asserts
 //! leaves room for a debug build on a busy machine.
@@ -45,7 +46,9 @@ fn ten_thousand_services_with_ten_endpoints_each() {
     let mut state = State::new(Capacities::default());
     let (changes, scratch) = timed(|| state.complete(&index));
     state.applied(&Refused::default());
-    assert_eq!(changes.v4.services.len() + changes.v6.services.len(), SERVICES as usize);
+    let all: usize = (0..SERVICES).map(frontends).sum();
+    assert_eq!(changes.v4.services.len() + changes.v6.services.len(), all);
+    assert_eq!(changes.v4.source_ranges.len() + changes.v6.source_ranges.len(), all - SERVICES as usize);
     assert_eq!(changes.v4.backends.len() + changes.v6.backends.len(), (SERVICES * ENDPOINTS) as usize);
     drop(changes);
     let planned = resident();
@@ -63,7 +66,7 @@ fn ten_thousand_services_with_ten_endpoints_each() {
             state.applied(&Refused::default());
             changes
         });
-        assert_eq!(written(&changes), 1 + ENDPOINTS as usize + 1, "one backend, one range, one flip");
+        assert_eq!(written(&changes), 1 + ENDPOINTS as usize + frontends(number), "one backend, one range, the flips");
         updates.push(took);
     }
     updates.sort_unstable();
@@ -121,6 +124,16 @@ fn metadata(name: String) -> ObjectMeta {
     ObjectMeta { namespace, name: Some(name), ..ObjectMeta::default() }
 }
 
+/// How many frontends a Service has.
+fn frontends(number: u32) -> usize {
+    if is_balanced(number) { 3 } else { 1 }
+}
+
+/// Every tenth Service is a load balancer. Both families have some.
+fn is_balanced(number: u32) -> bool {
+    number % 20 < 2
+}
+
 /// Every other Service is IPv6.
 fn is_v6(number: u32) -> bool {
     number % 2 == 1
@@ -135,17 +148,25 @@ fn address(number: u32, net: u8) -> String {
 }
 
 fn service(number: u32) -> core::Service {
-    let address = address(number, 10);
-    let port = core::ServicePort { name: Some("http".into()), port: 80, ..core::ServicePort::default() };
+    let cluster_ip = address(number, 10);
+    let node_port = is_balanced(number).then(|| 30_000 + i32::try_from(number / 5).expect("few Services"));
+    let port = core::ServicePort { name: Some("http".into()), port: 80, node_port, ..core::ServicePort::default() };
+    let bits = if is_v6(number) { 64 } else { 24 };
+    let ranges = [12, 13].map(|net| format!("{}/{bits}", address(number << 8 | (number & 1), net))).to_vec();
+    let ingress = core::LoadBalancerIngress { ip: Some(address(number, 11)), ..core::LoadBalancerIngress::default() };
+    let load_balancer = core::LoadBalancerStatus { ingress: Some(vec![ingress]) };
     core::Service {
         metadata: metadata(format!("checkout-{number}")),
         spec: Some(core::ServiceSpec {
-            cluster_ip: Some(address.clone()),
-            cluster_ips: Some(vec![address]),
+            type_: Some(if is_balanced(number) { "LoadBalancer" } else { "ClusterIP" }.into()),
+            cluster_ip: Some(cluster_ip.clone()),
+            cluster_ips: Some(vec![cluster_ip]),
             ports: Some(vec![port]),
+            load_balancer_source_ranges: is_balanced(number).then_some(ranges),
             ..core::ServiceSpec::default()
         }),
-        status: None,
+        status: is_balanced(number)
+            .then(|| core::ServiceStatus { load_balancer: Some(load_balancer), ..core::ServiceStatus::default() }),
     }
 }
 

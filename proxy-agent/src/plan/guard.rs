@@ -22,7 +22,7 @@ pub(super) struct Guard {
 impl Guard {
     pub(super) fn new(service: &Service, family: IpFamily, facts: &NodeFacts) -> Self {
         let mut ranges: Vec<IpNet> = service.guard(family).collect();
-        if facts.addresses.iter().any(|&address| hold(&ranges, address)) {
+        if !ranges.is_empty() && facts.addresses.iter().any(|&address| hold(&ranges, address)) {
             let own = service.virtual_addresses().filter(|&address| IpFamily::of(address) == family);
             ranges.extend(own.map(IpNet::from));
         }

@@ -15,3 +15,4 @@ mod memory;
 mod property;
 mod story;
 mod support;
+mod toggles;
