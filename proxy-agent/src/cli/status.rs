@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fmt, io, path::Path};
 
 use proxy_common::{
-    Counter, Detector, DropKey, DropReason, Family, FamilySettings, PlainAddress, PortName, ServiceId, Settings,
-    SettingsFlags, V4, V6, maps,
+    Counter, DROP_MARK, Detector, DropKey, DropReason, Family, FamilySettings, PlainAddress, PortName, ServiceId,
+    Settings, SettingsFlags, V4, V6, maps,
 };
 use serde::Serialize;
 
@@ -36,6 +36,8 @@ pub(super) struct StatusView {
     settings: SettingsView,
     /// Whether the nftables table is in this network namespace; `None` if that cannot be known.
     masquerading: Option<Presence>,
+    /// Packets that the nftables table dropped for the drop mark that they carried; `None` if it is not there.
+    dropped_by_mark: Option<u64>,
     socket_hooks: Vec<SocketHookView>,
     devices: Vec<DeviceView>,
     tables: Vec<TableView>,
@@ -140,6 +142,7 @@ pub(super) fn read(tables: &Tables, bpffs_root: &Path) -> Result<StatusView, Sta
         layout_version: settings.layout_version(),
         settings: settings_view(&settings),
         masquerading: nft::presence().ok(),
+        dropped_by_mark: nft::dropped().ok().flatten(),
         socket_hooks: status::socket_hooks(&pins)?.into_iter().map(socket_hook_view).collect(),
         devices: devices_view(&status::devices(&pins)?, status::device_name),
         tables: tables_view(tables)?,
@@ -254,6 +257,7 @@ impl fmt::Display for StatusView {
             layout_version,
             settings,
             masquerading,
+            dropped_by_mark,
             socket_hooks,
             devices,
             tables,
@@ -282,6 +286,9 @@ impl fmt::Display for StatusView {
                 None => "nftables table UNKNOWN",
             },
         )?;
+        if let Some(packets) = dropped_by_mark {
+            writeln!(out, "drop mark {DROP_MARK:#x}: {packets} packets dropped")?;
+        }
         writeln!(out, "UDP timeout: {udp_timeout_seconds}s")?;
         writeln!(out, "pods: IPv4 {pods_v4}, IPv6 {pods_v6}")?;
 

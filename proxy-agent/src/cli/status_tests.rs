@@ -39,6 +39,7 @@ fn view() -> StatusView {
         layout_version: 1,
         settings: settings_view(&settings()),
         masquerading: Some(Presence::Installed),
+        dropped_by_mark: Some(4),
         socket_hooks: vec![socket_hook_view(AttachedSocketHook {
             hook: SocketHook::Connect4,
             program: 21,
@@ -60,6 +61,7 @@ agent: not running
 kernel 6.6.1: socket_hooks, btf, receive_hooks, bounded_loops, mappable_arrays, batch_update, cgroup_link, \
 netns_cookie, peer_name_hooks, ring_buffer, cgroup_memory, set_retval, tcx
 masquerading: mark 0x4000, every clusterIP, nftables table present
+drop mark 0x8000: 4 packets dropped
 UDP timeout: 250s
 pods: IPv4 10.244.0.0/16, IPv6 by device
 

@@ -5,15 +5,11 @@
 //! without the nft program. Touches no other table.
 
 mod keep;
+mod netlink;
 mod ruleset;
 
 use std::io;
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
-use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterProtoFamily, nftables::NfTablesMessage, none::ControlMessage,
-};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use serde::Serialize;
 
 pub(super) use self::keep::Masquerading;
@@ -56,12 +52,12 @@ impl NftError {
 }
 
 /// Writes the table, replacing one that is there in the same transaction. `masquerade_mark` is the
-/// mark bit that asks for masquerading.
+/// mark bit that asks for masquerading; if it is [`proxy_common::DROP_MARK`], nothing asks for dropping.
 ///
 /// # Errors
 /// The kernel refuses, or lacks what the table needs; the old table is then still there.
 pub fn install(masquerade_mark: u32) -> Result<(), NftError> {
-    transaction(&ruleset::install(masquerade_mark))
+    netlink::transaction(&ruleset::install(masquerade_mark))
 }
 
 /// Whether the table is there.
@@ -81,7 +77,7 @@ pub enum Presence {
 /// # Errors
 /// The kernel does not say.
 pub fn presence() -> Result<Presence, NftError> {
-    match exchange(&[ruleset::query()], Framing::Single) {
+    match netlink::ask(&ruleset::query()) {
         Ok(()) => Ok(Presence::Installed),
         Err(NftError::Refused { error, .. }) if error.raw_os_error() == Some(libc::ENOENT) => Ok(Presence::Missing),
         Err(error) if error.is_unsupported() => Ok(Presence::Unsupported),
@@ -94,87 +90,21 @@ pub fn presence() -> Result<Presence, NftError> {
 /// # Errors
 /// The kernel refuses.
 pub fn remove() -> Result<(), NftError> {
-    match transaction(&ruleset::remove()) {
+    match netlink::transaction(&ruleset::remove()) {
         Err(error) if error.is_unsupported() => Ok(()),
         result => result,
     }
 }
 
-/// One message of a transaction, with the name by which errors call it.
-struct Step {
-    name: &'static str,
-    message: NfTablesMessage,
-}
-
-/// How messages are sent.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Framing {
-    /// As one transaction: the kernel carries out all of them or none.
-    Batch,
-    /// One by one, for queries.
-    Single,
-}
-
-fn transaction(steps: &[Step]) -> Result<(), NftError> {
-    exchange(steps, Framing::Batch)
-}
-
-/// Sends all steps and waits until each is acknowledged.
-fn exchange(steps: &[Step], framing: Framing) -> Result<(), NftError> {
-    let socket = Socket::new(NETLINK_NETFILTER).map_err(NftError::Socket)?;
-    socket.connect(&SocketAddr::new(0, 0)).map_err(NftError::Socket)?;
-
-    let mut buffer = Vec::new();
-    if framing == Framing::Batch {
-        append(&mut buffer, 0, 0, control(ControlMessage::BatchBegin));
+/// How many packets the table dropped because they carried the drop mark, since it was made; `None` if it is not there.
+///
+/// # Errors
+/// The kernel does not say.
+pub fn dropped() -> Result<Option<u64>, NftError> {
+    match netlink::dump(&ruleset::rules()) {
+        // The list of a table that is not there is empty; the agent's table always has rules.
+        Ok(rules) => Ok((!rules.is_empty()).then(|| ruleset::dropped(&rules))),
+        Err(error) if error.is_unsupported() => Ok(None),
+        Err(error) => Err(error),
     }
-    for (sequence, step) in (1..).zip(steps) {
-        let header = NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0);
-        let flags = if framing == Framing::Batch { NLM_F_ACK | NLM_F_CREATE } else { NLM_F_ACK };
-        append(&mut buffer, sequence, flags, NetfilterMessage::new(header, step.message.clone()));
-    }
-    if framing == Framing::Batch {
-        append(&mut buffer, 0, 0, control(ControlMessage::BatchEnd));
-    }
-    socket.send(&buffer, 0).map_err(NftError::Socket)?;
-
-    // Each step is acknowledged or refused; the first refusal ends it.
-    let mut acknowledged = 0;
-    while acknowledged < steps.len() {
-        let mut answer = Vec::with_capacity(1 << 16);
-        socket.recv(&mut answer, 0).map_err(NftError::Socket)?;
-        let mut rest = answer.as_slice();
-        while !rest.is_empty() {
-            let message = NetlinkMessage::<NetfilterMessage>::deserialize(rest)
-                .map_err(|error| NftError::Answer(error.to_string()))?;
-            if let NetlinkPayload::Error(result) = message.payload {
-                if result.code.is_some() {
-                    let step = usize::try_from(message.header.sequence_number).unwrap_or(0);
-                    let step = step.checked_sub(1).and_then(|step| steps.get(step)).map_or("batch", |step| step.name);
-                    return Err(NftError::Refused { step: step.to_owned(), error: result.to_io() });
-                }
-                acknowledged += 1;
-            }
-            let length = usize::try_from(message.header.length).unwrap_or(rest.len()).next_multiple_of(4);
-            rest = rest.get(length..).unwrap_or_default();
-        }
-    }
-    Ok(())
-}
-
-/// The messages around a batch name the subsystem that it is for.
-fn control(message: ControlMessage) -> NetfilterMessage {
-    const SUBSYSTEM_NFTABLES: u16 = 10;
-    NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, SUBSYSTEM_NFTABLES), message)
-}
-
-fn append(buffer: &mut Vec<u8>, sequence: u32, flags: u16, message: NetfilterMessage) {
-    let mut header = NetlinkHeader::default();
-    header.sequence_number = sequence;
-    header.flags = NLM_F_REQUEST | flags;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
-    message.finalize();
-    let start = buffer.len();
-    buffer.resize(start + message.buffer_len().next_multiple_of(4), 0);
-    message.serialize(&mut buffer[start..]);
 }

@@ -23,9 +23,13 @@
 //! The chains' names are no words of nft's language, so that `nft list chain` takes them unquoted.
 //!
 //! The drop mark (KUBE-MARK-DROP) is set in nat chains, at priority -100; the chains that honour it
-//! come after them, at priority 0.
+//! come after them, at priority 0. They are left out where the masquerade mark is that very bit.
+//!
+//! Others have nat chains at the same priority (iptables' are, and those of CNIs). Of these the one that was made last comes
+//! first, and the first one that translates a connection is the last one asked, so no order translates anything twice.
+//! If another one masquerades, the bit is still cleared by the second chain.
 
-use netlink_packet_core::DefaultNla;
+use netlink_packet_core::{DefaultNla, Nla as _};
 use netlink_packet_netfilter::nftables::{
     Bitwise, ChainAttribute, ChainMessage, Cmp, DataAttribute, ExpressionAttribute, Expressions, Hook, Immediate,
     InetHookNumber, ListAttribute, Meta, MetaKey, NfTablesMessage, Operator, Register, RuleAttribute, RuleMessage,
@@ -33,7 +37,7 @@ use netlink_packet_netfilter::nftables::{
 };
 use proxy_common::DROP_MARK;
 
-use super::Step;
+use super::netlink::Step;
 
 /// The name of the table, of family inet.
 pub const TABLE: &str = "proxy-agent";
@@ -44,6 +48,11 @@ const PRIORITY_SRCNAT: u32 = 100;
 const PRIORITY_FILTER: u32 = 0;
 /// `NF_DROP`.
 const DROP: u32 = 0;
+/// The chains that drop what carries the drop mark.
+const DROP_CHAINS: [(&str, InetHookNumber); 2] =
+    [("drop-forwarded", InetHookNumber::PreRouting), ("drop-local", InetHookNumber::LocalOut)];
+/// `NFTA_COUNTER_PACKETS`, a big-endian number of eight bytes.
+const COUNTER_PACKETS: u16 = 2;
 /// `NFTA_MASQ_FLAGS`, and `NF_NAT_RANGE_PROTO_RANDOM_FULLY` as its value.
 const MASQUERADE_FLAGS: u16 = 1;
 const FULLY_RANDOM: u32 = 1 << 4;
@@ -59,9 +68,12 @@ pub(super) fn install(masquerade_mark: u32) -> Vec<Step> {
     ));
     steps.push(chain("clear-mark", "filter", InetHookNumber::PostRouting, PRIORITY_SRCNAT + 1));
     steps.push(rule("clear-mark", [mark_has(masquerade_mark), mark_clear(masquerade_mark)]));
-    for (name, hook) in [("drop-forwarded", InetHookNumber::PreRouting), ("drop-local", InetHookNumber::LocalOut)] {
-        steps.push(chain(name, "filter", hook, PRIORITY_FILTER));
-        steps.push(rule(name, [mark_has(DROP_MARK), counter(), drop_packet()]));
+    // One bit cannot ask for both.
+    if masquerade_mark != DROP_MARK {
+        for (name, hook) in DROP_CHAINS {
+            steps.push(chain(name, "filter", hook, PRIORITY_FILTER));
+            steps.push(rule(name, [mark_has(DROP_MARK), counter(), drop_packet()]));
+        }
     }
     steps
 }
@@ -76,6 +88,45 @@ pub(super) fn remove() -> Vec<Step> {
 pub(super) fn query() -> Step {
     let attributes = vec![TableAttribute::Name(TABLE.to_owned())];
     Step { name: "query", message: NfTablesMessage::GetTable(TableMessage { attributes }) }
+}
+
+/// Asks for the table's rules.
+pub(super) fn rules() -> Step {
+    let attributes = vec![RuleAttribute::Table(TABLE.to_owned())];
+    Step { name: "rules", message: NfTablesMessage::GetRule(RuleMessage { attributes }) }
+}
+
+/// The packets that the drop chains counted.
+pub(super) fn dropped(rules: &[NfTablesMessage]) -> u64 {
+    let mut packets = 0;
+    for rule in rules {
+        let NfTablesMessage::NewRule(RuleMessage { attributes }) = rule else { continue };
+        let is_drop = |attribute: &RuleAttribute| matches!(attribute, RuleAttribute::Chain(name) if DROP_CHAINS.iter().any(|(chain, _)| chain == name));
+        if attributes.iter().any(is_drop) {
+            packets += attributes.iter().filter_map(counted).sum::<u64>();
+        }
+    }
+    packets
+}
+
+/// What a counter among a rule's expressions says.
+fn counted(attribute: &RuleAttribute) -> Option<u64> {
+    let RuleAttribute::Expressions(expressions) = attribute else { return None };
+    let parts = expressions.iter().filter_map(|expression| match expression {
+        ListAttribute::Element(parts) => Some(parts),
+        _ => None,
+    });
+    parts.flatten().find_map(|part| match part {
+        ExpressionAttribute::Data(Expressions::Other { expression_type, attributes })
+            if expression_type == "counter" =>
+        {
+            let packets = attributes.iter().find(|attribute| attribute.kind() == COUNTER_PACKETS)?;
+            let mut bytes = [0; 8];
+            packets.emit_value(&mut bytes);
+            Some(u64::from_be_bytes(bytes))
+        }
+        _ => None,
+    })
 }
 
 fn table(step: &'static str) -> Step {
