@@ -19,7 +19,7 @@ use crate::{
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Install the programs that only `check` uses as well: cargo-deny, cargo-machete.
+    /// Install what only `check` and some tests use as well: cargo-deny, cargo-machete, iptables.
     #[arg(long)]
     all: bool,
 }
@@ -37,6 +37,12 @@ const PROGRAMS: [Program; 3] = [
     Program { name: "ip", packages: &["iproute2"], purpose: "namespaces and devices of the demo and the tests" },
     Program { name: "nft", packages: &["nftables"], purpose: "masquerading" },
     Program { name: "bpftool", packages: &["bpftool", "linux-tools-generic"], purpose: "showing the tables" },
+];
+
+/// What some tests run. Where one is missing, those tests are listed as ignored.
+const NEIGHBOURS: [Program; 2] = [
+    Program { name: "iptables-nft", packages: &["iptables"], purpose: "rules of others, beside the agent's" },
+    Program { name: "iptables-legacy", packages: &["iptables"], purpose: "rules of others, beside the agent's" },
 ];
 
 /// What booting other kernels takes. Where it cannot be installed, those tests are skipped.
@@ -62,6 +68,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     if options.all {
         for checker in CHECKERS.iter().filter(|checker| command::find(checker).is_none()) {
             command::run(command::cargo().args(["install", "--locked", checker]))?;
+        }
+        if let Some(missing) = optional(&NEIGHBOURS) {
+            eprintln!("{missing}: tests with it will be skipped");
         }
     }
     println!("Everything is installed.");
@@ -111,21 +120,27 @@ pub(crate) fn virtual_machines() -> Option<String> {
     if cfg!(not(target_arch = "x86_64")) {
         return Some("only x86-64 machines are booted".to_owned());
     }
+    optional(&EMULATION)
+}
+
+/// Installs what can be done without, where that is possible. Says of the first program that is missing then why it is wanted.
+fn optional(programs: &[Program]) -> Option<String> {
     let is_missing = |program: &&Program| command::find(program.name).is_none();
-    let missing: Vec<_> = EMULATION.iter().filter(is_missing).collect();
-    if missing.is_empty() {
+    let mut packages: Vec<_> =
+        programs.iter().filter(is_missing).map(|program| apt::first_known(program.packages)).collect();
+    packages.dedup();
+    if packages.is_empty() {
         return None;
     }
-    if apt::access() == apt::Access::Root {
-        let packages: Vec<_> = missing.iter().map(|program| apt::first_known(program.packages)).collect();
-        if let Err(error) = apt::install(&packages) {
-            eprintln!("{error:#}");
-        }
+    if apt::access() == apt::Access::Root
+        && let Err(error) = apt::install(&packages)
+    {
+        eprintln!("{error:#}");
     }
     let why = |program: &Program| {
         format!("`{}` is missing ({}; package {})", program.name, program.purpose, program.packages.join(" or "))
     };
-    EMULATION.iter().find(is_missing).map(why)
+    programs.iter().find(is_missing).map(why)
 }
 
 /// Makes sure that the datapath can be linted, if the compiler is a package that has its own clippy.
