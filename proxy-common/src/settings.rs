@@ -144,6 +144,21 @@ impl Settings {
         }
     }
 
+    /// The same settings with these switches on as well.
+    #[must_use]
+    pub const fn with_flags(mut self, flags: SettingsFlags) -> Self {
+        self.flags |= flags.bits();
+        self
+    }
+
+    /// The same settings with other parts for the families.
+    #[must_use]
+    pub const fn with_families(mut self, v4: FamilySettings<[u8; 4]>, v6: FamilySettings<[u8; 16]>) -> Self {
+        self.v4 = v4;
+        self.v6 = v6;
+        self
+    }
+
     /// The same settings with another timeout of half-closed connections, in seconds.
     #[must_use]
     pub const fn with_half_closed_timeout(mut self, seconds: u32) -> Self {

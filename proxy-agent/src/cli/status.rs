@@ -70,6 +70,10 @@ enum KernelView {
 struct SettingsView {
     masquerade_mark: String,
     masquerade_all: bool,
+    /// What else nodePort traffic is marked with that keeps its source.
+    local_node_port_mark: Option<String>,
+    /// Whether sockets outside the node's own network namespace are left to the TC programs.
+    host_namespace_only: bool,
     udp_timeout_seconds: u32,
     pods_v4: String,
     pods_v6: String,
@@ -179,6 +183,11 @@ fn settings_view(settings: &Settings) -> SettingsView {
     SettingsView {
         masquerade_mark: format!("{:#x}", settings.masquerade_mark()),
         masquerade_all: settings.flags().contains(SettingsFlags::MASQUERADE_ALL),
+        local_node_port_mark: match settings.local_node_port_mark() {
+            0 => None,
+            mark => Some(format!("{mark:#x}")),
+        },
+        host_namespace_only: settings.flags().contains(SettingsFlags::HOST_NAMESPACE_ONLY),
         udp_timeout_seconds: settings.udp_timeout(),
         pods_v4: pods(settings.v4()),
         pods_v6: pods(settings.v6()),
@@ -265,7 +274,15 @@ impl fmt::Display for StatusView {
             drops,
             service_drops,
         } = self;
-        let SettingsView { masquerade_mark, masquerade_all, udp_timeout_seconds, pods_v4, pods_v6 } = settings;
+        let SettingsView {
+            masquerade_mark,
+            masquerade_all,
+            local_node_port_mark,
+            host_namespace_only,
+            udp_timeout_seconds,
+            pods_v4,
+            pods_v6,
+        } = settings;
         writeln!(out, "proxy-agent {version}, table layout {layout_version}")?;
         match agent {
             Some(process) => writeln!(out, "agent: running, process {process}")?,
@@ -289,6 +306,15 @@ impl fmt::Display for StatusView {
         if let Some(packets) = dropped_by_mark {
             writeln!(out, "drop mark {DROP_MARK:#x}: {packets} packets dropped")?;
         }
+        if let Some(mark) = local_node_port_mark {
+            writeln!(out, "nodePort traffic under policy Local: mark {mark}")?;
+        }
+        let sockets = match (socket_hooks.is_empty(), host_namespace_only) {
+            (true, _) => "none",
+            (false, true) => "the node's own network namespace",
+            (false, false) => "all below the cgroup",
+        };
+        writeln!(out, "sockets served: {sockets}")?;
         writeln!(out, "UDP timeout: {udp_timeout_seconds}s")?;
         writeln!(out, "pods: IPv4 {pods_v4}, IPv6 {pods_v6}")?;
 

@@ -62,6 +62,7 @@ kernel 6.6.1: socket_hooks, btf, receive_hooks, bounded_loops, mappable_arrays, 
 netns_cookie, peer_name_hooks, ring_buffer, cgroup_memory, set_retval, tcx
 masquerading: mark 0x4000, every clusterIP, nftables table present
 drop mark 0x8000: 4 packets dropped
+sockets served: all below the cgroup
 UDP timeout: 250s
 pods: IPv4 10.244.0.0/16, IPv6 by device
 
@@ -103,6 +104,16 @@ fn what_is_wrong_stands_out() {
     assert!(text.contains("NO nf_tables in the kernel"), "{text}");
     let view = StatusView { masquerading: Some(Presence::Missing), ..view };
     assert!(view.to_string().contains("nftables table MISSING"), "{view}");
+}
+
+#[test]
+fn whose_sockets_are_served() {
+    let settings = settings().with_flags(SettingsFlags::HOST_NAMESPACE_ONLY).with_local_node_port_mark(0x8_0000);
+    let view = StatusView { settings: settings_view(&settings), ..view() };
+    let text = view.to_string();
+    assert!(text.contains("policy Local: mark 0x80000\nsockets served: the node's own network namespace\n"), "{text}");
+    let view = StatusView { socket_hooks: Vec::new(), ..view };
+    assert!(view.to_string().contains("sockets served: none\n"), "{view}");
 }
 
 #[test]

@@ -5,10 +5,9 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use super::{
     kube_proxy::{DetectLocal, HEALTHZ_PORT, KubeProxy, METRICS_PORT, Mode, default_addresses},
-    section::{ConfigError, Section},
+    section::{ConfigError, Section, document},
     values::{self, NodePortAddresses},
 };
-use crate::yaml::{Syntax, documents};
 
 const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
 const KIND: &str = "KubeProxyConfiguration";
@@ -18,31 +17,11 @@ const KIND: &str = "KubeProxyConfiguration";
 /// # Errors
 /// Everything that is wrong with it, in the order of the text.
 pub fn parse(text: &str) -> Result<KubeProxy, Vec<ConfigError>> {
-    let mut documents = documents(text, Syntax::Yaml);
-    if documents.len() != 1 {
-        return Err(vec![ConfigError::File(format!("one {KIND} is needed, found {} documents", documents.len()))]);
-    }
-    let root = documents.remove(0).root.map_err(|error| vec![ConfigError::File(line_and_reason(&error))])?;
-    let mut errors = Vec::new();
-    let config = Section::read(&root, &mut errors, configuration);
-    errors.sort_by_key(|error| match error {
-        ConfigError::Field { line, .. } => *line,
-        ConfigError::Flag { .. } | ConfigError::File(_) => 0,
-    });
-    if errors.is_empty() { Ok(config) } else { Err(errors) }
-}
-
-fn line_and_reason(error: &crate::yaml::SyntaxError) -> String {
-    format!("line {}: {}", error.line, error.reason)
+    document(text, API_VERSION, KIND, configuration)
 }
 
 fn configuration(root: &mut Section<'_>) -> KubeProxy {
     let mut config = KubeProxy::default();
-    for (key, expected) in [("apiVersion", API_VERSION), ("kind", KIND)] {
-        if root.text(key) != Some(expected) {
-            root.wrong(key, format!("is not {expected}"));
-        }
-    }
     root.switches("featureGates");
     root.section("clientConnection", |section| client_connection(section, &mut config));
     root.section("logging", |section| logging(section, &mut config));

@@ -8,10 +8,10 @@ use clap::Args;
 
 use super::{
     kube_proxy::{DetectLocal, HEALTHZ_PORT, KubeProxy, METRICS_PORT},
+    own::{Own, SocketLb},
     section::ConfigError,
     values::{self, NodePortAddresses},
 };
-use crate::dataplane::pins;
 
 /// Flags of `proxy-agent run`.
 #[derive(Args, Clone, Debug, Default)]
@@ -61,12 +61,21 @@ pub struct RunFlags {
     /// Where /metrics and /proxyMode listen (*). Empty: nowhere. Default: 127.0.0.1:10249.
     #[arg(long, value_name = "ADDRESS")]
     pub metrics_bind_address: Option<String>,
+    /// File with settings that kube-proxy does not have (proxy-agent/v1alpha1). The flags below go before it.
+    #[arg(long, value_name = "FILE")]
+    pub agent_config: Option<PathBuf>,
+    /// Whose connections are sent to a backend at the socket: `all` (default), `hostNamespaceOnly`, `off`.
+    #[arg(long, value_name = "WHOSE")]
+    pub socket_lb: Option<String>,
+    /// Mark nodePort traffic under policy Local for Kube-OVN (bit 0x80000).
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub kube_ovn: Option<String>,
     /// cgroup v2 folder whose processes are served at their sockets. Default: the root of the cgroup v2 mount.
     #[arg(long, value_name = "DIR")]
     pub cgroup_root: Option<PathBuf>,
-    /// Folder on a BPF file system where maps and links are pinned.
-    #[arg(long, value_name = "DIR", default_value = pins::DEFAULT_ROOT)]
-    pub bpffs_root: PathBuf,
+    /// Folder on a BPF file system where maps and links are pinned. Default: /sys/fs/bpf/proxy-agent.
+    #[arg(long, value_name = "DIR")]
+    pub bpffs_root: Option<PathBuf>,
     /// Network devices to serve, separated by commas. Default: all that qualify.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub devices: Option<Vec<String>>,
@@ -104,6 +113,23 @@ impl RunFlags {
     pub fn verbosity(&self) -> Result<Option<u8>, ConfigError> {
         let level = self.verbosity.as_deref().map(values::verbosity).transpose();
         level.map_err(|reason| ConfigError::Flag { flag: "v", reason })
+    }
+
+    /// What the flags say of our own settings; a file does not replace it.
+    ///
+    /// # Errors
+    /// Every flag with a wrong value.
+    pub fn own(&self) -> Result<Own, Vec<ConfigError>> {
+        let mut errors = Vec::new();
+        let mut read = Reader { errors: &mut errors };
+        let own = Own {
+            socket_lb: read.value("socket-lb", self.socket_lb.as_ref(), SocketLb::parse),
+            kube_ovn: read.value("kube-ovn", self.kube_ovn.as_ref(), values::boolean),
+            devices: self.devices.clone(),
+            cgroup_root: self.cgroup_root.clone(),
+            bpffs_root: self.bpffs_root.clone(),
+        };
+        if errors.is_empty() { Ok(own) } else { Err(errors) }
     }
 
     /// What the flags say of kube-proxy's configuration, used when there is no file.

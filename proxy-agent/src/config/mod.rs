@@ -6,21 +6,27 @@
 mod file;
 mod flags;
 mod kube_proxy;
+mod own;
 mod section;
 mod values;
 
 #[cfg(test)]
 mod tests;
 
-use std::{fmt::Write, path::PathBuf};
+use std::{
+    fmt::Write,
+    path::{Path, PathBuf},
+};
 
 use thiserror::Error;
 
 pub use self::file::parse;
 pub use self::flags::RunFlags;
 pub use self::kube_proxy::{DetectLocal, KubeProxy, Mode};
+pub use self::own::{Own, SocketLb, parse as parse_own};
 pub use self::section::ConfigError;
 pub use self::values::{Cidrs, NodePortAddresses};
+use crate::dataplane::pins;
 
 /// Everything that `proxy-agent run` needs to know.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +37,10 @@ pub struct Config {
     pub node_name: Option<String>,
     /// What kube-proxy has too.
     pub kube_proxy: KubeProxy,
+    /// Whose sockets are served by the hooks of the cgroup.
+    pub socket_lb: SocketLb,
+    /// Whether nodePort traffic under policy Local is marked as Kube-OVN expects it.
+    pub kube_ovn: bool,
     /// cgroup v2 folder whose processes are served at their sockets; `None`: the root of the mount.
     pub cgroup_root: Option<PathBuf>,
     /// Where maps and links are pinned.
@@ -59,50 +69,60 @@ pub enum Objects {
 
 /// Everything that is wrong with the configuration, one line each.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{}", lines(.file.as_ref(), .errors))]
-pub struct ConfigErrors {
-    /// The file, if the errors are in one.
+#[error("{}", lines(.0))]
+pub struct ConfigErrors(pub Vec<ConfigFault>);
+
+/// One thing that is wrong, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigFault {
+    /// The file, if it is in one.
     pub file: Option<PathBuf>,
-    /// At least one error.
-    pub errors: Vec<ConfigError>,
+    /// What is wrong.
+    pub error: ConfigError,
 }
 
 impl Config {
-    /// The configuration that `flags` and the file they name ask for.
+    /// The configuration that `flags` and the files they name ask for.
     ///
     /// # Errors
-    /// The file cannot be read, or values in the file or flags are wrong.
+    /// A file cannot be read, or values in files or flags are wrong.
     pub fn load(flags: &RunFlags) -> Result<Self, ConfigErrors> {
+        let mut faults = Faults::default();
+        let own_flags = faults.note(None, flags.own());
+        let own_file = flags.agent_config.as_ref().and_then(|path| faults.read(path, parse_own));
         let (kube_proxy, ignored_flags) = match &flags.config {
-            None => {
-                let kube_proxy = flags.kube_proxy().map_err(|errors| ConfigErrors { file: None, errors })?;
-                (kube_proxy, Vec::new())
-            }
+            None => (faults.note(None, flags.kube_proxy()), Vec::new()),
             Some(path) => {
-                let wrong = |errors| ConfigErrors { file: Some(path.clone()), errors };
-                let text = std::fs::read_to_string(path)
-                    .map_err(|error| wrong(vec![ConfigError::File(format!("cannot be read: {error}"))]))?;
-                let mut kube_proxy = parse(&text).map_err(wrong)?;
-                let flag = flags.verbosity().map_err(|error| ConfigErrors { file: None, errors: vec![error] })?;
-                kube_proxy.verbosity = flag.or(kube_proxy.verbosity);
+                let kube_proxy = faults.read(path, parse);
+                let verbosity = faults.note(None, flags.verbosity().map_err(|error| vec![error])).flatten();
+                let kube_proxy = kube_proxy.map(|file| KubeProxy { verbosity: verbosity.or(file.verbosity), ..file });
                 (kube_proxy, flags.replaced_by_file())
             }
         };
-        Ok(Self::combine(flags, kube_proxy, ignored_flags))
+        match (kube_proxy, faults.0.is_empty()) {
+            (Some(kube_proxy), true) => {
+                let own = own_flags.unwrap_or_default().or(own_file.unwrap_or_default());
+                Ok(Self::combine(flags, kube_proxy, own, ignored_flags))
+            }
+            _ => Err(ConfigErrors(faults.0)),
+        }
     }
 
-    fn combine(flags: &RunFlags, kube_proxy: KubeProxy, ignored_flags: Vec<&'static str>) -> Self {
+    fn combine(flags: &RunFlags, kube_proxy: KubeProxy, own: Own, ignored_flags: Vec<&'static str>) -> Self {
         let objects = match &flags.manifests {
             Some(folder) => Objects::Manifests(folder.clone()),
             None => Objects::Api { kubeconfig: kube_proxy.kubeconfig.clone(), master: flags.master.clone() },
         };
         let given = |name: &Option<String>| name.clone().filter(|name| !name.trim().is_empty());
+        let Own { socket_lb, kube_ovn, devices, cgroup_root, bpffs_root } = own;
         Self {
             objects,
             node_name: given(&flags.hostname_override).or_else(|| given(&kube_proxy.hostname_override)),
-            cgroup_root: flags.cgroup_root.clone(),
-            bpffs_root: flags.bpffs_root.clone(),
-            devices: flags.devices.clone(),
+            socket_lb: socket_lb.unwrap_or_default(),
+            kube_ovn: kube_ovn.unwrap_or_default(),
+            cgroup_root,
+            bpffs_root: bpffs_root.unwrap_or_else(|| pins::DEFAULT_ROOT.into()),
+            devices,
             verbosity: kube_proxy.verbosity.unwrap_or(0),
             kube_proxy,
             ignored_flags,
@@ -110,9 +130,35 @@ impl Config {
     }
 }
 
-fn lines(file: Option<&PathBuf>, errors: &[ConfigError]) -> String {
+/// Collects what is wrong, so that all of it is told at once.
+#[derive(Default)]
+struct Faults(Vec<ConfigFault>);
+
+impl Faults {
+    fn note<T>(&mut self, file: Option<&Path>, result: Result<T, Vec<ConfigError>>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(errors) => {
+                let fault = |error| ConfigFault { file: file.map(Path::to_path_buf), error };
+                self.0.extend(errors.into_iter().map(fault));
+                None
+            }
+        }
+    }
+
+    fn read<T>(&mut self, path: &Path, parse: impl FnOnce(&str) -> Result<T, Vec<ConfigError>>) -> Option<T> {
+        let text = std::fs::read_to_string(path);
+        let result = match &text {
+            Ok(text) => parse(text),
+            Err(error) => Err(vec![ConfigError::File(format!("cannot be read: {error}"))]),
+        };
+        self.note(Some(path), result)
+    }
+}
+
+fn lines(faults: &[ConfigFault]) -> String {
     let mut text = String::new();
-    for (index, error) in errors.iter().enumerate() {
+    for (index, ConfigFault { file, error }) in faults.iter().enumerate() {
         let separator = if index == 0 { "" } else { "\n" };
         let written = match file {
             Some(file) => write!(text, "{separator}{}: {error}", file.display()),

@@ -7,7 +7,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::values;
-use crate::yaml::{Content, Entry, Node};
+use crate::yaml::{Content, Entry, Node, Syntax, documents};
 
 /// One thing that is wrong with the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -33,6 +33,38 @@ pub enum ConfigError {
     /// The file itself.
     #[error("{0}")]
     File(String),
+}
+
+/// Reads the one document of a file's text with `read`, after a look at its version and kind.
+///
+/// # Errors
+/// Everything that is wrong with it, in the order of the text.
+pub(super) fn document<T>(
+    text: &str,
+    version: &'static str,
+    kind: &'static str,
+    read: impl FnOnce(&mut Section<'_>) -> T,
+) -> Result<T, Vec<ConfigError>> {
+    let mut documents = documents(text, Syntax::Yaml);
+    if documents.len() != 1 {
+        return Err(vec![ConfigError::File(format!("one {kind} is needed, found {} documents", documents.len()))]);
+    }
+    let broken = |error: crate::yaml::SyntaxError| format!("line {}: {}", error.line, error.reason);
+    let root = documents.remove(0).root.map_err(|error| vec![ConfigError::File(broken(error))])?;
+    let mut errors = Vec::new();
+    let value = Section::read(&root, &mut errors, |section| {
+        for (key, expected) in [("apiVersion", version), ("kind", kind)] {
+            if section.text(key) != Some(expected) {
+                section.wrong(key, format!("is not {expected}"));
+            }
+        }
+        read(section)
+    });
+    errors.sort_by_key(|error| match error {
+        ConfigError::Field { line, .. } => *line,
+        ConfigError::Flag { .. } | ConfigError::File(_) => 0,
+    });
+    if errors.is_empty() { Ok(value) } else { Err(errors) }
 }
 
 /// A map of the file. Every field that is asked for counts as known.

@@ -241,6 +241,8 @@ fn flags_alone() {
             metrics: Some("0.0.0.0:10249".parse().expect("address")),
             ..KubeProxy::default()
         },
+        socket_lb: SocketLb::All,
+        kube_ovn: false,
         cgroup_root: None,
         bpffs_root: "/sys/fs/bpf/proxy-agent".into(),
         devices: Some(vec!["eth0".to_owned(), "eth1".to_owned()]),
@@ -319,4 +321,48 @@ fn an_unreadable_file_is_one_line() {
 fn manifests_and_the_api_exclude_each_other() {
     let result = Command::try_parse_from(["run", "--manifests=/m", "--kubeconfig=/k"]);
     assert!(result.is_err_and(|error| error.kind() == clap::error::ErrorKind::ArgumentConflict));
+}
+
+const OWN_HEAD: &str = "apiVersion: proxy-agent/v1alpha1\nkind: AgentConfiguration\n";
+
+#[test]
+fn our_own_settings_come_from_a_file_and_flags_go_before_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("agent.yaml");
+    let text = "socketLB: hostNamespaceOnly\nkubeOvn: true\ndevices: [eth0, 'pod*']\ncgroupRoot: /c\nbpffsRoot: /b\n";
+    fs::write(&path, format!("{OWN_HEAD}{text}")).expect("a file");
+    let file = format!("--agent-config={}", path.display());
+    let config = load(&[&file]).expect("a good file");
+    assert_eq!((config.socket_lb, config.kube_ovn), (SocketLb::HostNamespaceOnly, true));
+    assert_eq!(config.devices, Some(vec!["eth0".to_owned(), "pod*".to_owned()]));
+    assert_eq!((config.cgroup_root, config.bpffs_root), (Some("/c".into()), "/b".into()));
+
+    let config = load(&[&file, "--socket-lb=off", "--kube-ovn=false", "--devices=eth1", "--bpffs-root=/other"])
+        .expect("good flags");
+    assert_eq!((config.socket_lb, config.kube_ovn), (SocketLb::Off, false));
+    assert_eq!(config.devices, Some(vec!["eth1".to_owned()]));
+    assert_eq!((config.cgroup_root, config.bpffs_root), (Some("/c".into()), "/other".into()));
+}
+
+#[test]
+fn what_is_wrong_in_either_file_and_in_flags_is_told_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).expect("a file");
+        path.display().to_string()
+    };
+    let own = write("agent.yaml", format!("{OWN_HEAD}socketLB: most\nkubeOVN: true\ndevices: eth0\n"));
+    let kube_proxy = write("config.yaml", format!("{HEAD}oomScoreAdj: 1001\n"));
+    let error = load(&[&format!("--agent-config={own}"), &format!("--config={kube_proxy}"), "--kube-ovn=maybe"])
+        .expect_err("wrong everywhere");
+    let expected = [
+        "--kube-ovn: \"maybe\" is neither true nor false".to_owned(),
+        format!("{own}: line 3: socketLB: \"most\" is none of all, hostNamespaceOnly, off"),
+        format!("{own}: line 4: kubeOVN: is no field"),
+        format!("{own}: line 5: devices: is not a list of strings"),
+        format!("{kube_proxy}: line 3: oomScoreAdj: 1001 is not a whole number from -1000 to 1000"),
+    ];
+    assert_eq!(error.to_string().lines().collect::<Vec<_>>(), expected);
+    assert_eq!(parse_own("").expect_err("nothing").len(), 1);
 }

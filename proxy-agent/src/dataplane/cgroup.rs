@@ -13,7 +13,7 @@ use std::{
 use super::{
     bpf::{self, LinkTarget, Target},
     features::{Feature, Features},
-    pins::{Pins, SocketHook, unpin},
+    pins::{Pins, SocketHook, remove_link, unpin},
     programs::Programs,
 };
 
@@ -38,6 +38,14 @@ pub enum CgroupError {
         hook: SocketHook,
         /// The cgroup's directory.
         path: PathBuf,
+    },
+    /// A program of a former agent cannot be taken away.
+    #[error("cannot detach the former programs from the cgroup {path}: {error}")]
+    Detach {
+        /// The cgroup's directory.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
     },
     /// The kernel refuses to attach.
     #[error("cannot attach {hook} to the cgroup {path}: {error}")]
@@ -69,6 +77,16 @@ pub(super) fn attach(programs: &Programs, root: &Path, pins: &Pins, features: &F
         })?;
     }
     Ok(())
+}
+
+/// Detaches the programs of a former agent, however it attached them.
+///
+/// # Errors
+/// A link cannot be removed, or a program cannot be detached.
+pub(super) fn detach(root: &Path, pins: &Pins) -> Result<(), CgroupError> {
+    let links = SocketHook::ALL.into_iter().try_for_each(|hook| remove_link(&pins.socket_link(hook)));
+    let result = links.and_then(|()| detach_programs(root, pins));
+    result.map_err(|error| CgroupError::Detach { path: root.to_owned(), error })
 }
 
 /// Detaches the programs that were attached without links.

@@ -6,9 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use proxy_common::{Settings, maps};
+use proxy_common::{Settings, SettingsFlags, maps};
 
 use super::{
+    SocketHooks,
     cgroup::{self, CgroupError},
     devices::{Devices, LinkLayer, PodDevices, Selection, WatchError, Watcher},
     features::Features,
@@ -49,6 +50,7 @@ pub struct Hooks {
     pub(super) pins: Pins,
     pub(super) features: Arc<Features>,
     pub(super) cgroup_root: PathBuf,
+    pub(super) sockets: SocketHooks,
     pub(super) selection: Selection,
     pub(super) pod_devices: PodDevices,
     pub(super) masquerade_mark: u32,
@@ -58,8 +60,8 @@ pub struct Hooks {
 }
 
 impl Hooks {
-    /// Writes the settings, makes the nftables table, and attaches the programs to the cgroup and to all
-    /// devices that qualify, replacing those of a former agent in place. From now on the tables count.
+    /// Writes the settings, makes the nftables table, and attaches the programs to all devices that qualify and, unless there
+    /// shall be none, to the cgroup, replacing those of a former agent in place. From now on the tables count.
     ///
     /// # Errors
     /// The cgroup refuses, or devices cannot be watched. That a device refuses its programs, or the kernel the
@@ -67,6 +69,11 @@ impl Hooks {
     pub async fn attach(mut self, settings: &Settings) -> Result<AttachedHooks, AttachError> {
         let watcher = Watcher::start().await?;
         let netns_cookie = netns::cookie(&self.features);
+        if netns_cookie.is_none() && settings.flags().contains(SettingsFlags::HOST_NAMESPACE_ONLY) {
+            tracing::warn!(
+                "this kernel does not tell network namespaces apart at sockets (that takes Linux 5.7), so pods are served there too"
+            );
+        }
         self.write_settings(settings, netns_cookie)?;
         let masquerading = Masquerading::install(self.masquerade_mark);
         let stale = self.pins.device_links().map_err(|error| AttachError::Pins { path: self.pins.links(), error })?;
@@ -82,8 +89,11 @@ impl Hooks {
         // Packets are served before sockets, so that there is somebody to undo what a socket does not.
         hooks.sync_pods();
         hooks.sync_devices();
-        let Self { programs, cgroup_root, pins, features, .. } = &hooks.hooks;
-        cgroup::attach(programs, cgroup_root, pins, features)?;
+        let Self { programs, cgroup_root, sockets, pins, features, .. } = &hooks.hooks;
+        match sockets {
+            SocketHooks::Attached => cgroup::attach(programs, cgroup_root, pins, features)?,
+            SocketHooks::Detached => cgroup::detach(cgroup_root, pins)?,
+        }
         Ok(hooks)
     }
 }

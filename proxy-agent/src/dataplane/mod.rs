@@ -64,12 +64,24 @@ pub struct Config {
     pub cgroup_root: Option<PathBuf>,
     /// Which devices get programs.
     pub devices: Selection,
+    /// Whether there shall be programs at the cgroup's hooks.
+    pub socket_hooks: SocketHooks,
     /// Behind which devices pods live.
     pub pod_devices: PodDevices,
     /// The mark bit that asks for masquerading.
     pub masquerade_mark: u32,
     /// What the programs tell of packets.
     pub packet_log: PacketLog,
+}
+
+/// Whether there are programs at the cgroup's hooks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SocketHooks {
+    /// There are.
+    #[default]
+    Attached,
+    /// There are none, and those of a former agent are taken away.
+    Detached,
 }
 
 /// Why the dataplane cannot be used: one line that says what to do.
@@ -137,7 +149,8 @@ impl Dataplane {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_with(config: &Config, features: Features) -> Result<Self, OpenError> {
-        let Config { bpffs_root, cgroup_root, devices, pod_devices, masquerade_mark, packet_log } = config;
+        let Config { bpffs_root, cgroup_root, devices, socket_hooks, pod_devices, masquerade_mark, packet_log } =
+            config;
         features.require()?;
         tracing::info!("{features}");
         if let Some(absence) = ipv6::absence() {
@@ -171,6 +184,7 @@ impl Dataplane {
             programs,
             features: Arc::clone(&features),
             cgroup_root,
+            sockets: *socket_hooks,
             selection: devices.clone(),
             pod_devices: pod_devices.clone(),
             masquerade_mark: *masquerade_mark,

@@ -13,9 +13,9 @@ use super::{
     network, node_name,
 };
 use crate::{
-    config::{Config, KubeProxy, Mode, Objects},
+    config::{Config, KubeProxy, Mode, Objects, SocketLb},
     dataplane::{
-        self, Dataplane, OpenError, PacketLog,
+        self, Dataplane, OpenError, PacketLog, SocketHooks,
         devices::Selection,
         nft::{self, Presence},
         stranded,
@@ -75,7 +75,8 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     stranded::start(sockets, gone, move |count| counted.sockets_destroyed(count))
         .context("no thread for UDP sockets")?;
 
-    let configuration = Configuration { kube_proxy: config.kube_proxy, node_name: node_name.clone(), former };
+    let Config { kube_proxy, socket_lb, kube_ovn, .. } = config;
+    let configuration = Configuration { kube_proxy, socket_lb, kube_ovn, node_name: node_name.clone(), former };
     let hooks = keep(hooks, adoption, configuration, Arc::clone(&health), watcher);
     info!("Node {node_name}: waiting for the lists of Services and EndpointSlices");
     let engine = Engine::new(plan_tables, node_name, Capacities::default());
@@ -115,6 +116,10 @@ fn dataplane_config(config: &Config) -> Result<dataplane::Config> {
         bpffs_root: config.bpffs_root.clone(),
         cgroup_root: config.cgroup_root.clone(),
         devices,
+        socket_hooks: match config.socket_lb {
+            SocketLb::All | SocketLb::HostNamespaceOnly => SocketHooks::Attached,
+            SocketLb::Off => SocketHooks::Detached,
+        },
         pod_devices: detector::pod_devices(&config.kube_proxy),
         masquerade_mark: 1 << config.kube_proxy.masquerade_bit,
         packet_log,

@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use proxy_common::Settings;
+use proxy_common::{Settings, SettingsFlags};
 use thiserror::Error;
 use tokio::{sync::watch, time::sleep};
 use tracing::{info, warn};
 
 use super::{Progress, Stage, detector};
 use crate::{
-    config::{DetectLocal, KubeProxy},
+    config::{DetectLocal, KubeProxy, SocketLb},
     dataplane::{Adoption, AttachError, AttachedHooks, Hooks, tables::TableError},
     error::one_line,
     model::Node,
@@ -18,6 +18,9 @@ use crate::{
 
 /// Wait before devices are watched anew.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// What Kube-OVN expects to be set in the mark of nodePort traffic that keeps its source.
+const KUBE_OVN_LOCAL_NODE_PORT: u32 = 0x8_0000;
 
 /// Programs or settings cannot be put in place.
 #[derive(Debug, Error)]
@@ -31,6 +34,8 @@ pub(super) enum HooksError {
 /// What the settings follow from.
 pub(super) struct Configuration {
     pub(super) kube_proxy: KubeProxy,
+    pub(super) socket_lb: SocketLb,
+    pub(super) kube_ovn: bool,
     pub(super) node_name: String,
     /// What a former agent wrote.
     pub(super) former: Option<Settings>,
@@ -41,11 +46,15 @@ impl Configuration {
     /// that a former agent knew stay.
     fn settings(&self, node: Option<&Node>) -> (Settings, Option<detector::DetectorWarning>) {
         let (settings, warning) = detector::settings(&self.kube_proxy, &self.node_name, node);
+        let flags = match self.socket_lb {
+            SocketLb::HostNamespaceOnly => SettingsFlags::HOST_NAMESPACE_ONLY,
+            SocketLb::All | SocketLb::Off => SettingsFlags::NONE,
+        };
+        let mark = if self.kube_ovn { KUBE_OVN_LOCAL_NODE_PORT } else { 0 };
+        let settings = settings.with_flags(flags).with_local_node_port_mark(mark);
         match self.former {
             Some(former) if self.kube_proxy.detect == DetectLocal::NodeCidr && node.is_none() => {
-                let (v4, v6) = (*former.v4(), *former.v6());
-                let mark = settings.masquerade_mark();
-                (Settings::new(settings.flags(), mark, settings.udp_timeout(), v4, v6), None)
+                (settings.with_families(*former.v4(), *former.v6()), None)
             }
             _ => (settings, warning),
         }
@@ -64,11 +73,17 @@ pub(super) async fn keep(
     if adoption != Adoption::Adopted && progress.wait_for(|progress| progress.stage == Stage::Ready).await.is_err() {
         return Ok(());
     }
+    let socket_lb = configuration.socket_lb;
     let (mut settings, warning) = configuration.settings(progress.borrow_and_update().node.as_ref());
     tell(warning);
     let mut attached = hooks.attach(&settings).await?;
     health.attached();
-    info!("programs attached to the cgroup and to {}", devices(&attached));
+    match socket_lb {
+        SocketLb::Off => info!("programs attached to {}; sockets are not served", devices(&attached)),
+        SocketLb::All | SocketLb::HostNamespaceOnly => {
+            info!("programs attached to the cgroup and to {}", devices(&attached));
+        }
+    }
     loop {
         tokio::select! {
             followed = attached.follow() => {

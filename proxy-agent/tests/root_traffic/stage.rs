@@ -157,6 +157,11 @@ impl Stage {
         }
     }
 
+    /// What the agent is told from its next start on.
+    pub fn set_arguments(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(ToString::to_string).collect();
+    }
+
     /// Writes a manifest, replacing the one of that name at once.
     pub fn write(&self, name: &str, objects: &[Value]) {
         let documents: Vec<String> = objects.iter().filter(|object| !object.is_null()).map(Value::to_string).collect();
@@ -209,7 +214,7 @@ impl Stage {
     fn wait_until_ready(&mut self) {
         let start = Instant::now();
         while start.elapsed() < patience() {
-            if self.log().contains("programs attached") {
+            if self.log().contains("programs attached to") {
                 return;
             }
             let agent = self.agent.as_mut().expect("it was started");

@@ -2,7 +2,7 @@
 
 use proxy_agent::{
     dataplane::{
-        AttachedHooks, Config, Dataplane, PacketLog,
+        AttachedHooks, Config, Dataplane, PacketLog, SocketHooks,
         devices::{PodDevices, Selection},
         features::Features,
         tables::KernelTables,
@@ -32,6 +32,7 @@ impl Node {
             bpffs_root: self.pins.path().to_owned(),
             cgroup_root: Some(self.cgroup.path().to_owned()),
             devices: Selection::Automatic,
+            socket_hooks: SocketHooks::Attached,
             pod_devices: PodDevices::None,
             masquerade_mark: DEFAULT_MASQUERADE_MARK,
             packet_log: PacketLog::Off,

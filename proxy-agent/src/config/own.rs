@@ -1,0 +1,80 @@
+//! What can be configured and kube-proxy does not have: a file of its own (`--agent-config`), whose fields are flags too.
+
+use std::path::PathBuf;
+
+use super::section::{ConfigError, Section, document};
+
+const API_VERSION: &str = "proxy-agent/v1alpha1";
+const KIND: &str = "AgentConfiguration";
+
+/// Our own settings, as far as they are given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Own {
+    /// `socketLB`: whose sockets are served by the hooks of the cgroup.
+    pub socket_lb: Option<SocketLb>,
+    /// `kubeOvn`: whether nodePort traffic under policy Local is marked as Kube-OVN expects it.
+    pub kube_ovn: Option<bool>,
+    /// `devices`: names or patterns of the devices that get the TC programs.
+    pub devices: Option<Vec<String>>,
+    /// `cgroupRoot`: the cgroup v2 folder whose processes are served at their sockets.
+    pub cgroup_root: Option<PathBuf>,
+    /// `bpffsRoot`: the folder where maps and links are pinned.
+    pub bpffs_root: Option<PathBuf>,
+}
+
+/// Whose connections are sent to a backend at the socket. All others are left to the TC programs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SocketLb {
+    /// Everybody's below the cgroup.
+    #[default]
+    All,
+    /// Those of the node's own network namespace.
+    HostNamespaceOnly,
+    /// Nobody's: no program is attached to the cgroup.
+    Off,
+}
+
+impl SocketLb {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "all" => Ok(Self::All),
+            "hostNamespaceOnly" => Ok(Self::HostNamespaceOnly),
+            "off" => Ok(Self::Off),
+            _ => Err(format!("{text:?} is none of all, hostNamespaceOnly, off")),
+        }
+    }
+}
+
+impl Own {
+    /// These settings, and where they say nothing those of `other`.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        let Self { socket_lb, kube_ovn, devices, cgroup_root, bpffs_root } = self;
+        Self {
+            socket_lb: socket_lb.or(other.socket_lb),
+            kube_ovn: kube_ovn.or(other.kube_ovn),
+            devices: devices.or(other.devices),
+            cgroup_root: cgroup_root.or(other.cgroup_root),
+            bpffs_root: bpffs_root.or(other.bpffs_root),
+        }
+    }
+}
+
+/// Reads the text of the file.
+///
+/// # Errors
+/// Everything that is wrong with it, in the order of the text.
+pub fn parse(text: &str) -> Result<Own, Vec<ConfigError>> {
+    document(text, API_VERSION, KIND, own)
+}
+
+fn own(root: &mut Section<'_>) -> Own {
+    let devices = root.texts("devices");
+    Own {
+        socket_lb: root.parsed("socketLB", SocketLb::parse),
+        kube_ovn: root.boolean("kubeOvn"),
+        devices: (!devices.is_empty()).then(|| devices.into_iter().map(str::to_owned).collect()),
+        cgroup_root: root.text("cgroupRoot").map(PathBuf::from),
+        bpffs_root: root.text("bpffsRoot").map(PathBuf::from),
+    }
+}
