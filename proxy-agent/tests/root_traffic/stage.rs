@@ -130,16 +130,19 @@ impl Stage {
         let node = Netns::new();
         let outside = Netns::new();
         outside.veth("eth0", &node, "eth0");
+        let (mut at_node, mut at_outside) = (Vec::new(), Vec::new());
         for family in families {
             let (forwarding, prefix, length) = match family {
                 Family::V4 => ("net/ipv4/ip_forward", "192.0.2.", "24"),
                 Family::V6 => ("net/ipv6/conf/all/forwarding", "2001:db8::", "64 nodad"),
             };
             node.sysctl(forwarding, "1");
-            outside.ip(&format!("addr add {prefix}2/{length} dev eth0"));
-            node.ip(&format!("addr add {prefix}1/{length} dev eth0"));
-            outside.ip(&format!("route add default via {prefix}1"));
+            at_outside.push(format!("addr add {prefix}2/{length} dev eth0"));
+            at_node.push(format!("addr add {prefix}1/{length} dev eth0"));
+            at_outside.push(format!("route add default via {prefix}1"));
         }
+        node.ip_batch(&at_node);
+        outside.ip_batch(&at_outside);
         let (ordinary, sandboxed) = (pod(&node, families, 1), pod(&node, families, 2));
         let backends = [11, 12, 13].map(|number| pod(&node, families, number)).into();
         Self {
@@ -296,15 +299,18 @@ fn pod(node: &Netns, families: &[Family], number: u8) -> Pod {
     let namespace = Netns::new();
     let device = format!("pod{number}");
     node.veth(&device, &namespace, "eth0");
+    let (mut at_node, mut at_pod) = (Vec::new(), Vec::new());
     for family in families {
         let (network, length) = match family {
             Family::V4 => (format!("10.1.{number}."), "24"),
             Family::V6 => (format!("fd01:{number}::"), "64 nodad"),
         };
-        node.ip(&format!("addr add {network}1/{length} dev {device}"));
-        namespace.ip(&format!("addr add {network}2/{length} dev eth0"));
-        namespace.ip(&format!("route add default via {network}1"));
+        at_node.push(format!("addr add {network}1/{length} dev {device}"));
+        at_pod.push(format!("addr add {network}2/{length} dev eth0"));
+        at_pod.push(format!("route add default via {network}1"));
     }
+    node.ip_batch(&at_node);
+    namespace.ip_batch(&at_pod);
     let server = Server::new(&namespace, families, &format!("pod-{number}"), TARGET_PORT);
     Pod { namespace, number, _server: server }
 }

@@ -13,7 +13,7 @@ mod programs;
 mod qemu;
 mod report;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -45,6 +45,9 @@ pub(crate) struct Options {
     /// Fetch the kernels again, in case there are newer packages.
     #[arg(long)]
     update: bool,
+    /// How long each boot may take; a machine that does something else meanwhile needs more.
+    #[arg(long, value_name = "MINUTES", default_value_t = 10)]
+    limit: u64,
 }
 
 impl Options {
@@ -85,7 +88,8 @@ fn on_each_kernel(options: &Options) -> anyhow::Result<Count> {
         return Ok(Count { skipped: kernels.len().try_into()?, ..Count::default() });
     }
     let mut count = Count::default();
-    boot_each(&kernels, &options.boots(), options.update, |machine, release, outcome| {
+    let orders = Orders { update: options.update, limit: Duration::from_mins(options.limit) };
+    boot_each(&kernels, &options.boots(), orders, |machine, release, outcome| {
         if let Some(complaint) = outcome.complaint_of_tests() {
             eprintln!("error: kernel {machine}: {complaint}");
             count.failed += 1;
@@ -106,7 +110,8 @@ pub(crate) fn output_of(kernels: &[Kernel], program: &str, argument: &str) -> an
         bail!("no virtual machines: {why}");
     }
     let mut lines = Vec::new();
-    boot_each(kernels, &[Boot::exactly(program, argument)], false, |machine, _, outcome| {
+    let orders = Orders { update: false, limit: LIMIT };
+    boot_each(kernels, &[Boot::exactly(program, argument)], orders, |machine, _, outcome| {
         if let Some(complaint) = outcome.complaint {
             bail!("kernel {machine}: {complaint}");
         }
@@ -116,12 +121,22 @@ pub(crate) fn output_of(kernels: &[Kernel], program: &str, argument: &str) -> an
     Ok(lines)
 }
 
+/// How long measuring may take.
+const LIMIT: Duration = Duration::from_mins(10);
+
+/// What holds for all machines of a run.
+#[derive(Clone, Copy)]
+struct Orders {
+    update: bool,
+    limit: Duration,
+}
+
 /// Boots machines with each of these kernels, one after the other. What is done with each gets the machine's name, its
 /// kernel's release and what became of it.
 fn boot_each(
     kernels: &[Kernel],
     boots: &[Boot],
-    update: bool,
+    orders: Orders,
     mut ended: impl FnMut(&str, &str, Outcome) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     setup::building()?;
@@ -129,14 +144,14 @@ fn boot_each(
     let programs = Programs::build()?;
     let mut accelerator = None;
     for kernel in kernels {
-        let files = kernel.fetch(update).with_context(|| format!("kernel {kernel}"))?;
+        let files = kernel.fetch(orders.update).with_context(|| format!("kernel {kernel}"))?;
         for boot in boots {
             let image = Image::build(&files, &programs, boot)?;
             let accelerator = match accelerator {
                 Some(known) => known,
                 None => *accelerator.insert(Accelerator::probe(&files.kernel, &image.path)?),
             };
-            let machine = Machine { kernel: &files.kernel, image: &image.path, accelerator, boot };
+            let machine = Machine { kernel: &files.kernel, image: &image.path, accelerator, boot, limit: orders.limit };
             let name = format!("{kernel}{boot}");
             ended(&name, &files.release, machine.run(&name)?)?;
         }

@@ -19,8 +19,6 @@ use super::{
     tool,
 };
 
-/// One kernel's tests may take this long.
-const LIMIT: Duration = Duration::from_mins(10);
 /// A machine with KVM boots in two seconds. A `/dev/kvm` that hangs exists.
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -63,6 +61,8 @@ pub(super) struct Machine<'a> {
     pub(super) image: &'a Path,
     pub(super) accelerator: Accelerator,
     pub(super) boot: &'a Boot,
+    /// How long it may take from boot to end.
+    pub(super) limit: Duration,
 }
 
 impl Machine<'_> {
@@ -72,7 +72,7 @@ impl Machine<'_> {
         let parameter = self.boot.lack.map_or("", Lack::parameter);
         let mut guest = Guest::start(self.kernel, self.image, self.accelerator, parameter)?;
         let mut report = Report::default();
-        guest.listen(LIMIT, |line| {
+        guest.listen(self.limit, |line| {
             println!("[{name}] {line}");
             report.note(line);
         })?;

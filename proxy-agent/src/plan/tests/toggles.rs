@@ -45,7 +45,7 @@ fn slice(object: Value) -> Update {
 }
 
 /// One pod here, one elsewhere, in these conditions.
-fn pods(here: Value, elsewhere: Value) -> Value {
+fn pods(here: &Value, elsewhere: &Value) -> Value {
     json!({
         "metadata": {
             "namespace": "default", "name": "web-x7k2p", "labels": {"kubernetes.io/service-name": "web"},
@@ -64,7 +64,7 @@ fn ready() -> Value {
 }
 
 fn node_with(object: Value) -> TestNode {
-    TestNode::having([service(object), slice(pods(ready(), ready()))])
+    TestNode::having([service(object), slice(pods(&ready(), &ready()))])
 }
 
 fn frontends(node: &TestNode) -> Vec<String> {
@@ -116,18 +116,18 @@ fn a_headless_label_is_for_slices_and_means_nothing_on_services() {
     assert_eq!(frontends(&node_with(with(web(), "/metadata/labels", labels.clone()))), ALL);
     let mut node = node_with(web());
     let both = json!({"service.kubernetes.io/headless": "", "kubernetes.io/service-name": "web"});
-    node.apply([slice(with(pods(ready(), ready()), "/metadata/labels", both))]);
+    node.apply([slice(with(pods(&ready(), &ready()), "/metadata/labels", both))]);
     assert_eq!(node.view().services["10.0.0.1:80/TCP"].cluster, [""; 0]);
-    node.apply([slice(pods(ready(), ready()))]);
+    node.apply([slice(pods(&ready(), &ready()))]);
     assert_eq!(node.view().services["10.0.0.1:80/TCP"].cluster.len(), 2);
-    node.apply([slice(with(pods(ready(), ready()), "/metadata/labels", labels))]);
+    node.apply([slice(with(pods(&ready(), &ready()), "/metadata/labels", labels))]);
     assert_eq!(node.view().services["10.0.0.1:80/TCP"].cluster, [""; 0], "of no Service");
 }
 
 #[test]
 fn a_slice_of_names_is_not_for_nodes() {
     let mut node = node_with(web());
-    let mut names = with(pods(ready(), ready()), "/addressType", "FQDN".into());
+    let mut names = with(pods(&ready(), &ready()), "/addressType", "FQDN".into());
     names["endpoints"][0]["addresses"][0] = "a.example.org".into();
     node.apply([slice(names)]);
     assert_eq!(node.view().services["10.0.0.1:80/TCP"].cluster, [""; 0]);
@@ -176,14 +176,14 @@ fn pods_that_are_not_ready_are_used_as_the_slice_says() {
         (gone.clone(), gone, (0, 0)),
         (not_ready.clone(), not_ready, (0, 0)),
     ] {
-        node.apply([slice(pods(here.clone(), elsewhere.clone()))]);
+        node.apply([slice(pods(&here, &elsewhere))]);
         assert_eq!(lists(&node), expected, "here {here}, elsewhere {elsewhere}");
     }
 }
 
 #[test]
 fn hints_never_shorten_the_local_list() {
-    let mut hinted = pods(ready(), ready());
+    let mut hinted = pods(&ready(), &ready());
     hinted["endpoints"][0]["hints"] = json!({"forNodes": [{"name": "node-2"}]});
     hinted["endpoints"][1]["hints"] = json!({"forNodes": [{"name": NODE}]});
     let mut node = node_with(web());
