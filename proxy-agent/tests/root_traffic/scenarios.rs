@@ -2,6 +2,7 @@
 
 mod change;
 mod external;
+mod paths;
 mod rows;
 mod stranded;
 
@@ -47,6 +48,12 @@ pub fn all() -> Vec<Trial> {
         trial("a_client_keeps_its_backend", external::affinity),
         trial("large_transfers_through_tc_arrive_whole", rows::bulk),
         trial("what_is_no_service_is_left_alone", rows::bystanders),
+        trial("pods_with_routes_of_their_own_are_served", paths::routed_pods),
+        trial("pods_on_a_bridge_are_served", paths::bridged_pods),
+        trial("pods_on_a_bridge_are_served_where_netfilter_sees_bridged_packets", paths::bridged_pods_and_netfilter)
+            .with_ignored_flag(!paths::has_bridge_netfilter()),
+        trial("pods_behind_vxlan_are_served", paths::pods_behind_vxlan),
+        trial("answers_that_leave_by_another_device_are_translated", paths::asymmetric_routes),
         trial("a_removed_endpoint_gets_no_new_connections", change::removed_endpoint),
         trial("connected_udp_sockets_learn_that_their_endpoint_is_gone", stranded::connected_sockets),
         trial("manifests_come_and_go", change::manifests_come_and_go),

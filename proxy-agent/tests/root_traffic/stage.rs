@@ -23,6 +23,12 @@ use super::{
     support::{Cgroup, Netns, Pins, eventually, patience, run},
 };
 
+#[path = "wiring.rs"]
+mod wiring;
+
+pub use self::wiring::Wiring;
+use self::wiring::{BACKENDS, CLIENTS, Fabric};
+
 /// Name of the node in the manifests.
 pub const NODE: &str = "node-1";
 /// Name of a node that is not there.
@@ -46,10 +52,17 @@ impl Family {
 pub struct Pod {
     pub namespace: Netns,
     number: u8,
+    gateways: [IpAddr; 2],
     _server: Server,
 }
 
 impl Pod {
+    fn new(fabric: &Fabric<'_>, number: u8, namespace: Netns) -> Self {
+        let server = Server::new(&namespace, fabric.families, &format!("pod-{number}"), TARGET_PORT);
+        let gateways = Family::ALL.map(|family| fabric.gateway(family, number));
+        Self { namespace, number, gateways, _server: server }
+    }
+
     /// What the server calls itself.
     pub fn name(&self) -> String {
         format!("pod-{}", self.number)
@@ -63,11 +76,11 @@ impl Pod {
         }
     }
 
-    /// The node's address on the link to the pod.
+    /// The node's address towards the pod: what the pod sees where the node masquerades.
     pub fn gateway(&self, family: Family) -> IpAddr {
         match family {
-            Family::V4 => IpAddr::from([10, 1, self.number, 1]),
-            Family::V6 => format!("fd01:{}::1", self.number).parse().expect("a well-formed address"),
+            Family::V4 => self.gateways[0],
+            Family::V6 => self.gateways[1],
         }
     }
 
@@ -86,11 +99,13 @@ pub struct Setting {
     pub launcher: Vec<String>,
     /// Whether the agent is told its cgroup. If not, it serves the root of the hierarchy that it sees.
     pub names_cgroup: bool,
+    /// How pods are connected to it.
+    pub wiring: Wiring,
 }
 
 impl Default for Setting {
     fn default() -> Self {
-        Self { families: &Family::ALL, launcher: Vec::new(), names_cgroup: true }
+        Self { families: &Family::ALL, launcher: Vec::new(), names_cgroup: true, wiring: Wiring::default() }
     }
 }
 
@@ -112,6 +127,7 @@ pub struct Stage {
     pub outside: Netns,
     /// The node.
     pub node: Netns,
+    _other_node: Option<Netns>,
     /// The cgroup that the socket hooks serve.
     pub cgroup: Cgroup,
     /// Where the agent pins.
@@ -143,8 +159,10 @@ impl Stage {
         }
         node.ip_batch(&at_node);
         outside.ip_batch(&at_outside);
-        let (ordinary, sandboxed) = (pod(&node, families, 1), pod(&node, families, 2));
-        let backends = [11, 12, 13].map(|number| pod(&node, families, number)).into();
+        let fabric = Fabric::new(setting.wiring, families, &node);
+        let [ordinary, sandboxed] = CLIENTS.map(|number| Pod::new(&fabric, number, fabric.pod(number)));
+        let backends = BACKENDS.map(|number| Pod::new(&fabric, number, fabric.backend(number))).into();
+        let other_node = fabric.other_node;
         Self {
             agent: None,
             arguments: arguments.iter().map(ToString::to_string).collect(),
@@ -155,6 +173,7 @@ impl Stage {
             backends,
             outside,
             node,
+            _other_node: other_node,
             cgroup: Cgroup::new(),
             pins: Pins::new(),
         }
@@ -292,25 +311,4 @@ impl Drop for Stage {
             self.kill();
         }
     }
-}
-
-/// A pod on a link of its own, routed by the node.
-fn pod(node: &Netns, families: &[Family], number: u8) -> Pod {
-    let namespace = Netns::new();
-    let device = format!("pod{number}");
-    node.veth(&device, &namespace, "eth0");
-    let (mut at_node, mut at_pod) = (Vec::new(), Vec::new());
-    for family in families {
-        let (network, length) = match family {
-            Family::V4 => (format!("10.1.{number}."), "24"),
-            Family::V6 => (format!("fd01:{number}::"), "64 nodad"),
-        };
-        at_node.push(format!("addr add {network}1/{length} dev {device}"));
-        at_pod.push(format!("addr add {network}2/{length} dev eth0"));
-        at_pod.push(format!("route add default via {network}1"));
-    }
-    node.ip_batch(&at_node);
-    namespace.ip_batch(&at_pod);
-    let server = Server::new(&namespace, families, &format!("pod-{number}"), TARGET_PORT);
-    Pod { namespace, number, _server: server }
 }

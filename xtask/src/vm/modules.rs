@@ -11,8 +11,20 @@ use anyhow::{Context as _, bail};
 use super::{kernel::Files, output, tool};
 
 /// Devices, protocols, traffic control, and lists of sockets.
-const NETWORK: [&str; 11] =
-    ["veth", "bridge", "vxlan", "tun", "sch_ingress", "cls_bpf", "overlay", "ipv6", "sctp", "inet_diag", "udp_diag"];
+const NETWORK: [&str; 12] = [
+    "veth",
+    "bridge",
+    "br_netfilter",
+    "vxlan",
+    "tun",
+    "sch_ingress",
+    "cls_bpf",
+    "overlay",
+    "ipv6",
+    "sctp",
+    "inet_diag",
+    "udp_diag",
+];
 /// nftables with address translation, as far as the agent's rules and those of tests go. What a kernel does not have is
 /// built into another module.
 const NFTABLES: [&str; 12] = [
