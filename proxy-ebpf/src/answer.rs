@@ -7,14 +7,17 @@
 //! machine by one machine: a broadcast would otherwise be answered by every node (RFC 1122 §3.2.2 and §4.2.3.10,
 //! RFC 4443 §2.4 (e)).
 
-use network_types::{icmp::Icmpv4Hdr, ip::IpProto, tcp::TcpHdr};
+use network_types::tcp::TcpHdr;
 use proxy_common::{Family, Protocol, V4, V6};
 
 use crate::{
     bytes::{put, take},
     checksum::{finish, fold, sum},
     crc32c,
-    headers::{Headers, SCTP_CHECKSUM, SCTP_CHUNK_HEADER, SCTP_HEADER, TCP_CHECKSUM, sctp_chunk, tcp_flag},
+    headers::{
+        Headers, ICMP_HEADER, ParseFamily, SCTP_CHECKSUM, SCTP_CHUNK_HEADER, SCTP_HEADER, TCP_CHECKSUM, sctp_chunk,
+        tcp_flag,
+    },
     packet::{Packet, Truncated},
 };
 
@@ -25,9 +28,6 @@ const ETHERNET: usize = 14;
 /// Bytes of the refused packet that an ICMP error quotes behind its IP header (RFC 792; RFC 4443 asks
 /// for more where possible, and accepts this).
 const QUOTED: usize = 8;
-/// Length of an ICMP error's own header.
-const ICMP: usize = Icmpv4Hdr::LEN;
-const _: () = assert!(ICMP == 8);
 /// Hop limit of answers.
 const HOP_LIMIT: u8 = 64;
 /// Offset of the two unused bytes in an ICMP "unreachable" header that take a pending checksum, see
@@ -35,9 +35,7 @@ const HOP_LIMIT: u8 = 64;
 const ICMP_UNUSED: usize = 6;
 
 /// An IP version in which answers can be written.
-pub trait AnswerFamily: Family {
-    /// Number of the family's ICMP in the IP header.
-    const ICMP_PROTOCOL: u8;
+pub trait AnswerFamily: ParseFamily {
     /// Type and code of "port unreachable" (RFC 792; RFC 4443 §3.1).
     const PORT_UNREACHABLE: [u8; 2];
 
@@ -133,7 +131,6 @@ fn abort<F: AnswerFamily, P: Packet>(packet: &mut P, headers: &Headers<F>) -> Re
 }
 
 impl AnswerFamily for V4 {
-    const ICMP_PROTOCOL: u8 = IpProto::Icmp as u8;
     const PORT_UNREACHABLE: [u8; 2] = [3, 3];
 
     /// Not "this network" or loopback, and neither multicast, reserved nor broadcast (RFC 6890, RFC 1112 §4).
@@ -176,7 +173,6 @@ impl AnswerFamily for V4 {
 }
 
 impl AnswerFamily for V6 {
-    const ICMP_PROTOCOL: u8 = IpProto::Ipv6Icmp as u8;
     const PORT_UNREACHABLE: [u8; 2] = [1, 4];
 
     /// Neither multicast, unspecified nor loopback (RFC 4291 §2.4).
@@ -220,13 +216,13 @@ fn unreachable<F: AnswerFamily, P: Packet, const N: usize>(
     headers: &Headers<F>,
 ) -> Result<(), Truncated> {
     let quoted: [u8; N] = packet.load(headers.l3)?;
-    let pseudo = F::icmp_pseudo_sum(headers.destination.0, headers.source.0, ICMP + N);
+    let pseudo = F::icmp_pseudo_sum(headers.destination.0, headers.source.0, ICMP_HEADER + N);
     let pending = packet.checksum_is_pending(headers.l4 + ICMP_UNUSED)?;
     let header = icmp_header::<F>(pseudo, &quoted, pending);
-    packet.resize(headers.l4 + ICMP + N)?;
-    F::write_header(packet, headers, F::ICMP_PROTOCOL, ICMP + N)?;
+    packet.resize(headers.l4 + ICMP_HEADER + N)?;
+    F::write_header(packet, headers, F::ICMP_PROTOCOL, ICMP_HEADER + N)?;
     packet.store_summed(headers.l4, &header)?;
-    packet.store_summed(headers.l4 + ICMP, &quoted)
+    packet.store_summed(headers.l4 + ICMP_HEADER, &quoted)
 }
 
 /// The header of the error. If the refused UDP packet's checksum is still pending, a later stage will sum
@@ -234,8 +230,8 @@ fn unreachable<F: AnswerFamily, P: Packet, const N: usize>(
 /// ICMP header two unused bytes lie there, so seeding them with the pseudo header makes the
 /// message's sum right without a checksum in the usual place.
 #[inline(always)]
-fn icmp_header<F: AnswerFamily>(pseudo: u32, quoted: &[u8], pending: bool) -> [u8; ICMP] {
-    let mut header = [0; ICMP];
+fn icmp_header<F: AnswerFamily>(pseudo: u32, quoted: &[u8], pending: bool) -> [u8; ICMP_HEADER] {
+    let mut header = [0; ICMP_HEADER];
     put(&mut header, 0, &F::PORT_UNREACHABLE);
     if pending {
         put(&mut header, ICMP_UNUSED, &fold(pseudo).to_ne_bytes());

@@ -3,7 +3,7 @@
 //! Owns the knowledge of header layouts; never writes. Sizes come from `network-types` where that
 //! crate has them.
 
-use network_types::{ip::IpProto, tcp::TcpHdr, udp::UdpHdr};
+use network_types::{icmp::Icmpv4Hdr, ip::IpProto, tcp::TcpHdr, udp::UdpHdr};
 use proxy_common::{Family, Port, Protocol, TcpState, V4, V6};
 
 use crate::{
@@ -17,6 +17,11 @@ pub const TCP_CHECKSUM: usize = 16;
 pub const UDP_CHECKSUM: usize = 6;
 /// Offset of the checksum in an SCTP header (RFC 9260 §3.1).
 pub const SCTP_CHECKSUM: usize = 8;
+/// Offset of the checksum in an ICMP or `ICMPv6` header (RFC 792, RFC 4443 §2.1).
+pub const ICMP_CHECKSUM: usize = 2;
+/// Length of an ICMP error's own header; the quoted packet follows (RFC 792, RFC 4443 §3).
+pub const ICMP_HEADER: usize = Icmpv4Hdr::LEN;
+const _: () = assert!(ICMP_HEADER == 8);
 /// Offset of the source port in TCP, UDP and SCTP headers.
 pub const SOURCE_PORT: usize = 0;
 /// Offset of the destination port in TCP, UDP and SCTP headers.
@@ -53,17 +58,28 @@ pub struct Headers<F: Family> {
 
 /// An IP version whose header this module can read.
 pub trait ParseFamily: Family {
-    /// Source and destination address, transport protocol number and offset of the transport header;
-    /// `None` if the packet is a fragment or cannot be followed to a transport header.
+    /// Number of the family's ICMP in the IP header.
+    const ICMP_PROTOCOL: u8;
+    /// Whether ICMP's checksum covers a pseudo header (RFC 4443 §2.3) or not (RFC 792).
+    const ICMP_HAS_PSEUDO_HEADER: bool;
+
+    /// Addresses, transport protocol and position of the transport header; `None` if the packet cannot be followed to a
+    /// transport header.
     ///
     /// # Errors
     /// [`Truncated`] if the packet ends within a header.
     fn locate<P: Packet>(packet: &P, l3: usize) -> Result<Option<Located<Self::Address>>, Truncated>;
+
+    /// Whether an ICMP message of this type is an error that quotes a packet, and concerns nobody but the quoted
+    /// packet's sender. Redirects do not: they advise a neighbour.
+    fn is_error(icmp_type: u8) -> bool;
 }
 
 /// What the IP header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Located<A> {
+    /// Offset of the IP header.
+    pub l3: usize,
     /// Source address.
     pub source: A,
     /// Destination address.
@@ -72,29 +88,90 @@ pub struct Located<A> {
     pub protocol: u8,
     /// Offset of the transport header.
     pub l4: usize,
+    /// Whether there is a transport header.
+    pub piece: Piece,
 }
 
+/// How much of a datagram a packet is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Piece {
+    /// All of it.
+    #[default]
+    Whole = 0,
+    /// The fragment with the transport header.
+    First = 1,
+    /// A fragment without it.
+    Later = 2,
+}
+
+/// What a packet is to the TC programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Of a transport protocol that Services can have.
+    Transport(Protocol),
+    /// An ICMP error.
+    Error,
+    /// Nobody's.
+    Other,
+}
+
+/// A packet as far as an ICMP error quotes it. At least its ports are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quoted<F: Family> {
+    /// Offset of its IP header.
+    pub l3: usize,
+    /// Offset of its transport header.
+    pub l4: usize,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Source address and port.
+    pub source: (F::Address, Port),
+    /// Destination address and port.
+    pub destination: (F::Address, Port),
+    /// Bytes that are quoted from the transport header on.
+    pub len: usize,
+}
+
+/// Types of ICMP errors (RFC 792): destination unreachable, source quench, time exceeded, parameter problem.
+const V4_ERRORS: [u8; 4] = [3, 4, 11, 12];
+/// `ICMPv6` messages up to this type are errors (RFC 4443 §2.1).
+const V6_LAST_ERROR: u8 = 127;
+
 impl ParseFamily for V4 {
+    const ICMP_PROTOCOL: u8 = IpProto::Icmp as u8;
+    const ICMP_HAS_PSEUDO_HEADER: bool = false;
+
     #[inline(always)]
     fn locate<P: Packet>(packet: &P, l3: usize) -> Result<Option<Located<[u8; 4]>>, Truncated> {
         const HEADER: usize = V4::HEADER_LEN;
         let header: [u8; HEADER] = packet.load(l3)?;
         let length = usize::from(header[0] & 0x0f) * 4;
-        // RFC 791: bit 13 "more fragments", bits 12..0 offset. A fragment's ports are in the first one only.
-        let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff;
-        if header[0] >> 4 != V4::VERSION || length < HEADER || fragment != 0 {
+        if header[0] >> 4 != V4::VERSION || length < HEADER {
             return Ok(None);
         }
+        // RFC 791: bit 13 "more fragments", bits 12..0 offset.
+        let fragment = u16::from_be_bytes([header[6], header[7]]);
         Ok(Some(Located {
+            l3,
             source: take(&header, V4::SOURCE_OFFSET),
             destination: take(&header, V4::DESTINATION_OFFSET),
             protocol: header[9],
             l4: l3 + length,
+            piece: piece(fragment & 0x1fff != 0, fragment & 0x2000 != 0),
         }))
+    }
+
+    #[inline(always)]
+    fn is_error(icmp_type: u8) -> bool {
+        V4_ERRORS.contains(&icmp_type)
     }
 }
 
 impl ParseFamily for V6 {
+    const ICMP_PROTOCOL: u8 = IpProto::Ipv6Icmp as u8;
+    const ICMP_HAS_PSEUDO_HEADER: bool = true;
+
     #[inline(always)]
     fn locate<P: Packet>(packet: &P, l3: usize) -> Result<Option<Located<[u8; 16]>>, Truncated> {
         const HEADER: usize = V6::HEADER_LEN;
@@ -109,18 +186,38 @@ impl ParseFamily for V6 {
             if followed == MAX_EXTENSION_HEADERS {
                 return Ok(None);
             }
-            let extension: [u8; 2] = packet.load(l4)?;
+            // RFC 8200 §4: each is at least 8 bytes long, and states its length in units of 8, not counting the first.
+            let extension: [u8; 8] = packet.load(l4)?;
+            // A packet with segments left to visit is not at its destination, which the transport checksum is of (§8.1).
+            if protocol == IpProto::Ipv6Route as u8 && extension[3] != 0 {
+                return Ok(None);
+            }
             protocol = extension[0];
-            // RFC 8200 §4: length in units of 8 bytes, not counting the first 8.
             l4 += (usize::from(extension[1]) + 1) * 8;
             followed += 1;
         }
         Ok(Some(Located {
+            l3,
             source: take(&header, V6::SOURCE_OFFSET),
             destination: take(&header, V6::DESTINATION_OFFSET),
             protocol,
             l4,
+            piece: Piece::Whole,
         }))
+    }
+
+    #[inline(always)]
+    fn is_error(icmp_type: u8) -> bool {
+        icmp_type <= V6_LAST_ERROR
+    }
+}
+
+#[inline(always)]
+const fn piece(has_offset: bool, has_more: bool) -> Piece {
+    match (has_offset, has_more) {
+        (false, false) => Piece::Whole,
+        (false, true) => Piece::First,
+        (true, _) => Piece::Later,
     }
 }
 
@@ -131,31 +228,53 @@ const fn is_extension(protocol: u8) -> bool {
     protocol == IpProto::HopOpt as u8 || protocol == IpProto::Ipv6Route as u8 || protocol == IpProto::Ipv6Opts as u8
 }
 
-/// Reads the headers of the packet whose IP header is at `l3`; `None` if no Service could be meant.
+/// What kind of packet it is.
 ///
 /// # Errors
 /// [`Truncated`] if the packet ends within a header.
 #[inline(always)]
-pub fn parse<F: ParseFamily, P: Packet>(packet: &P, l3: usize) -> Result<Option<Headers<F>>, Truncated> {
-    let Some(Located { source, destination, protocol, l4 }) = F::locate(packet, l3)? else { return Ok(None) };
-    let (protocol, ports, tcp, acknowledges) = match Protocol::from_number(protocol) {
-        Some(Protocol::Tcp) => {
+pub fn kind<F: ParseFamily, P: Packet>(packet: &P, located: &Located<F::Address>) -> Result<Kind, Truncated> {
+    if located.piece != Piece::Whole {
+        return Ok(Kind::Other);
+    }
+    if let Some(protocol) = Protocol::from_number(located.protocol) {
+        return Ok(Kind::Transport(protocol));
+    }
+    if located.protocol == F::ICMP_PROTOCOL {
+        let [icmp_type]: [u8; 1] = packet.load(located.l4)?;
+        return Ok(if F::is_error(icmp_type) { Kind::Error } else { Kind::Other });
+    }
+    Ok(Kind::Other)
+}
+
+/// Reads the transport header.
+///
+/// # Errors
+/// [`Truncated`] if the packet ends within it.
+#[inline(always)]
+pub fn transport<F: ParseFamily, P: Packet>(
+    packet: &P,
+    located: &Located<F::Address>,
+    protocol: Protocol,
+) -> Result<Headers<F>, Truncated> {
+    let Located { l3, source, destination, l4, .. } = *located;
+    let (ports, tcp, acknowledges) = match protocol {
+        Protocol::Tcp => {
             const _: () = assert!(TCP_FLAGS_END <= TcpHdr::LEN);
             let header: [u8; TCP_FLAGS_END] = packet.load(l4)?;
             let flags = header[TCP_FLAGS_END - 1];
-            (Protocol::Tcp, take::<4>(&header, 0), tcp_state(flags), flags & tcp_flag::ACK != 0)
+            (take::<4>(&header, 0), tcp_state(flags), flags & tcp_flag::ACK != 0)
         }
-        Some(Protocol::Udp) => {
+        Protocol::Udp => {
             let header: [u8; UdpHdr::LEN] = packet.load(l4)?;
-            (Protocol::Udp, take::<4>(&header, 0), TcpState::NONE, false)
+            (take::<4>(&header, 0), TcpState::NONE, false)
         }
-        Some(Protocol::Sctp) => {
+        Protocol::Sctp => {
             let header: [u8; SCTP_HEADER + SCTP_CHUNK_HEADER] = packet.load(l4)?;
-            (Protocol::Sctp, take::<4>(&header, 0), sctp_state(header[SCTP_HEADER]), false)
+            (take::<4>(&header, 0), sctp_state(header[SCTP_HEADER]), false)
         }
-        None => return Ok(None),
     };
-    Ok(Some(Headers {
+    Ok(Headers {
         l3,
         l4,
         protocol,
@@ -163,7 +282,51 @@ pub fn parse<F: ParseFamily, P: Packet>(packet: &P, l3: usize) -> Result<Option<
         destination: (destination, Port::from_wire(take(&ports, DESTINATION_PORT))),
         tcp,
         acknowledges,
+    })
+}
+
+/// The packet that an ICMP error quotes; `None` if its ports are not there, or it is no Service's.
+///
+/// # Errors
+/// [`Truncated`] if the error ends within a header.
+#[inline(always)]
+pub fn quoted<F: ParseFamily, P: Packet>(
+    packet: &P,
+    error: &Located<F::Address>,
+) -> Result<Option<Quoted<F>>, Truncated> {
+    const PORTS: usize = 4;
+    let l3 = error.l4 + ICMP_HEADER;
+    let Some(Located { source, destination, protocol, l4, piece, .. }) = F::locate(packet, l3)? else {
+        return Ok(None);
+    };
+    let Some(protocol) = Protocol::from_number(protocol) else { return Ok(None) };
+    // A short frame is padded; what is behind the message is no part of the quotation.
+    let message = payload_len::<F, P>(packet, error.l3, error.l4)?;
+    let len = message.checked_sub(l4 - error.l4).ok_or(Truncated)?;
+    if piece == Piece::Later || len < PORTS {
+        return Ok(None);
+    }
+    let ports: [u8; PORTS] = packet.load(l4)?;
+    Ok(Some(Quoted {
+        l3,
+        l4,
+        protocol,
+        source: (source, Port::from_wire(take(&ports, SOURCE_PORT))),
+        destination: (destination, Port::from_wire(take(&ports, DESTINATION_PORT))),
+        len,
     }))
+}
+
+/// Bytes from `l4` to the end of the packet as the IP header at `l3` states it.
+///
+/// # Errors
+/// [`Truncated`] if the packet cannot be read, or states no sensible length.
+#[inline(always)]
+pub fn payload_len<F: Family, P: Packet>(packet: &P, l3: usize, l4: usize) -> Result<usize, Truncated> {
+    // IPv4: total length at 2; IPv6: payload length at 4 (RFC 791 §3.1, RFC 8200 §3).
+    let (offset, uncounted) = if F::HEADER_CHECKSUM_OFFSET.is_some() { (2, 0) } else { (4, F::HEADER_LEN) };
+    let len: [u8; 2] = packet.load(l3 + offset)?;
+    (usize::from(u16::from_be_bytes(len)) + uncounted).checked_sub(l4 - l3).ok_or(Truncated)
 }
 
 /// TCP control bits (RFC 9293 §3.1).
@@ -225,9 +388,6 @@ impl<F: Family> Headers<F> {
     /// [`Truncated`] if the packet cannot be read, or states no sensible length.
     #[inline(always)]
     pub fn transport_len<P: Packet>(&self, packet: &P) -> Result<usize, Truncated> {
-        // IPv4: total length at 2; IPv6: payload length at 4 (RFC 791 §3.1, RFC 8200 §3).
-        let (offset, uncounted) = if F::HEADER_CHECKSUM_OFFSET.is_some() { (2, 0) } else { (4, F::HEADER_LEN) };
-        let len: [u8; 2] = packet.load(self.l3 + offset)?;
-        (usize::from(u16::from_be_bytes(len)) + uncounted).checked_sub(self.l4 - self.l3).ok_or(Truncated)
+        payload_len::<F, P>(packet, self.l3, self.l4)
     }
 }

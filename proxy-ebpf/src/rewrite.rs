@@ -6,12 +6,15 @@
 //! only the change of address counts. IPv4's header checksum covers the addresses too. SCTP's checksum covers ports and payload
 //! alone, and in a packet whose checksum is still to be completed it is zero.
 
-use proxy_common::{Family, Port, Protocol};
+use proxy_common::{Port, Protocol};
 
 use crate::{
-    checksum::difference,
+    checksum::{adjusted, difference},
     crc32c,
-    headers::{DESTINATION_PORT, Headers, SCTP_CHECKSUM, SOURCE_PORT, TCP_CHECKSUM, UDP_CHECKSUM},
+    headers::{
+        DESTINATION_PORT, Headers, ICMP_CHECKSUM, Located, ParseFamily, Quoted, SCTP_CHECKSUM, SOURCE_PORT,
+        TCP_CHECKSUM, UDP_CHECKSUM, payload_len,
+    },
     packet::{Change, Packet, Truncated, ZeroChecksum},
 };
 
@@ -41,19 +44,134 @@ pub fn source<F: WriteFamily, P: Packet>(
     end::<F, P>(packet, headers, headers.source, to, F::SOURCE_OFFSET, SOURCE_PORT)
 }
 
+/// An end of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Its source.
+    Source,
+    /// Its destination.
+    Destination,
+}
+
+/// Gives a packet that an ICMP error quotes another end, and the error itself the same address at its other end.
+///
+/// The quoted packet's checksums are adjusted as far as they are quoted, so that one that was right still is.
+///
+/// # Errors
+/// As [`destination`].
+#[inline(always)]
+pub fn error<F: WriteFamily, P: Packet>(
+    packet: &mut P,
+    outer: &Located<F::Address>,
+    inner: &Quoted<F>,
+    end: End,
+    to: (F::Address, Port),
+) -> Result<(), Truncated> {
+    let change = quotation(packet, inner, end, to)?;
+    let checksum = outer.l4 + ICMP_CHECKSUM;
+    packet.adjust_transport_checksum(checksum, change, Change::Segment, ZeroChecksum::Value)?;
+    let (from, offset) = match end {
+        End::Source => (outer.destination, F::DESTINATION_OFFSET),
+        End::Destination => (outer.source, F::SOURCE_OFFSET),
+    };
+    let addresses = difference(from.as_ref(), to.0.as_ref());
+    if F::ICMP_HAS_PSEUDO_HEADER {
+        packet.adjust_transport_checksum(checksum, addresses, Change::PseudoHeader, ZeroChecksum::Value)?;
+    }
+    if let Some(header) = F::HEADER_CHECKSUM_OFFSET {
+        packet.adjust_header_checksum(outer.l3 + header, addresses)?;
+    }
+    F::store_address(packet, outer.l3 + offset, to.0)
+}
+
+/// Rewrites the quoted packet and returns what has to be taken into the checksum of the error.
+#[inline(always)]
+fn quotation<F: WriteFamily, P: Packet>(
+    packet: &mut P,
+    inner: &Quoted<F>,
+    end: End,
+    to: (F::Address, Port),
+) -> Result<u32, Truncated> {
+    let (from, address_offset, port_offset) = match end {
+        End::Source => (inner.source, F::SOURCE_OFFSET, SOURCE_PORT),
+        End::Destination => (inner.destination, F::DESTINATION_OFFSET, DESTINATION_PORT),
+    };
+    let addresses = difference(from.0.as_ref(), to.0.as_ref());
+    let mut change = addresses;
+    if let Some(header) = F::HEADER_CHECKSUM_OFFSET {
+        change += adjust_quoted(packet, inner.l3 + header, addresses, ZeroChecksum::Value)?;
+    }
+    F::store_compensated(packet, inner.l3 + address_offset, to.0)?;
+
+    let port = to.1.to_wire();
+    let ports = difference(&from.1.to_wire(), &port);
+    packet.store(inner.l4 + port_offset, &port)?;
+    change += ports;
+    match inner.protocol {
+        Protocol::Tcp if inner.len >= TCP_CHECKSUM + 2 => {
+            change += adjust_quoted(packet, inner.l4 + TCP_CHECKSUM, addresses + ports, ZeroChecksum::Value)?;
+        }
+        Protocol::Udp if inner.len >= UDP_CHECKSUM + 2 => {
+            change += adjust_quoted(packet, inner.l4 + UDP_CHECKSUM, addresses + ports, ZeroChecksum::Absent)?;
+        }
+        Protocol::Sctp if inner.len >= SCTP_CHECKSUM + 4 && from.1 != to.1 => {
+            let offset = inner.l4 + SCTP_CHECKSUM;
+            let before: [u8; 4] = packet.load(offset)?;
+            let len = payload_len::<F, P>(packet, inner.l3, inner.l4)?;
+            let after = crc_after(before, from.1, to.1, port_offset, len)?;
+            packet.store(offset, &after)?;
+            change += difference(&before, &after);
+        }
+        Protocol::Tcp | Protocol::Udp | Protocol::Sctp => {}
+    }
+    Ok(change)
+}
+
+/// Adjusts a checksum in a quoted packet, and returns by how much that changes what contains it.
+#[inline(always)]
+fn adjust_quoted<P: Packet>(
+    packet: &mut P,
+    offset: usize,
+    difference_of_data: u32,
+    zero: ZeroChecksum,
+) -> Result<u32, Truncated> {
+    let before: [u8; 2] = packet.load(offset)?;
+    if zero == ZeroChecksum::Absent && before == [0, 0] {
+        return Ok(0);
+    }
+    let after = match (adjusted(before, difference_of_data), zero) {
+        ([0, 0], ZeroChecksum::Absent) => [0xff, 0xff],
+        (after, _) => after,
+    };
+    packet.store(offset, &after)?;
+    Ok(difference(&before, &after))
+}
+
 /// An IP version whose addresses this module can write.
-pub trait WriteFamily: Family {
+pub trait WriteFamily: ParseFamily {
     /// Writes an address into the IP header.
     ///
     /// # Errors
     /// [`Truncated`] if the packet cannot be written.
     fn store_address<P: Packet>(packet: &mut P, offset: usize, address: Self::Address) -> Result<(), Truncated>;
+
+    /// Writes an address into a part of the packet where a checksum that covers it is adjusted too, so that the sum over
+    /// the packet stays the same.
+    ///
+    /// # Errors
+    /// As [`Self::store_address`].
+    fn store_compensated<P: Packet>(packet: &mut P, offset: usize, address: Self::Address) -> Result<(), Truncated>;
 }
 
 impl WriteFamily for proxy_common::V4 {
     #[inline(always)]
     fn store_address<P: Packet>(packet: &mut P, offset: usize, address: [u8; 4]) -> Result<(), Truncated> {
-        // The header checksum makes up for the address, so the sum over the packet stays the same.
+        // The header checksum makes up for the address.
+        Self::store_compensated(packet, offset, address)
+    }
+
+    #[inline(always)]
+    fn store_compensated<P: Packet>(packet: &mut P, offset: usize, address: [u8; 4]) -> Result<(), Truncated> {
         packet.store(offset, &address)
     }
 }
@@ -65,6 +183,11 @@ impl WriteFamily for proxy_common::V6 {
         // the device's sum over the packet, as is right for IPv4 (kernel commit ead7f9b8de65). Here no header
         // checksum makes up for it; storing the address summed does.
         packet.store_summed(offset, &address)
+    }
+
+    #[inline(always)]
+    fn store_compensated<P: Packet>(packet: &mut P, offset: usize, address: [u8; 16]) -> Result<(), Truncated> {
+        packet.store(offset, &address)
     }
 }
 
@@ -124,9 +247,15 @@ fn adjust_crc<F: WriteFamily, P: Packet>(
             return Ok(());
         }
     }
+    let after = crc_after(field, from, to, port_offset, headers.transport_len(packet)?)?;
+    packet.store_summed(offset, &after)
+}
+
+/// The CRC of a packet of `len` bytes after a change of the port at `port_offset`.
+#[inline(always)]
+fn crc_after(before: [u8; 4], from: Port, to: Port, port_offset: usize, len: usize) -> Result<[u8; 4], Truncated> {
     // Both ports are in the first four bytes.
     let ports = u32::from(u16::from_le_bytes(from.to_wire()) ^ u16::from_le_bytes(to.to_wire())) << (port_offset * 8);
-    let len = u32::try_from(headers.transport_len(packet)?).map_err(|_| Truncated)?;
-    let crc = u32::from_le_bytes(field) ^ crc32c::change(ports, len);
-    packet.store_summed(offset, &crc.to_le_bytes())
+    let len = u32::try_from(len).map_err(|_| Truncated)?;
+    Ok((u32::from_le_bytes(before) ^ crc32c::change(ports, len)).to_le_bytes())
 }

@@ -4,12 +4,10 @@ mod packet;
 mod tables;
 
 pub use packet::{ChecksumState, HostPacket};
+use proxy_common::Direction;
 pub use tables::HostTables;
 
-use crate::{
-    headers,
-    tc::{self, Stage, TcFamily, Verdict, Work},
-};
+use crate::tc::{self, Stage, TcFamily, Verdict, Work};
 
 /// Which of the TC programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,11 +21,10 @@ pub enum Hook {
 /// Runs a TC program's stages, in the order in which the kernel's entry point runs them. `l3` is the offset of the
 /// IP header.
 pub fn run<F: TcFamily>(packet: &mut HostPacket, tables: &mut HostTables<F>, hook: Hook, l3: usize) -> Verdict {
-    let Ok(Some(headers)) = headers::parse::<F, _>(packet, l3) else { return Verdict::Pass };
-    let work = &mut Work::new(headers);
-    let mut verdict = match hook {
-        Hook::Ingress => tc::ingress(packet, tables, work),
-        Hook::Egress => tc::egress(packet, tables, work),
+    let work = &mut Work::default();
+    let (mut verdict, direction) = match hook {
+        Hook::Ingress => (tc::ingress(packet, tables, work, l3), Direction::Original),
+        Hook::Egress => (tc::egress(packet, tables, work, l3), Direction::Reply),
     };
     while let Verdict::Continue(stage) = verdict {
         verdict = match stage {
@@ -37,6 +34,8 @@ pub fn run<F: TcFamily>(packet: &mut HostPacket, tables: &mut HostTables<F>, hoo
             Stage::Follow => tc::follow(packet, tables, work),
             Stage::Refuse => tc::refuse(packet, work),
             Stage::Leave => tc::leave(tables, work),
+            Stage::Error => tc::error(packet, tables, work, direction),
+            Stage::Correct => tc::correct(packet, tables, work, direction),
         };
     }
     verdict

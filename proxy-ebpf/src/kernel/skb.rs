@@ -6,9 +6,9 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use aya_log_ebpf::trace;
-use proxy_common::{DropReason, Family, V4, V6};
+use proxy_common::{Direction, DropReason, Family, V4, V6};
 use proxy_ebpf::{
-    Packet, Truncated, Verdict, headers,
+    Packet, Truncated, Verdict,
     packet::{Change, ZeroChecksum},
     tc::{self, Stage, TcFamily, Work},
 };
@@ -48,6 +48,12 @@ const REMEMBER: i32 = CONTINUE + 2;
 const FOLLOW: i32 = CONTINUE + 3;
 const REFUSE: i32 = CONTINUE + 4;
 const LEAVE: i32 = CONTINUE + 5;
+const ERROR: i32 = CONTINUE + 6;
+const CORRECT: i32 = CONTINUE + 7;
+
+/// [`Direction`] as a parameter of a function that exists once for each.
+const ORIGINAL: u8 = Direction::Original as u8;
+const REPLY: u8 = Direction::Reply as u8;
 
 #[inline(always)]
 fn stages<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, hook: Hook) -> i32 {
@@ -73,29 +79,38 @@ fn stages<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, hook: 
             if action == REFUSE {
                 action = refuse::<F>(raw, work);
             }
+            if action == ERROR {
+                action = error::<F, ORIGINAL>(raw, work);
+            }
+            if action == CORRECT {
+                action = correct::<F, ORIGINAL>(raw, work);
+            }
             action
         }
         Hook::Egress => {
-            let action = egress::<F, L3>(raw, work);
-            if action == LEAVE { leave::<F>(raw, work) } else { action }
+            let mut action = egress::<F, L3>(raw, work);
+            if action == LEAVE {
+                action = leave::<F>(raw, work);
+            }
+            if action == ERROR {
+                action = error::<F, REPLY>(raw, work);
+            }
+            if action == CORRECT {
+                action = correct::<F, REPLY>(raw, work);
+            }
+            action
         }
     }
 }
 
 #[inline(never)]
 fn ingress<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
-    let mut packet = Skb::new(raw);
-    let Ok(Some(parsed)) = headers::parse::<F, _>(&packet, L3) else { return NEXT };
-    work.headers = parsed;
-    action(raw, tc::ingress(&mut packet, &mut KernelTables::<F>::new(), work))
+    action(raw, tc::ingress(&mut Skb::new(raw), &mut KernelTables::<F>::new(), work, L3))
 }
 
 #[inline(never)]
 fn egress<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
-    let mut packet = Skb::new(raw);
-    let Ok(Some(parsed)) = headers::parse::<F, _>(&packet, L3) else { return NEXT };
-    work.headers = parsed;
-    action(raw, tc::egress(&mut packet, &mut KernelTables::<F>::new(), work))
+    action(raw, tc::egress(&mut Skb::new(raw), &mut KernelTables::<F>::new(), work, L3))
 }
 
 #[inline(never)]
@@ -128,6 +143,21 @@ fn leave<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, work: &mut Work<F>) -> i
     action(raw, tc::leave(&mut KernelTables::<F>::new(), work))
 }
 
+#[inline(never)]
+fn error<F: TcFamily + FamilyMaps, const DIRECTION: u8>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
+    action(raw, tc::error(&Skb::new(raw), &mut KernelTables::<F>::new(), work, direction::<DIRECTION>()))
+}
+
+#[inline(never)]
+fn correct<F: TcFamily + FamilyMaps, const DIRECTION: u8>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
+    action(raw, tc::correct(&mut Skb::new(raw), &mut KernelTables::<F>::new(), work, direction::<DIRECTION>()))
+}
+
+#[inline(always)]
+const fn direction<const DIRECTION: u8>() -> Direction {
+    if DIRECTION == ORIGINAL { Direction::Original } else { Direction::Reply }
+}
+
 #[inline(always)]
 fn action(raw: *mut __sk_buff, verdict: Verdict) -> i32 {
     match verdict {
@@ -146,6 +176,8 @@ fn action(raw: *mut __sk_buff, verdict: Verdict) -> i32 {
         Verdict::Continue(Stage::Follow) => FOLLOW,
         Verdict::Continue(Stage::Refuse) => REFUSE,
         Verdict::Continue(Stage::Leave) => LEAVE,
+        Verdict::Continue(Stage::Error) => ERROR,
+        Verdict::Continue(Stage::Correct) => CORRECT,
     }
 }
 

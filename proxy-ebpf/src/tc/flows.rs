@@ -52,6 +52,19 @@ pub(super) fn replied<F: Family, T: Tables<F>>(
     Some((flow.to(), flow.service()))
 }
 
+/// The flow that translates packets of this key now. It is not noted: this is about a packet that was sent before.
+#[inline(always)]
+pub(super) fn translating<F: Family, T: Tables<F>>(
+    key: &FlowKey<F::Address>,
+    protocol: Protocol,
+    tables: &mut T,
+) -> Option<Flow<F::Address>> {
+    let (now, timeout) = (tables.now(), timeout(tables, protocol));
+    let flow = tables.with_flow(key, |flow| *flow)?;
+    let translates = !flow.flags().contains(FlowFlags::OWN) && now.saturating_sub(flow.last_seen()) <= timeout;
+    translates.then_some(flow)
+}
+
 /// How a reply entry for the client's connection to `backend` may be written; `None` if another connection, through another
 /// frontend, has it.
 #[inline(always)]

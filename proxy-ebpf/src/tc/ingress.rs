@@ -4,7 +4,7 @@ use proxy_common::{
     Counter, Detector, Direction, DropReason, Family, Flow, FlowFlags, FlowKey, Port, ServiceId, Settings,
 };
 
-use super::{Admitted, Chosen, Stage, TcFamily, Verdict, Work, allows_source, drop, flows};
+use super::{Admitted, Chosen, Stage, TcFamily, Verdict, Work, allows_source, drop, flows, inspect};
 use crate::{
     affinity, answer, choose,
     frontend::{self, Loopback},
@@ -15,9 +15,17 @@ use crate::{
     tables::{InsertError, Tables},
 };
 
-/// A packet that came into the node on a device: translated if its flow is known.
+/// A packet that came into the node on a device: translated if its flow is known. `l3` is the offset of the IP header.
 #[inline(always)]
-pub fn ingress<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, work: &mut Work<F>) -> Verdict {
+pub fn ingress<F: TcFamily, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &mut T,
+    work: &mut Work<F>,
+    l3: usize,
+) -> Verdict {
+    if let Err(verdict) = inspect(packet, work, l3) {
+        return verdict;
+    }
     let headers = &work.headers;
     match flows::established(headers, tables) {
         Some(flow) if flow.flags().contains(FlowFlags::OWN) => Verdict::Pass,
@@ -57,7 +65,7 @@ pub fn admit<F: TcFamily, P: Packet, T: Tables<F>>(packet: &P, tables: &mut T, w
 /// the same port.
 #[inline(always)]
 pub fn choose<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> Verdict {
-    let Work { headers, admitted, chosen } = work;
+    let Work { headers, admitted, chosen, .. } = work;
     let service = &admitted.service;
     let client = affinity::Client::Address(headers.source.0);
     let recalled = affinity::recall(tables, client, service, admitted.list);
@@ -81,7 +89,7 @@ pub fn choose<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> 
 /// The first packet of a flow for which [`choose`] chose: remembers it in both directions.
 #[inline(always)]
 pub fn remember<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> Verdict {
-    let Work { headers, admitted, chosen } = work;
+    let Work { headers, admitted, chosen, .. } = work;
     // The backend is the client itself: without masquerading it would answer itself directly.
     if headers.source.0 == chosen.to.0 {
         admitted.flags = admitted.flags.with(FlowFlags::MASQUERADE);
@@ -113,7 +121,7 @@ pub fn remember<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -
 /// The first packet of a flow that [`remember`] remembered: translates it.
 #[inline(always)]
 pub fn follow<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, work: &mut Work<F>) -> Verdict {
-    let Work { headers, admitted, chosen } = work;
+    let Work { headers, admitted, chosen, .. } = work;
     translate(packet, tables, headers, chosen.to, admitted.flags, admitted.service.id())
 }
 

@@ -5,20 +5,24 @@
 //! direction from being evicted.
 
 mod egress;
+mod errors;
 mod flows;
 mod ingress;
 
 use proxy_common::{
-    BackendId, DropReason, Family, FlowFlags, Port, ServiceEntry, ServiceFlags, ServiceId, SlotRange, SourceRangeKey,
+    BackendId, DropReason, Family, FlowFlags, Port, Protocol, ServiceEntry, ServiceFlags, ServiceId, SlotRange,
+    SourceRangeKey, TcpState,
 };
 
 pub use self::{
     egress::{egress, leave},
+    errors::{correct, error},
     ingress::{admit, choose, follow, ingress, refuse, remember},
 };
 use crate::{
     answer::AnswerFamily,
-    headers::{Headers, ParseFamily},
+    headers::{self, Headers, Kind, Located, ParseFamily, Piece, Quoted},
+    packet::{Packet, Truncated},
     policy::List,
     rewrite::WriteFamily,
     tables::{Insertion, Tables},
@@ -59,30 +63,60 @@ pub enum Stage {
     Refuse,
     /// The packet leaves the node and is no reply: [`leave`].
     Leave,
+    /// The packet is an ICMP error: [`error`].
+    Error,
+    /// The packet is an ICMP error about what was translated: [`correct`].
+    Correct,
 }
 
-/// What the stages know of the packet that they handle. The headers are there from the start; a stage reads of the rest
-/// what a stage before it wrote.
+/// What the stages know of the packet that they handle. A stage reads what a stage before it wrote.
 #[derive(Clone, Copy, Debug)]
 pub struct Work<F: Family> {
-    /// Addresses, ports and positions.
-    pub headers: Headers<F>,
+    /// Addresses, ports and positions, of a packet that has them.
+    headers: Headers<F>,
+    /// What the IP header of any other packet says.
+    located: Located<F::Address>,
+    /// What an ICMP error quotes.
+    quoted: Quoted<F>,
+    found: Found<F::Address>,
     admitted: Admitted,
     chosen: Chosen<F::Address>,
 }
 
-impl<F: Family> Work<F> {
-    /// A packet of which only the headers are known.
-    #[must_use]
-    pub fn new(headers: Headers<F>) -> Self {
-        let chosen = Chosen {
-            backend: BackendId::default(),
-            to: (F::UNSPECIFIED, Port::default()),
-            insertion: Insertion::New,
-            is_recalled: false,
+impl<F: Family> Default for Work<F> {
+    /// Nothing is known.
+    fn default() -> Self {
+        let nobody = (F::UNSPECIFIED, Port::default());
+        let headers = Headers {
+            l3: 0,
+            l4: 0,
+            protocol: Protocol::Tcp,
+            source: nobody,
+            destination: nobody,
+            tcp: TcpState::NONE,
+            acknowledges: false,
         };
-        Self { headers, admitted: Admitted::default(), chosen }
+        let located = Located {
+            l3: 0,
+            source: F::UNSPECIFIED,
+            destination: F::UNSPECIFIED,
+            protocol: 0,
+            l4: 0,
+            piece: Piece::Whole,
+        };
+        let quoted = Quoted { l3: 0, l4: 0, protocol: Protocol::Tcp, source: nobody, destination: nobody, len: 0 };
+        let found = Found { to: nobody, service: ServiceId::default() };
+        let chosen =
+            Chosen { backend: BackendId::default(), to: nobody, insertion: Insertion::New, is_recalled: false };
+        Self { headers, located, quoted, found, admitted: Admitted::default(), chosen }
     }
+}
+
+/// What [`error`] finds out: what the quoted packet's end becomes, and whose it is.
+#[derive(Clone, Copy, Debug)]
+struct Found<A> {
+    to: (A, Port),
+    service: ServiceId,
 }
 
 /// What [`admit`] finds out.
@@ -103,6 +137,27 @@ struct Chosen<A> {
     insertion: Insertion,
     /// Session affinity remembers a backend that is still one to choose, whether it is this one or not.
     is_recalled: bool,
+}
+
+/// Reads the headers of the packet whose IP header is at `l3`.
+///
+/// # Errors
+/// What becomes of a packet that has no transport header.
+#[inline(always)]
+fn inspect<F: TcFamily, P: Packet>(packet: &P, work: &mut Work<F>, l3: usize) -> Result<(), Verdict> {
+    let pass = |Truncated| Verdict::Pass;
+    let located = F::locate(packet, l3).map_err(pass)?.ok_or(Verdict::Pass)?;
+    match headers::kind::<F, _>(packet, &located).map_err(pass)? {
+        Kind::Transport(protocol) => {
+            work.headers = headers::transport(packet, &located, protocol).map_err(pass)?;
+            Ok(())
+        }
+        Kind::Error => {
+            work.located = located;
+            Err(Verdict::Continue(Stage::Error))
+        }
+        Kind::Other => Err(Verdict::Pass),
+    }
 }
 
 /// Whether the frontend may be used from `source`.
