@@ -20,3 +20,4 @@ pub use drive::{DriveError, Observers, Progress, Stage, drive};
 pub use engine::{Engine, Need, Synced};
 pub use log::filter;
 pub use node_name::{NoNodeName, node_name};
+pub use node_ports::{Localhost, node_addresses};

@@ -15,7 +15,7 @@ use crate::config::NodePortAddresses;
 /// `primary` are the Node's addresses as the API has them, the preferred ones first.
 /// Without any prefix of its family, an address serves nodePorts: kube-proxy's `NodePortAddresses` of pkg/proxy/util.
 #[must_use]
-pub(super) fn node_addresses(
+pub fn node_addresses(
     own: &BTreeSet<IpAddr>,
     configured: &NodePortAddresses,
     primary: &[IpAddr],
@@ -44,7 +44,7 @@ pub(super) fn node_addresses(
 
 /// Whether nodePorts are served on loopback addresses, to the node's own processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Localhost {
+pub enum Localhost {
     /// kube-proxy's `localhostNodePorts: true`.
     Served,
     /// Not.
