@@ -3,6 +3,7 @@
 mod log;
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex,
@@ -24,6 +25,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
@@ -45,6 +47,7 @@ impl Notices for Told {
 struct Node {
     health: Arc<Health>,
     servers: HealthCheckServers,
+    addresses: watch::Sender<BTreeSet<IpAddr>>,
     told: Arc<Told>,
     /// Of every test: what is logged first where nobody listens may be lost for all threads.
     log: Log,
@@ -53,17 +56,22 @@ struct Node {
 
 impl Node {
     fn start() -> Self {
-        Self::start_on(vec![address()])
+        Self::start_on(&[address()])
     }
 
-    fn start_on(addresses: Vec<IpAddr>) -> Self {
+    fn start_on(addresses: &[IpAddr]) -> Self {
         let log = Log::begin();
         let health = Arc::new(Health::new(Duration::from_secs(30)));
         let told = Arc::new(Told::default());
         let mut tasks = JoinSet::new();
         let notices: Arc<dyn Notices> = Arc::<Told>::clone(&told);
-        let servers = HealthCheckServers::start(addresses, Arc::clone(&health), notices, &mut tasks);
-        Self { health, servers, told, log, _tasks: tasks }
+        let (addresses, receiver) = watch::channel(addresses.iter().copied().collect());
+        let servers = HealthCheckServers::start(receiver, Arc::clone(&health), notices, &mut tasks);
+        Self { health, servers, addresses, told, log, _tasks: tasks }
+    }
+
+    fn listen_on(&self, addresses: &[IpAddr]) {
+        self.addresses.send_replace(addresses.iter().copied().collect());
     }
 
     fn update(&self, changes: &[(&str, Option<(u16, usize)>)]) {
@@ -92,6 +100,12 @@ fn address() -> IpAddr {
     IpAddr::from([127, a | 0x80, b, c])
 }
 
+/// Another one.
+fn other_address() -> IpAddr {
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    IpAddr::from([127, a | 0xc0, b, c])
+}
+
 /// A port that no other test uses.
 fn port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(20_000);
@@ -99,9 +113,13 @@ fn port() -> u16 {
 }
 
 async fn connect(port: u16) -> TcpStream {
+    connect_to(address(), port).await
+}
+
+async fn connect_to(address: IpAddr, port: u16) -> TcpStream {
     let begin = Instant::now();
     loop {
-        match TcpStream::connect((address(), port)).await {
+        match TcpStream::connect((address, port)).await {
             Ok(stream) => return stream,
             Err(error) => assert!(begin.elapsed() < PATIENCE, "port {port}: {error}"),
         }
@@ -134,8 +152,12 @@ async fn until_answered(port: u16, service: &str, endpoints: usize) -> Answer {
 }
 
 async fn until_closed(port: u16) {
+    until_closed_on(address(), port).await;
+}
+
+async fn until_closed_on(address: IpAddr, port: u16) {
     let begin = Instant::now();
-    while TcpStream::connect((address(), port)).await.is_ok() {
+    while TcpStream::connect((address, port)).await.is_ok() {
         assert!(begin.elapsed() < PATIENCE, "port {port} is still open");
         sleep(Duration::from_millis(5)).await;
     }
@@ -275,7 +297,7 @@ async fn of_two_services_with_one_port_the_second_one_waits() {
 
 #[tokio::test]
 async fn both_families_are_served_on_all_addresses() {
-    let node = Node::start_on(ALL_ADDRESSES.to_vec());
+    let node = Node::start_on(&ALL_ADDRESSES);
     // Other tests listen on single addresses of loopback, so this takes a port that is free on all of them.
     let free = TcpListener::bind("0.0.0.0:0").await.expect("a free port");
     let port = free.local_addr().expect("an address").port();
@@ -288,6 +310,55 @@ async fn both_families_are_served_on_all_addresses() {
         assert_eq!(ask(stream, "/").await.status, 200, "{address}");
     }
     assert_eq!(node.told(), []);
+}
+
+#[tokio::test]
+async fn the_ports_follow_the_addresses() {
+    let node = Node::start_on(&[]);
+    let port = port();
+    node.update(&[("web", Some((port, 1)))]);
+    node.listen_on(&[address()]);
+    until_answered(port, "web", 1).await;
+    let before = connect(port).await;
+
+    node.listen_on(&[address(), other_address()]);
+    assert_eq!(ask(connect_to(other_address(), port).await, "/").await.status, 200);
+    assert_eq!(ask(before, "/").await.status, 200, "the address that stays was not closed meanwhile");
+
+    node.listen_on(&[other_address()]);
+    until_closed(port).await;
+    assert_eq!(ask(connect_to(other_address(), port).await, "/").await.status, 200);
+    // A Service that comes later listens there too, and another one may have the address that was given up.
+    let (later, freed) = (self::port(), TcpListener::bind((address(), port)).await.expect("the port is free"));
+    node.update(&[("api", Some((later, 2)))]);
+    assert_eq!(ask(connect_to(other_address(), later).await, "/").await.body["localEndpoints"], 2);
+    until_closed(later).await;
+
+    drop(freed);
+    node.listen_on(&[]);
+    until_closed_on(other_address(), port).await;
+    until_closed_on(other_address(), later).await;
+    assert_eq!(node.told(), []);
+}
+
+#[tokio::test]
+async fn an_address_whose_port_is_busy_costs_the_others_nothing() {
+    let node = Node::start();
+    let port = port();
+    node.update(&[("web", Some((port, 1)))]);
+    until_answered(port, "web", 1).await;
+    let busy = TcpListener::bind((other_address(), port)).await.expect("a free port");
+    node.listen_on(&[address(), other_address()]);
+    let begin = Instant::now();
+    while node.told().is_empty() {
+        assert!(begin.elapsed() < PATIENCE);
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert!(node.told()[0].text.contains(&other_address().to_string()), "{:?}", node.told());
+    until_answered(port, "web", 1).await;
+    drop(busy);
+    assert_eq!(ask(connect_to(other_address(), port).await, "/").await.status, 200);
+    assert_eq!(node.told().len(), 1);
 }
 
 /// Whether loopback has its IPv6 address here.

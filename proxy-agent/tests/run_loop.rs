@@ -8,6 +8,7 @@ mod objects;
 
 use std::{
     collections::BTreeMap,
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
     sync::{Arc, Condvar, Mutex, MutexGuard},
     time::Duration,
@@ -129,6 +130,10 @@ fn health_check_address() -> IpAddr {
     IpAddr::from([127, a | 0x80, b, c])
 }
 
+fn health_check_addresses() -> watch::Receiver<BTreeSet<IpAddr>> {
+    watch::channel(BTreeSet::from([health_check_address()])).1
+}
+
 /// A loop that runs.
 struct Loop {
     tables: Shared,
@@ -151,7 +156,7 @@ impl Loop {
         let (gone_backends, gone) = stranded::channel();
         let notices = Arc::new(LogOnly);
         let health_checks =
-            HealthCheckServers::start(vec![health_check_address()], Arc::clone(&health), notices, &mut tasks);
+            HealthCheckServers::start(health_check_addresses(), Arc::clone(&health), notices, &mut tasks);
         let observers = Observers { health, metrics: Arc::clone(&metrics), gone_backends, health_checks, progress };
         let engine = Engine::new(tables.clone(), "node-a".to_owned(), Capacities::default());
         let (stop, stopped) = oneshot::channel::<()>();

@@ -1,6 +1,6 @@
 //! The agent of one node, from its configuration to the end of the process.
 
-use std::{future::Future, sync::Arc};
+use std::{collections::BTreeSet, future::Future, sync::Arc};
 
 use anyhow::{Context, Result, anyhow, bail};
 use proxy_common::{Counter, Settings};
@@ -23,10 +23,7 @@ use crate::{
     },
     notices::{LogOnly, Notices},
     plan::Capacities,
-    server::{
-        ALL_ADDRESSES, Health, HealthCheckServers, Metrics, OnBusyPort, Statistics, health_routes, listen,
-        metrics_routes,
-    },
+    server::{Health, HealthCheckServers, Metrics, OnBusyPort, Statistics, health_routes, listen, metrics_routes},
     source::{
         self, Updates,
         api::{self, Events, LIST_SILENCE, Server},
@@ -66,9 +63,10 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     let (updates, receiver) = source::channel();
     let (progress, watcher) = watch::channel(Progress::default());
     let addresses = network::Configuration::new(&config.kube_proxy);
-    tasks.spawn(network::follow(node_addresses, addresses, watcher.clone(), updates.clone()));
+    let (listening, health_check_addresses) = watch::channel(BTreeSet::new());
+    tasks.spawn(network::follow(node_addresses, addresses, watcher.clone(), updates.clone(), listening));
     let notices = objects.start(&node_name, updates, &mut tasks)?;
-    let health_checks = HealthCheckServers::start(ALL_ADDRESSES.to_vec(), Arc::clone(&health), notices, &mut tasks);
+    let health_checks = HealthCheckServers::start(health_check_addresses, Arc::clone(&health), notices, &mut tasks);
 
     let (gone_backends, gone) = stranded::channel();
     let counted = Arc::clone(&metrics);

@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 
 use super::{
     Progress,
-    node_ports::{Localhost, node_addresses},
+    node_ports::{Localhost, health_check_addresses, node_addresses},
 };
 use crate::{
     config::{KubeProxy, NodePortAddresses},
@@ -42,14 +42,16 @@ impl Configuration {
     }
 }
 
-/// Follows the network until nobody tells of `progress` or takes updates any more.
+/// Follows the network until nobody tells of `progress` or takes updates any more. `listening` gets the addresses on which
+/// health check ports listen.
 pub(super) async fn follow(
     tables: NodeAddressTables,
     configuration: Configuration,
     mut progress: watch::Receiver<Progress>,
     updates: Updates,
+    listening: watch::Sender<BTreeSet<IpAddr>>,
 ) {
-    let mut follower = Follower { tables, configuration, written: None, told: None, is_full: false };
+    let mut follower = Follower { tables, configuration, listening, written: None, told: None, is_full: false };
     loop {
         match follower.watch(&mut progress, &updates).await {
             Ok(()) => return,
@@ -64,6 +66,7 @@ pub(super) async fn follow(
 struct Follower {
     tables: NodeAddressTables,
     configuration: Configuration,
+    listening: watch::Sender<BTreeSet<IpAddr>>,
     written: Option<BTreeMap<IpAddr, NodeAddress>>,
     told: Option<NodeFacts>,
     is_full: bool,
@@ -79,6 +82,7 @@ impl Follower {
             };
             let addresses = network.addresses().await?;
             self.write(&addresses, primary.as_deref());
+            self.listen(&addresses, primary.as_deref());
             let facts = NodeFacts { sources: sources(&mut network, &guarded).await, addresses };
             if self.told.as_ref() != Some(&facts) {
                 if updates.send(Update::Facts(facts.clone())).await.is_err() {
@@ -92,6 +96,13 @@ impl Follower {
                     return Ok(());
                 },
             }
+        }
+    }
+
+    /// Tells where health check ports listen.
+    fn listen(&self, own: &BTreeSet<IpAddr>, primary: Option<&[IpAddr]>) {
+        if let Some(addresses) = health_check_addresses(own, &self.configuration.node_ports, primary) {
+            self.listening.send_if_modified(|told| std::mem::replace(told, addresses.clone()) != addresses);
         }
     }
 

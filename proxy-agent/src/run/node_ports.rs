@@ -8,7 +8,7 @@ use std::{
 use ipnet::IpNet;
 use proxy_common::NodeAddress;
 
-use crate::config::NodePortAddresses;
+use crate::{config::NodePortAddresses, server::ALL_ADDRESSES};
 
 /// The tables of the node's addresses.
 ///
@@ -40,6 +40,46 @@ pub fn node_addresses(
         addresses.extend(chosen.map(|address| (address, NodeAddress::NODE_PORTS)));
     }
     addresses
+}
+
+/// The addresses on which health check ports of Services listen; `None` while that cannot be known because the Node is not.
+///
+/// Those that `nodePortAddresses` selects, by kube-proxy's rules for its health check server: of a family without a
+/// prefix, or with a prefix of length zero, all. Link-local addresses of IPv6 are left out, as they mean nothing
+/// without their device.
+#[must_use]
+pub(super) fn health_check_addresses(
+    own: &BTreeSet<IpAddr>,
+    configured: &NodePortAddresses,
+    primary: Option<&[IpAddr]>,
+) -> Option<BTreeSet<IpAddr>> {
+    let selected = |any: IpAddr| -> Vec<IpAddr> {
+        let is_of_family = |address: &&IpAddr| address.is_ipv4() == any.is_ipv4();
+        let own = own.iter().filter(is_of_family).filter(|address| !is_link_local(**address)).copied();
+        match configured {
+            NodePortAddresses::All => vec![any],
+            NodePortAddresses::Primary => {
+                let primary = primary.unwrap_or_default().iter().find(is_of_family);
+                own.filter(|address| Some(address) == primary).collect()
+            }
+            NodePortAddresses::Prefixes(prefixes) => {
+                let prefixes: Vec<_> = prefixes.iter().filter(|prefix| self::is_of_family(prefix, any)).collect();
+                if prefixes.is_empty() || prefixes.iter().any(|prefix| prefix.prefix_len() == 0) {
+                    vec![any]
+                } else {
+                    own.filter(|address| prefixes.iter().any(|prefix| prefix.contains(address))).collect()
+                }
+            }
+        }
+    };
+    if *configured == NodePortAddresses::Primary && primary.is_none() {
+        return None;
+    }
+    Some(ALL_ADDRESSES.into_iter().flat_map(selected).collect())
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 /// Whether nodePorts are served on loopback addresses, to the node's own processes.
@@ -94,6 +134,28 @@ mod tests {
         let served = serving(&NodePortAddresses::Primary, &primary, Localhost::Served);
         assert_eq!(served, ["192.0.2.1", "2001:db8::1"]);
         assert_eq!(serving(&NodePortAddresses::Primary, &[], Localhost::Served), [""; 0]);
+    }
+
+    fn listening(configured: &NodePortAddresses, primary: Option<&[IpAddr]>) -> Option<Vec<String>> {
+        let addresses = health_check_addresses(&own(), configured, primary)?;
+        Some(addresses.iter().map(ToString::to_string).collect())
+    }
+
+    fn prefixes(texts: &[&str]) -> NodePortAddresses {
+        NodePortAddresses::Prefixes(texts.iter().map(|text| text.parse().expect("a prefix")).collect())
+    }
+
+    #[test]
+    fn health_checks_listen_where_node_ports_are_served() {
+        let words = |texts: &[&str]| Some(texts.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(listening(&NodePortAddresses::All, None), words(&["0.0.0.0", "::"]));
+        assert_eq!(listening(&prefixes(&["10.0.0.0/8"]), None), words(&["10.0.0.1", "::"]));
+        assert_eq!(listening(&prefixes(&["127.0.0.0/8", "::/0"]), None), words(&["127.0.0.1", "::"]));
+        assert_eq!(listening(&prefixes(&["0.0.0.0/0", "fe80::/10"]), None), words(&["0.0.0.0"]));
+        assert_eq!(listening(&prefixes(&["198.51.100.0/24", "2001:db8::/32"]), None), words(&["2001:db8::1"]));
+        assert_eq!(listening(&NodePortAddresses::Primary, None), None, "the Node is not known");
+        let primary = ["192.0.2.1", "10.0.0.1", "2001:db8::7"].map(ip);
+        assert_eq!(listening(&NodePortAddresses::Primary, Some(&primary)), words(&["192.0.2.1"]));
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod manifests;
 mod peer;
 mod scenarios;
 mod server;
+#[allow(dead_code, reason = "shared with other tests; each uses what it needs")]
 mod stage;
 #[path = "../support/mod.rs"]
 mod support;

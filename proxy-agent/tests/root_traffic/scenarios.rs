@@ -43,6 +43,7 @@ pub fn all() -> Vec<Trial> {
         trial("internal_traffic_policy_local_stays_on_the_node", rows::local_policy),
         trial("node_ports_are_served_on_all_addresses_of_the_node", external::node_ports),
         trial("node_ports_are_served_on_no_other_than_the_configured_addresses", external::node_port_addresses),
+        trial("health_check_ports_are_open_where_node_ports_are_served", external::health_check_port),
         trial("external_traffic_policy_local_keeps_the_client_and_stays_on_the_node", external::external_policy_local),
         trial("load_balancers_serve_their_source_ranges_only", external::source_ranges),
         trial("a_client_keeps_its_backend", external::affinity),

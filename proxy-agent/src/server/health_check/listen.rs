@@ -1,4 +1,4 @@
-//! Sockets that listen on a port of all addresses asked for, or of none.
+//! Sockets that listen on a port of an address.
 
 use std::{
     io,
@@ -26,21 +26,19 @@ pub(super) struct PortError {
     error: io::Error,
 }
 
-/// Listens on `port` of every address. `::` is left out on a node without IPv6.
+/// Listens on `port` of the address. `None` for `::` on a node without IPv6.
+///
+/// The address need not be usable yet, as an IPv6 address is not until nobody else is found to have it.
 ///
 /// # Errors
-/// An address cannot be listened on; then none is.
-pub(super) fn listen_on(port: u16, addresses: &[IpAddr]) -> Result<Vec<TcpListener>, PortError> {
-    let mut listeners = Vec::new();
-    for address in addresses {
-        let address = SocketAddr::new(*address, port);
-        match listener(address) {
-            Ok(listener) => listeners.push(listener),
-            Err(error) if is_without_ipv6(address, &error) => {}
-            Err(error) => return Err(PortError { address, error }),
-        }
+/// The address cannot be listened on.
+pub(super) fn listen_on(address: IpAddr, port: u16) -> Result<Option<TcpListener>, PortError> {
+    let address = SocketAddr::new(address, port);
+    match listener(address) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if is_without_ipv6(address, &error) => Ok(None),
+        Err(error) => Err(PortError { address, error }),
     }
-    Ok(listeners)
 }
 
 fn is_without_ipv6(address: SocketAddr, error: &io::Error) -> bool {
@@ -57,6 +55,9 @@ fn listener(address: SocketAddr) -> io::Result<TcpListener> {
     sockopt::set_socket_reuseaddr(&socket, true)?;
     if address.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, true)?;
+        sockopt::set_ipv6_freebind(&socket, true)?;
+    } else {
+        sockopt::set_ip_freebind(&socket, true)?;
     }
     bind(&socket, &address)?;
     listen(&socket, BACKLOG)?;
@@ -79,10 +80,18 @@ mod tests {
 
     #[tokio::test]
     async fn the_families_do_not_take_each_others_ports() {
-        let v4 = listen_on(0, &ALL_ADDRESSES[..1]).expect("a free port");
-        let port = v4[0].local_addr().expect("an address").port();
-        listen_on(port, &ALL_ADDRESSES[1..]).expect("IPv4 has this port, IPv6 does not");
-        let error = listen_on(port, &ALL_ADDRESSES).expect_err("IPv4 has this port").to_string();
+        let [v4, v6] = ALL_ADDRESSES;
+        let listener = listen_on(v4, 0).expect("a free port").expect("IPv4 is there");
+        let port = listener.local_addr().expect("an address").port();
+        listen_on(v6, port).expect("IPv4 has this port, IPv6 does not");
+        let error = listen_on(v4, port).expect_err("IPv4 has this port").to_string();
         assert!(error.starts_with(&format!("0.0.0.0:{port}: ")), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_address_need_not_be_there_yet() {
+        let address = IpAddr::from([203, 0, 113, 1]);
+        let listener = listen_on(address, 0).expect("it is nobody's").expect("IPv4 is there");
+        assert_eq!(listener.local_addr().expect("an address").ip(), address);
     }
 }

@@ -1,6 +1,9 @@
 //! Frontends for the outside: nodePorts, external addresses and load balancers.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    io::{Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+};
 
 use serde_json::{Value, json};
 
@@ -9,7 +12,7 @@ use super::{
         client::Place,
         peer::{Sight, Task},
         stage::{Family, NODE, OTHER_NODE, Stage},
-        support::eventually,
+        support::{eventually, patience},
     },
     PORT, assert_answers, backends, servers, write_service_with,
 };
@@ -107,6 +110,40 @@ pub fn node_port_addresses() {
             assert_eq!(sights, [Sight::Failed("ConnectionRefused".to_owned())], "{place:?}");
         }
     }
+}
+
+/// Load balancers ask on the addresses that `nodePortAddresses` selects, also on those that come later, and on no others.
+pub fn health_check_port() {
+    const HEALTH_CHECK_PORT: u16 = 31_080;
+    let mut stage = Stage::new(&["--nodeport-addresses", "192.0.2.0/24,2001:db8::/64"]);
+    let policy = json!({
+        "type": "LoadBalancer",
+        "externalTrafficPolicy": "Local",
+        "healthCheckNodePort": HEALTH_CHECK_PORT,
+        "ports": ports(),
+    });
+    write_service_with(&stage, "web", 10, &[&stage.backends[0]], NODE, &policy);
+    stage.start();
+    let asks = |ip: IpAddr| {
+        let ask = || {
+            let mut stream = TcpStream::connect_timeout(&SocketAddr::new(ip, HEALTH_CHECK_PORT), patience())?;
+            stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).map(|_| answer)
+        };
+        stage.outside.enter(ask).map_err(|error| error.kind())
+    };
+    let is_answered = |ip| matches!(asks(ip), Ok(answer) if answer.contains("\"localEndpoints\":1")).then_some(());
+    for family in Family::ALL {
+        eventually("the selected address answers", || is_answered(node_ip(family)));
+        let other = asks(stage.ordinary.gateway(family));
+        assert_eq!(other, Err(std::io::ErrorKind::ConnectionRefused), "an address that is not selected");
+    }
+    for (late, length) in [("192.0.2.77", 24), ("2001:db8::77", 64)] {
+        stage.node.ip(&format!("addr add {late}/{length} dev eth0"));
+        eventually("an address that comes later answers", || is_answered(late.parse().expect("an address")));
+    }
+    eventually("those that were there go on", || is_answered(node_ip(Family::V4)));
 }
 
 /// Policy Local: clients outside reach endpoints of this node only and are seen with their own address; pods of the cluster and
