@@ -14,7 +14,7 @@ use aya::{
 };
 use aya_obj::Object;
 use proxy_agent::dataplane::{
-    Config, Dataplane, PacketLog,
+    Config, Dataplane, PacketLog, SocketHooks,
     devices::{PodDevices, Selection},
     features::Features,
     loader,
@@ -115,6 +115,7 @@ fn loaded_by_the_agent(features: &Features, packet_log: PacketLog) -> anyhow::Re
         bpffs_root: pins.path().to_owned(),
         cgroup_root: None,
         devices: Selection::Automatic,
+        socket_hooks: SocketHooks::Attached,
         pod_devices: PodDevices::None,
         masquerade_mark: DEFAULT_MASQUERADE_MARK,
         packet_log,
