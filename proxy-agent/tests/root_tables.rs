@@ -287,7 +287,8 @@ fn no_connection_sees_half_a_change() {
             });
         }
         let client = scope.spawn(|| node.netns.enter(|| node.cgroup.enter(connect)));
-        while start.elapsed() < Duration::from_secs(2) {
+        // An emulated machine takes few turns in two seconds.
+        while start.elapsed() < Duration::from_secs(2) || turns <= 20 {
             turns += 1;
             for changes in turn(turns.is_multiple_of(2)) {
                 assert_eq!(tables.apply(&changes).expect("writes"), Refused::default());
@@ -300,6 +301,5 @@ fn no_connection_sees_half_a_change() {
         }
         seen.expect("no connection failed")
     });
-    assert!(turns > 20, "{turns} turns");
     assert_eq!(seen, ["first", "second"].map(str::to_owned).into(), "after {turns} turns");
 }

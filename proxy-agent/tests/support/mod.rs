@@ -91,7 +91,8 @@ pub fn run(command: &mut Command) -> String {
 }
 
 /// How many times slower than a real machine this one is, by `PROXY_AGENT_TEST_SLOWNESS`: an emulated one is.
-fn slowness() -> u32 {
+#[must_use]
+pub fn slowness() -> u32 {
     env::var("PROXY_AGENT_TEST_SLOWNESS").map_or(1, |factor| factor.parse().expect("a number"))
 }
 

@@ -1,0 +1,78 @@
+//! The same packets through a node where netfilter translates and through one where this project does: what comes out
+//! must be the same. Needs root.
+//!
+//! A case is a conversation between a client and a backend, made from random numbers: `script` decides what is said,
+//! `packet` writes it byte by byte, `world` sends it through both nodes, `compare` says what counts as the same. A failure is
+//! made smaller and kept in `proptest-regressions`. `PROXY_AGENT_DIFFERENTIAL_CASES` sets how many there are.
+//!
+//! Where the two differ by intent, no such packet is made:
+//!
+//! - netfilter picks up TCP connections in their middle and translates them; here they pass untranslated, so that connections
+//!   survive a migration from kube-proxy;
+//! - netfilter leaves alone what does not fit its idea of a connection (a SYN-ACK from the client, a wrong checksum if it looks);
+//!   here a packet of a known flow is translated whatever it says;
+//! - a packet to a Service without endpoints is refused here before anything else of the node looks at it, there after its time to
+//!   live, its options and its checksum were found to be good;
+//! - netfilter drops ICMP errors that repeat less than eight bytes of the upper header, and corrects TCP's checksum only in
+//!   those that repeat the whole header;
+//! - which endpoint is chosen, and which source port a masquerade takes, is random in both: there is one endpoint, and
+//!   nothing is masqueraded.
+
+#![expect(unreachable_pub, reason = "a test program has no outside; `pub` says what the other modules use")]
+
+mod addresses;
+mod compare;
+mod packet;
+mod script;
+#[path = "../support/mod.rs"]
+mod support;
+mod wire;
+mod world;
+
+use std::{env, process::ExitCode, sync::Mutex};
+
+use libtest_mimic::{Arguments, Trial};
+use proptest::test_runner::{Config, FileFailurePersistence, TestCaseError, TestRunner};
+
+use self::{addresses::Family, world::Worlds};
+
+/// Conversations of each kind and family, if nobody says otherwise; fewer on an emulated machine.
+const CASES: u32 = 500;
+
+fn main() -> ExitCode {
+    let trials = Family::ALL
+        .into_iter()
+        .flat_map(|family| script::Kind::ALL.map(|kind| (family, kind)))
+        .map(|(family, kind)| {
+            Trial::test(format!("{}_{}_like_netfilter", family.name(), kind.name()), move || {
+                agree(family, kind);
+                Ok(())
+            })
+        })
+        .collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+fn agree(family: Family, kind: script::Kind) {
+    let usual = CASES / support::slowness();
+    let cases = env::var("PROXY_AGENT_DIFFERENTIAL_CASES").map_or(usual, |cases| cases.parse().expect("a number"));
+    let config = Config {
+        cases,
+        max_shrink_iters: 400,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/root_differential/proptest-regressions"
+        )))),
+        source_file: Some(file!()),
+        ..Config::default()
+    };
+    // What was said before must not matter, so each conversation has a client port of its own.
+    let worlds = Mutex::new(Worlds::new(family));
+    let result = TestRunner::new(config).run(&script::conversations(kind), |conversation| {
+        let mut worlds = worlds.lock().expect("nobody panics with it");
+        worlds.compare(&conversation).map_err(TestCaseError::fail)
+    });
+    if let Err(failure) = result {
+        panic!("{failure}");
+    }
+}
