@@ -17,7 +17,7 @@ use aya::{
 use proxy_agent::dataplane::object::OBJECT;
 use proxy_common::{
     ALLOWED, AffinityEntry, AffinityKey, Backend, BackendId, Counter, DropKey, DropReason, Family, Flow, FlowKey,
-    PlainAddress, PortName, ServiceEntry, ServiceId, Settings, SourceRange, V4, V6, maps,
+    Fragment, FragmentKey, PlainAddress, PortName, ServiceEntry, ServiceId, Settings, SourceRange, V4, V6, maps,
 };
 use proxy_ebpf::{
     fixtures::{self, Case, Outcome},
@@ -156,6 +156,11 @@ impl Kernel {
             (*key, installed)
         });
         self.refill::<FlowKey<F::Address>, _>(maps::FLOWS.name::<F>(), flows);
+        let fragments = world.fragments.iter().map(|(key, entry)| {
+            let noted = at(entry.noted());
+            (*key, Fragment::translated(entry.address(), entry.mark(), entry.service(), noted))
+        });
+        self.refill::<FragmentKey<F::Address>, _>(maps::FRAGMENTS.name::<F>(), fragments);
         let affinity = world.affinity.iter();
         let affinity = affinity.map(|(key, entry)| (*key, AffinityEntry::new(entry.backend(), at(entry.last_used()))));
         self.refill::<AffinityKey<F::Address>, _>(maps::AFFINITY.name::<F>(), affinity);

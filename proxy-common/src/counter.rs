@@ -18,17 +18,21 @@ pub enum DropReason {
     FlowTableFull = 4,
     /// The frontend has `loadBalancerSourceRanges`, and the source is in none of them.
     SourceNotAllowed = 5,
+    /// A fragment came before the first one of its datagram, so that nobody knew whose it was. It was passed on, and the
+    /// datagram cannot be put together.
+    FragmentOutOfOrder = 6,
 }
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::NoEndpoint,
         Self::NoLocalEndpoint,
         Self::TupleClash,
         Self::Malformed,
         Self::FlowTableFull,
         Self::SourceNotAllowed,
+        Self::FragmentOutOfOrder,
     ];
 
     /// The reason in `snake_case`, as a metric label.
@@ -41,6 +45,7 @@ impl DropReason {
             Self::Malformed => "malformed",
             Self::FlowTableFull => "flow_table_full",
             Self::SourceNotAllowed => "source_not_allowed",
+            Self::FragmentOutOfOrder => "fragment_out_of_order",
         }
     }
 }

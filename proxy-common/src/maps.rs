@@ -50,10 +50,12 @@ pub const AFFINITY: FamilyMap = FamilyMap { v4: "affinity_v4", v6: "affinity_v6"
 /// [`AffinityEntry`](crate::AffinityEntry). LRU hash.
 pub const SOCKET_AFFINITY: FamilyMap =
     FamilyMap { v4: "socket_affinity_v4", v6: "socket_affinity_v6", capacity: SOCKET_AFFINITY_CAPACITY };
+/// Datagrams in fragments: [`FragmentKey`](crate::FragmentKey) → [`Fragment`](crate::Fragment). LRU hash.
+pub const FRAGMENTS: FamilyMap = FamilyMap { v4: "fragments_v4", v6: "fragments_v6", capacity: FRAGMENTS_CAPACITY };
 
 /// The maps that exist once for each family.
-pub const FAMILY_MAPS: [FamilyMap; 9] =
-    [SERVICES, SLOTS, BACKENDS, FLOWS, SOCKETS, SOURCE_RANGES, NODE_ADDRESSES, AFFINITY, SOCKET_AFFINITY];
+pub const FAMILY_MAPS: [FamilyMap; 10] =
+    [SERVICES, SLOTS, BACKENDS, FLOWS, SOCKETS, SOURCE_RANGES, NODE_ADDRESSES, AFFINITY, SOCKET_AFFINITY, FRAGMENTS];
 
 /// [`ServiceId`](crate::ServiceId) → [`PortName`](crate::PortName). Hash.
 pub const NAMES: &str = "names";
@@ -93,5 +95,7 @@ pub const NODE_ADDRESSES_CAPACITY: usize = 16_384;
 pub const AFFINITY_CAPACITY: usize = 65_536;
 /// Network namespaces that use Service ports with session affinity, per family.
 pub const SOCKET_AFFINITY_CAPACITY: usize = 65_536;
+/// Datagrams in fragments that are on their way at a time, per family.
+pub const FRAGMENTS_CAPACITY: usize = 16_384;
 /// Service ports for which something was dropped, times reasons.
 pub const DROPS_CAPACITY: usize = 16_384;

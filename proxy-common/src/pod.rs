@@ -1,8 +1,8 @@
 //! Marks the shared types as plain data for aya.
 
 use crate::{
-    AffinityEntry, AffinityKey, Backend, BackendId, DropKey, Flow, FlowKey, NodeAddress, PortName, ServiceEntry,
-    ServiceId, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey, SourceRange,
+    AffinityEntry, AffinityKey, Backend, BackendId, DropKey, Flow, FlowKey, Fragment, FragmentKey, NodeAddress,
+    PortName, ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey, SourceRange,
 };
 
 mod sealed {
@@ -35,5 +35,5 @@ macro_rules! plain_data {
 
 plain_data! {
     AffinityEntry, BackendId, DropKey, NodeAddress, PortName, ServiceEntry, ServiceId, Settings, SocketAffinityKey;
-    AffinityKey, Backend, Flow, FlowKey, ServiceKey, SocketEntry, SocketKey, SourceRange,
+    AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, ServiceKey, SocketEntry, SocketKey, SourceRange,
 }

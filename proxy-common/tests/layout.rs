@@ -2,9 +2,9 @@
 //! no hidden padding that could differ between two builds or leak stack bytes into a map.
 
 use proxy_common::{
-    AffinityEntry, AffinityKey, Backend, Counter, DropKey, DropReason, FamilySettings, Flow, FlowKey, NodeAddress,
-    PortName, ServiceEntry, ServiceId, ServiceKey, Settings, SlotRange, SocketAffinityKey, SocketEntry, SocketKey,
-    SourceRange, SourceRangeKey, maps,
+    AffinityEntry, AffinityKey, Backend, Counter, DropKey, DropReason, FamilySettings, Flow, FlowKey, Fragment,
+    FragmentKey, NodeAddress, PortName, ServiceEntry, ServiceId, ServiceKey, Settings, SlotRange, SocketAffinityKey,
+    SocketEntry, SocketKey, SourceRange, SourceRangeKey, maps,
 };
 
 type A4 = [u8; 4];
@@ -40,6 +40,10 @@ fn sizes_are_the_sum_of_the_fields() {
     assert_eq!(size_of::<SocketAffinityKey>(), 8 + 4 + 4);
     assert_eq!(size_of::<AffinityEntry>(), 4 + 4);
     assert_eq!(size_of::<DropKey>(), 4 + 4);
+    assert_eq!(size_of::<FragmentKey<A4>>(), 4 + 4 + 4 + 1 + 1 + 2);
+    assert_eq!(size_of::<FragmentKey<A6>>(), 16 + 16 + 4 + 1 + 1 + 2);
+    assert_eq!(size_of::<Fragment<A4>>(), 4 + 4 + 4 + 4 + 4);
+    assert_eq!(size_of::<Fragment<A6>>(), 16 + 4 + 4 + 4 + 4);
 }
 
 /// The bits of a trie's key count from the first byte on: the Service port's number must stand there in network order,
@@ -63,7 +67,7 @@ fn every_counter_has_its_own_index_in_the_table() {
     let expected: Vec<u32> = (0..u32::try_from(indexes.len()).expect("few counters")).collect();
     assert_eq!(indexes, expected);
     assert!(indexes.len() <= maps::COUNTERS_CAPACITY);
-    assert_eq!(DropReason::ALL.map(|reason| reason as u32).to_vec(), vec![0, 1, 2, 3, 4, 5]);
+    assert_eq!(DropReason::ALL.map(|reason| reason as u32).to_vec(), vec![0, 1, 2, 3, 4, 5, 6]);
 }
 
 /// The kernel memory that all tables may take when full, in MiB. Whoever enlarges a table moves this
@@ -90,6 +94,7 @@ fn tables_stay_within_their_memory_budget() {
             + trie(maps::SOURCE_RANGES_CAPACITY, 4 + address)
             + hash(maps::NODE_ADDRESSES_CAPACITY, address, size_of::<NodeAddress>())
             + lru(maps::AFFINITY_CAPACITY, address + 4, size_of::<AffinityEntry>())
+            + lru(maps::FRAGMENTS_CAPACITY, 2 * address + 8, address + 16)
             + lru(maps::SOCKET_AFFINITY_CAPACITY, size_of::<SocketAffinityKey>(), size_of::<AffinityEntry>())
     };
     let v4 = family(

@@ -15,8 +15,8 @@ use crate::{
     checksum::{finish, fold, sum},
     crc32c,
     headers::{
-        Headers, ICMP_HEADER, ParseFamily, SCTP_CHECKSUM, SCTP_CHUNK_HEADER, SCTP_HEADER, TCP_CHECKSUM, sctp_chunk,
-        tcp_flag,
+        Headers, ICMP_HEADER, ParseFamily, Piece, SCTP_CHECKSUM, SCTP_CHUNK_HEADER, SCTP_HEADER, TCP_CHECKSUM,
+        sctp_chunk, tcp_flag,
     },
     packet::{Packet, Truncated},
 };
@@ -70,7 +70,13 @@ pub trait AnswerFamily: ParseFamily {
 /// [`Truncated`] if that is not possible or not allowed; the packet must then be dropped.
 #[inline(always)]
 pub fn refuse<F: AnswerFamily, P: Packet>(packet: &mut P, headers: &Headers<F>) -> Result<(), Truncated> {
-    if headers.l4 != headers.l3 + F::HEADER_LEN || !F::is_host(headers.source.0) || is_to_group(packet, headers.l3)? {
+    // What answers a segment says how long it was, which the first fragment does not tell.
+    let is_fragment = headers.part.piece != Piece::Whole && headers.protocol != Protocol::Udp;
+    if is_fragment
+        || headers.l4 != headers.l3 + F::HEADER_LEN
+        || !F::is_host(headers.source.0)
+        || is_to_group(packet, headers.l3)?
+    {
         return Err(Truncated);
     }
     match headers.protocol {

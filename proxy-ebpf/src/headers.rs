@@ -30,6 +30,9 @@ pub const DESTINATION_PORT: usize = 2;
 /// Extension headers that are followed before an IPv6 packet is given up as nobody's.
 const MAX_EXTENSION_HEADERS: usize = 6;
 
+/// Length of IPv6's fragment header (RFC 8200 §4.5).
+const FRAGMENT_HEADER: usize = 8;
+
 /// TCP header bytes up to and including the flags.
 const TCP_FLAGS_END: usize = 14;
 
@@ -54,6 +57,8 @@ pub struct Headers<F: Family> {
     pub tcp: TcpState,
     /// TCP: whether ACK is set.
     pub acknowledges: bool,
+    /// Which part of its datagram the packet is: all of it, or the first fragment.
+    pub part: Part,
 }
 
 /// An IP version whose header this module can read.
@@ -69,6 +74,12 @@ pub trait ParseFamily: Family {
     /// # Errors
     /// [`Truncated`] if the packet ends within a header.
     fn locate<P: Packet>(packet: &P, l3: usize) -> Result<Option<Located<Self::Address>>, Truncated>;
+
+    /// Reads an address.
+    ///
+    /// # Errors
+    /// [`Truncated`] if the packet ends before.
+    fn load_address<P: Packet>(packet: &P, offset: usize) -> Result<Self::Address, Truncated>;
 
     /// Whether an ICMP message of this type is an error that quotes a packet, and concerns nobody but the quoted
     /// packet's sender. Redirects do not: they advise a neighbour.
@@ -88,7 +99,18 @@ pub struct Located<A> {
     pub protocol: u8,
     /// Offset of the transport header.
     pub l4: usize,
-    /// Whether there is a transport header.
+    /// Which part of its datagram the packet is.
+    pub part: Part,
+}
+
+/// Which part of its datagram a packet is, and what the datagram's other parts are known by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    /// The fragments' common number; meaningless in a whole packet.
+    pub identification: u32,
+    /// Number of the protocol, if the family's datagrams are told apart by that too; else 0.
+    pub protocol: u8,
+    /// How much of the datagram it is.
     pub piece: Piece,
 }
 
@@ -112,6 +134,8 @@ pub enum Kind {
     Transport(Protocol),
     /// An ICMP error.
     Error,
+    /// A fragment without a transport header.
+    LaterFragment,
     /// Nobody's.
     Other,
 }
@@ -131,6 +155,8 @@ pub struct Quoted<F: Family> {
     pub destination: (F::Address, Port),
     /// Bytes that are quoted from the transport header on.
     pub len: usize,
+    /// Whether it was all of its datagram, or the first fragment.
+    pub piece: Piece,
 }
 
 /// Types of ICMP errors (RFC 792): destination unreachable, source quench, time exceeded, parameter problem.
@@ -158,8 +184,17 @@ impl ParseFamily for V4 {
             destination: take(&header, V4::DESTINATION_OFFSET),
             protocol: header[9],
             l4: l3 + length,
-            piece: piece(fragment & 0x1fff != 0, fragment & 0x2000 != 0),
+            part: Part {
+                identification: u32::from(u16::from_be_bytes([header[4], header[5]])),
+                protocol: header[9],
+                piece: piece(fragment & 0x1fff != 0, fragment & 0x2000 != 0),
+            },
         }))
+    }
+
+    #[inline(always)]
+    fn load_address<P: Packet>(packet: &P, offset: usize) -> Result<[u8; 4], Truncated> {
+        packet.load(offset)
     }
 
     #[inline(always)]
@@ -181,6 +216,7 @@ impl ParseFamily for V6 {
         }
         let mut protocol = header[6];
         let mut l4 = l3 + HEADER;
+        let mut part = Part::default();
         let mut followed = 0;
         while is_extension(protocol) {
             if followed == MAX_EXTENSION_HEADERS {
@@ -196,14 +232,34 @@ impl ParseFamily for V6 {
             l4 += (usize::from(extension[1]) + 1) * 8;
             followed += 1;
         }
+        if protocol == IpProto::Ipv6Frag as u8 {
+            let fragment: [u8; FRAGMENT_HEADER] = packet.load(l4)?;
+            // RFC 8200 §4.5: 13 bits of offset, 2 reserved, "more fragments".
+            let offset = u16::from_be_bytes([fragment[2], fragment[3]]);
+            part.piece = piece(offset & 0xfff8 != 0, offset & 1 != 0);
+            part.identification = u32::from_be_bytes(take(&fragment, 4));
+            protocol = fragment[0];
+            l4 += FRAGMENT_HEADER;
+            // The only extension header that may stand in what is fragmented (§4.1).
+            if protocol == IpProto::Ipv6Opts as u8 && part.piece != Piece::Later {
+                let [next, len]: [u8; 2] = packet.load(l4)?;
+                protocol = next;
+                l4 += (usize::from(len) + 1) * 8;
+            }
+        }
         Ok(Some(Located {
             l3,
             source: take(&header, V6::SOURCE_OFFSET),
             destination: take(&header, V6::DESTINATION_OFFSET),
             protocol,
             l4,
-            piece: Piece::Whole,
+            part,
         }))
+    }
+
+    #[inline(always)]
+    fn load_address<P: Packet>(packet: &P, offset: usize) -> Result<[u8; 16], Truncated> {
+        packet.load(offset)
     }
 
     #[inline(always)]
@@ -222,7 +278,7 @@ const fn piece(has_offset: bool, has_more: bool) -> Piece {
 }
 
 /// Hop-by-hop options, routing and destination options: the extension headers that may stand before a
-/// transport header and have a length (RFC 8200 §4.1). Not the fragment header: fragments are nobody's.
+/// fragment or transport header and have a length (RFC 8200 §4.1).
 #[inline(always)]
 const fn is_extension(protocol: u8) -> bool {
     protocol == IpProto::HopOpt as u8 || protocol == IpProto::Ipv6Route as u8 || protocol == IpProto::Ipv6Opts as u8
@@ -234,13 +290,13 @@ const fn is_extension(protocol: u8) -> bool {
 /// [`Truncated`] if the packet ends within a header.
 #[inline(always)]
 pub fn kind<F: ParseFamily, P: Packet>(packet: &P, located: &Located<F::Address>) -> Result<Kind, Truncated> {
-    if located.piece != Piece::Whole {
-        return Ok(Kind::Other);
+    if located.part.piece == Piece::Later {
+        return Ok(Kind::LaterFragment);
     }
     if let Some(protocol) = Protocol::from_number(located.protocol) {
         return Ok(Kind::Transport(protocol));
     }
-    if located.protocol == F::ICMP_PROTOCOL {
+    if located.protocol == F::ICMP_PROTOCOL && located.part.piece == Piece::Whole {
         let [icmp_type]: [u8; 1] = packet.load(located.l4)?;
         return Ok(if F::is_error(icmp_type) { Kind::Error } else { Kind::Other });
     }
@@ -257,7 +313,7 @@ pub fn transport<F: ParseFamily, P: Packet>(
     located: &Located<F::Address>,
     protocol: Protocol,
 ) -> Result<Headers<F>, Truncated> {
-    let Located { l3, source, destination, l4, .. } = *located;
+    let Located { l3, source, destination, l4, part, .. } = *located;
     let (ports, tcp, acknowledges) = match protocol {
         Protocol::Tcp => {
             const _: () = assert!(TCP_FLAGS_END <= TcpHdr::LEN);
@@ -282,6 +338,7 @@ pub fn transport<F: ParseFamily, P: Packet>(
         destination: (destination, Port::from_wire(take(&ports, DESTINATION_PORT))),
         tcp,
         acknowledges,
+        part,
     })
 }
 
@@ -296,14 +353,14 @@ pub fn quoted<F: ParseFamily, P: Packet>(
 ) -> Result<Option<Quoted<F>>, Truncated> {
     const PORTS: usize = 4;
     let l3 = error.l4 + ICMP_HEADER;
-    let Some(Located { source, destination, protocol, l4, piece, .. }) = F::locate(packet, l3)? else {
+    let Some(Located { source, destination, protocol, l4, part, .. }) = F::locate(packet, l3)? else {
         return Ok(None);
     };
     let Some(protocol) = Protocol::from_number(protocol) else { return Ok(None) };
     // A short frame is padded; what is behind the message is no part of the quotation.
     let message = payload_len::<F, P>(packet, error.l3, error.l4)?;
     let len = message.checked_sub(l4 - error.l4).ok_or(Truncated)?;
-    if piece == Piece::Later || len < PORTS {
+    if part.piece == Piece::Later || len < PORTS {
         return Ok(None);
     }
     let ports: [u8; PORTS] = packet.load(l4)?;
@@ -314,6 +371,7 @@ pub fn quoted<F: ParseFamily, P: Packet>(
         source: (source, Port::from_wire(take(&ports, SOURCE_PORT))),
         destination: (destination, Port::from_wire(take(&ports, DESTINATION_PORT))),
         len,
+        piece: part.piece,
     }))
 }
 

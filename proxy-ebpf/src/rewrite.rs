@@ -12,7 +12,7 @@ use crate::{
     checksum::{adjusted, difference},
     crc32c,
     headers::{
-        DESTINATION_PORT, Headers, ICMP_CHECKSUM, Located, ParseFamily, Quoted, SCTP_CHECKSUM, SOURCE_PORT,
+        DESTINATION_PORT, Headers, ICMP_CHECKSUM, Located, ParseFamily, Piece, Quoted, SCTP_CHECKSUM, SOURCE_PORT,
         TCP_CHECKSUM, UDP_CHECKSUM, payload_len,
     },
     packet::{Change, Packet, Truncated, ZeroChecksum},
@@ -51,6 +51,27 @@ pub enum End {
     Source,
     /// Its destination.
     Destination,
+}
+
+/// Gives a fragment without a transport header another address.
+///
+/// # Errors
+/// As [`destination`].
+#[inline(always)]
+pub fn fragment<F: WriteFamily, P: Packet>(
+    packet: &mut P,
+    located: &Located<F::Address>,
+    end: End,
+    to: F::Address,
+) -> Result<(), Truncated> {
+    let (from, offset) = match end {
+        End::Source => (located.source, F::SOURCE_OFFSET),
+        End::Destination => (located.destination, F::DESTINATION_OFFSET),
+    };
+    if let Some(header) = F::HEADER_CHECKSUM_OFFSET {
+        packet.adjust_header_checksum(located.l3 + header, difference(from.as_ref(), to.as_ref()))?;
+    }
+    F::store_address(packet, located.l3 + offset, to)
 }
 
 /// Gives a packet that an ICMP error quotes another end, and the error itself the same address at its other end.
@@ -114,7 +135,8 @@ fn quotation<F: WriteFamily, P: Packet>(
         Protocol::Udp if inner.len >= UDP_CHECKSUM + 2 => {
             change += adjust_quoted(packet, inner.l4 + UDP_CHECKSUM, addresses + ports, ZeroChecksum::Absent)?;
         }
-        Protocol::Sctp if inner.len >= SCTP_CHECKSUM + 4 && from.1 != to.1 => {
+        // The rest of a datagram in fragments is not known, and its CRC covers that too.
+        Protocol::Sctp if inner.piece == Piece::Whole && inner.len >= SCTP_CHECKSUM + 4 && from.1 != to.1 => {
             let offset = inner.l4 + SCTP_CHECKSUM;
             let before: [u8; 4] = packet.load(offset)?;
             let len = payload_len::<F, P>(packet, inner.l3, inner.l4)?;
@@ -215,6 +237,8 @@ fn end<F: WriteFamily, P: Packet>(
                 packet.store(headers.l4 + port_offset, &port)?;
             }
         }
+        // The CRC covers the other fragments too, whose length nobody knows yet.
+        Protocol::Sctp if from.1 != to.1 && headers.part.piece != Piece::Whole => return Err(Truncated),
         Protocol::Sctp if from.1 != to.1 => {
             adjust_crc(packet, headers, from.1, to.1, port_offset)?;
             // No field makes up for the port in a device's sum over the packet.

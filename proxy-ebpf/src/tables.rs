@@ -1,8 +1,9 @@
 //! The tables as the pipeline sees them.
 
 use proxy_common::{
-    AffinityEntry, AffinityKey, Backend, BackendId, Counter, DropKey, DropReason, Family, Flow, FlowKey, NodeAddress,
-    ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey, SourceRangeKey,
+    AffinityEntry, AffinityKey, Backend, BackendId, Counter, DropKey, DropReason, Family, Flow, FlowKey, Fragment,
+    FragmentKey, NodeAddress, ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey,
+    SourceRangeKey,
 };
 
 /// What an insert does if the key is there already.
@@ -61,6 +62,15 @@ pub trait Tables<F: Family> {
 
     /// Removes a flow's entry; nothing if it is not there.
     fn remove_flow(&mut self, key: &FlowKey<F::Address>);
+
+    /// What became of the first fragment of a datagram.
+    fn fragment(&self, key: &FragmentKey<F::Address>) -> Option<Fragment<F::Address>>;
+
+    /// Adds or replaces what became of a first fragment. A full table costs an old one.
+    fn insert_fragment(&mut self, key: &FragmentKey<F::Address>, fragment: &Fragment<F::Address>);
+
+    /// Removes what became of a first fragment; nothing if it is not there.
+    fn remove_fragment(&mut self, key: &FragmentKey<F::Address>);
 
     /// Calls `action` on the socket's entry where it lies.
     fn with_socket<R>(

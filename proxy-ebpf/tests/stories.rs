@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use proxy_common::{AffinityEntry, NodeAddress, Protocol, TcpState};
+use proxy_common::{AffinityEntry, Counter, DropReason, NodeAddress, Protocol, TcpState};
 use proxy_ebpf::{
     Verdict,
     fixtures::{
@@ -102,4 +102,42 @@ fn an_sctp_checksum_of_zero_is_a_checksum() {
     let mut translated = pass(&mut world, Hook::Ingress, zeroed);
     translated[crc.clone()].iter_mut().zip(&before[crc]).for_each(|(byte, error)| *byte ^= error);
     assert_eq!(translated, expected);
+}
+
+/// The fragments of a datagram to a UDP frontend and of its answer, in order; then one whose second fragment is early.
+#[test]
+fn fragments_follow_the_first() {
+    let [client, frontend, backend] = ["192.0.2.7:5000", "10.96.0.10:80", "10.1.1.9:8080"].map(address);
+    let mut world = World::default().cluster_ip(frontend, Protocol::Udp, &[backend]);
+    let pieces = |from, to| frames::fragments(&frames::udp(from, to, &[7; 100]), 40);
+    let [asked, sent] = [frontend, backend].map(|to| pieces(client, to));
+    let [replied, answered] = [backend, frontend].map(|from| pieces(from, client));
+    for (before, after) in asked.iter().zip(&sent) {
+        assert_eq!(&pass(&mut world, Hook::Ingress, before.clone()), after);
+    }
+    for (before, after) in replied.iter().zip(&answered) {
+        assert_eq!(&pass(&mut world, Hook::Egress, before.clone()), after);
+    }
+    assert_eq!(world.v4.counter(Counter::Drop(DropReason::FragmentOutOfOrder)), 0);
+
+    let mut world = World::default().cluster_ip(frontend, Protocol::Udp, &[backend]);
+    assert_eq!(pass(&mut world, Hook::Ingress, asked[1].clone()), asked[1], "nobody knows whose it is");
+    assert_eq!(pass(&mut world, Hook::Ingress, asked[0].clone()), sent[0]);
+    assert_eq!(pass(&mut world, Hook::Ingress, asked[2].clone()), sent[2]);
+    assert_eq!(world.v4.counter(Counter::Drop(DropReason::FragmentOutOfOrder)), 1);
+    assert_eq!(world.v4.drops(world.newest(), DropReason::FragmentOutOfOrder), 1);
+}
+
+/// Datagrams that are no Service's may have the number that a Service's had before.
+#[test]
+fn a_number_that_is_used_again_is_another_datagrams() {
+    let [client, frontend, backend] = ["192.0.2.7:5000", "10.96.0.10:80", "10.1.1.9:8080"].map(address);
+    let mut world = World::default().cluster_ip(frontend, Protocol::Udp, &[backend]);
+    for piece in frames::fragments(&frames::udp(client, frontend, &[7; 100]), 40) {
+        pass(&mut world, Hook::Ingress, piece);
+    }
+    let other_port = SocketAddr::new(frontend.ip(), 81);
+    for piece in frames::fragments(&frames::udp(client, other_port, &[7; 100]), 40) {
+        assert_eq!(pass(&mut world, Hook::Ingress, piece.clone()), piece);
+    }
 }

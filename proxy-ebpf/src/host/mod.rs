@@ -36,7 +36,11 @@ pub fn run<F: TcFamily>(packet: &mut HostPacket, tables: &mut HostTables<F>, hoo
             Stage::Leave => tc::leave(tables, work),
             Stage::Error => tc::error(packet, tables, work, direction),
             Stage::Correct => tc::correct(packet, tables, work, direction),
+            Stage::LaterFragment => tc::later_fragment(packet, tables, work, direction),
         };
+    }
+    if verdict == Verdict::Pass && work.is_first_fragment() {
+        verdict = tc::note_fragment(packet, tables, work, direction);
     }
     verdict
 }

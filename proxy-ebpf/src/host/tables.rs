@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proxy_common::{
-    AffinityEntry, AffinityKey, Backend, BackendId, Counter, DropKey, DropReason, Family, Flow, FlowKey, NodeAddress,
-    ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey, SourceRangeKey,
+    AffinityEntry, AffinityKey, Backend, BackendId, Counter, DropKey, DropReason, Family, Flow, FlowKey, Fragment,
+    FragmentKey, NodeAddress, ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey,
+    SourceRangeKey,
 };
 
 use crate::tables::{InsertError, Insertion, Tables};
@@ -28,6 +29,8 @@ pub struct HostTables<F: Family> {
     pub flows: BTreeMap<FlowKey<F::Address>, Flow<F::Address>>,
     /// Entries for which `flows` has room.
     pub flows_capacity: usize,
+    /// Datagrams in fragments.
+    pub fragments: BTreeMap<FragmentKey<F::Address>, Fragment<F::Address>>,
     /// Translated sockets.
     pub sockets: BTreeMap<SocketKey<F::Address>, SocketEntry<F::Address>>,
     /// Session affinity of clients.
@@ -59,6 +62,7 @@ impl<F: Family> Default for HostTables<F> {
             backends: BTreeMap::new(),
             flows: BTreeMap::new(),
             flows_capacity: usize::MAX,
+            fragments: BTreeMap::new(),
             sockets: BTreeMap::new(),
             affinity: BTreeMap::new(),
             socket_affinity: BTreeMap::new(),
@@ -148,6 +152,21 @@ impl<F: Family> Tables<F> for HostTables<F> {
     fn remove_flow(&mut self, key: &FlowKey<F::Address>) {
         self.accessed();
         self.flows.remove(key);
+    }
+
+    fn fragment(&self, key: &FragmentKey<F::Address>) -> Option<Fragment<F::Address>> {
+        self.accessed();
+        self.fragments.get(key).copied()
+    }
+
+    fn insert_fragment(&mut self, key: &FragmentKey<F::Address>, fragment: &Fragment<F::Address>) {
+        self.accessed();
+        self.fragments.insert(*key, *fragment);
+    }
+
+    fn remove_fragment(&mut self, key: &FragmentKey<F::Address>) {
+        self.accessed();
+        self.fragments.remove(key);
     }
 
     fn with_socket<R>(

@@ -8,12 +8,13 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use proxy_common::{
-    AffinityEntry, AffinityKey, Backend, BackendId, DropKey, Family, Flow, FlowKey, NodeAddress, PortName,
-    ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey, SourceRange, V4, V6,
+    AffinityEntry, AffinityKey, Backend, BackendId, DropKey, Family, Flow, FlowKey, Fragment, FragmentKey, NodeAddress,
+    PortName, ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey, SourceRange,
+    V4, V6,
     maps::{
-        AFFINITY_CAPACITY, BACKENDS_CAPACITY, COUNTERS_CAPACITY, DROPS_CAPACITY, FLOWS_CAPACITY, NAMES_CAPACITY,
-        NODE_ADDRESSES_CAPACITY, POD_DEVICES_CAPACITY, SERVICES_CAPACITY, SLOTS_CAPACITY, SOCKET_AFFINITY_CAPACITY,
-        SOCKETS_CAPACITY, SOURCE_RANGES_CAPACITY,
+        AFFINITY_CAPACITY, BACKENDS_CAPACITY, COUNTERS_CAPACITY, DROPS_CAPACITY, FLOWS_CAPACITY, FRAGMENTS_CAPACITY,
+        NAMES_CAPACITY, NODE_ADDRESSES_CAPACITY, POD_DEVICES_CAPACITY, SERVICES_CAPACITY, SLOTS_CAPACITY,
+        SOCKET_AFFINITY_CAPACITY, SOCKETS_CAPACITY, SOURCE_RANGES_CAPACITY,
     },
 };
 use proxy_ebpf::tc::Work;
@@ -35,6 +36,7 @@ pub(super) type SourceRanges<A> = LpmTrie<SourceRange<A>, u32, SOURCE_RANGES_CAP
 pub(super) type NodeAddresses<A> = HashMap<A, NodeAddress, NODE_ADDRESSES_CAPACITY, ON_DEMAND>;
 pub(super) type Affinity<A> = LruHashMap<AffinityKey<A>, AffinityEntry, AFFINITY_CAPACITY>;
 pub(super) type SocketAffinity = LruHashMap<SocketAffinityKey, AffinityEntry, SOCKET_AFFINITY_CAPACITY>;
+pub(super) type Fragments<A> = LruHashMap<FragmentKey<A>, Fragment<A>, FRAGMENTS_CAPACITY>;
 
 #[btf_map(name = "services_v4")]
 static SERVICES_V4: Services<A4> = Services::new();
@@ -72,6 +74,10 @@ static AFFINITY_V6: Affinity<A6> = Affinity::new();
 static SOCKET_AFFINITY_V4: SocketAffinity = SocketAffinity::new();
 #[btf_map(name = "socket_affinity_v6")]
 static SOCKET_AFFINITY_V6: SocketAffinity = SocketAffinity::new();
+#[btf_map(name = "fragments_v4")]
+static FRAGMENTS_V4: Fragments<A4> = Fragments::new();
+#[btf_map(name = "fragments_v6")]
+static FRAGMENTS_V6: Fragments<A6> = Fragments::new();
 
 #[btf_map(name = "work_v4")]
 static WORK_V4: PacketWork<V4> = PacketWork::new();
@@ -102,6 +108,7 @@ pub(super) trait FamilyMaps: Family {
     fn node_addresses() -> &'static NodeAddresses<Self::Address>;
     fn affinity() -> &'static Affinity<Self::Address>;
     fn socket_affinity() -> &'static SocketAffinity;
+    fn fragments() -> &'static Fragments<Self::Address>;
     fn work() -> &'static PacketWork<Self>;
 }
 
@@ -149,6 +156,11 @@ impl FamilyMaps for V4 {
     #[inline(always)]
     fn socket_affinity() -> &'static SocketAffinity {
         &SOCKET_AFFINITY_V4
+    }
+
+    #[inline(always)]
+    fn fragments() -> &'static Fragments<A4> {
+        &FRAGMENTS_V4
     }
 
     #[inline(always)]
@@ -201,6 +213,11 @@ impl FamilyMaps for V6 {
     #[inline(always)]
     fn socket_affinity() -> &'static SocketAffinity {
         &SOCKET_AFFINITY_V6
+    }
+
+    #[inline(always)]
+    fn fragments() -> &'static Fragments<A6> {
+        &FRAGMENTS_V6
     }
 
     #[inline(always)]

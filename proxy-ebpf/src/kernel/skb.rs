@@ -50,6 +50,7 @@ const REFUSE: i32 = CONTINUE + 4;
 const LEAVE: i32 = CONTINUE + 5;
 const ERROR: i32 = CONTINUE + 6;
 const CORRECT: i32 = CONTINUE + 7;
+const LATER_FRAGMENT: i32 = CONTINUE + 8;
 
 /// [`Direction`] as a parameter of a function that exists once for each.
 const ORIGINAL: u8 = Direction::Original as u8;
@@ -85,6 +86,12 @@ fn stages<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, hook: 
             if action == CORRECT {
                 action = correct::<F, ORIGINAL>(raw, work);
             }
+            if action == LATER_FRAGMENT {
+                action = later_fragment::<F, ORIGINAL>(raw, work);
+            }
+            if action == NEXT && work.is_first_fragment() {
+                action = note_fragment::<F, ORIGINAL>(raw, work);
+            }
             action
         }
         Hook::Egress => {
@@ -97,6 +104,12 @@ fn stages<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, hook: 
             }
             if action == CORRECT {
                 action = correct::<F, REPLY>(raw, work);
+            }
+            if action == LATER_FRAGMENT {
+                action = later_fragment::<F, REPLY>(raw, work);
+            }
+            if action == NEXT && work.is_first_fragment() {
+                action = note_fragment::<F, REPLY>(raw, work);
             }
             action
         }
@@ -153,6 +166,17 @@ fn correct<F: TcFamily + FamilyMaps, const DIRECTION: u8>(raw: *mut __sk_buff, w
     action(raw, tc::correct(&mut Skb::new(raw), &mut KernelTables::<F>::new(), work, direction::<DIRECTION>()))
 }
 
+#[inline(never)]
+fn later_fragment<F: TcFamily + FamilyMaps, const DIRECTION: u8>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
+    let verdict = tc::later_fragment(&mut Skb::new(raw), &mut KernelTables::<F>::new(), work, direction::<DIRECTION>());
+    action(raw, verdict)
+}
+
+#[inline(never)]
+fn note_fragment<F: TcFamily + FamilyMaps, const DIRECTION: u8>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
+    action(raw, tc::note_fragment(&Skb::new(raw), &mut KernelTables::<F>::new(), work, direction::<DIRECTION>()))
+}
+
 #[inline(always)]
 const fn direction<const DIRECTION: u8>() -> Direction {
     if DIRECTION == ORIGINAL { Direction::Original } else { Direction::Reply }
@@ -178,6 +202,7 @@ fn action(raw: *mut __sk_buff, verdict: Verdict) -> i32 {
         Verdict::Continue(Stage::Leave) => LEAVE,
         Verdict::Continue(Stage::Error) => ERROR,
         Verdict::Continue(Stage::Correct) => CORRECT,
+        Verdict::Continue(Stage::LaterFragment) => LATER_FRAGMENT,
     }
 }
 

@@ -8,8 +8,8 @@ use aya_ebpf::{
     helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns},
 };
 use proxy_common::{
-    AffinityEntry, AffinityKey, Backend, BackendId, Counter, DropKey, Flow, FlowKey, NodeAddress, ServiceEntry,
-    ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey, SourceRangeKey,
+    AffinityEntry, AffinityKey, Backend, BackendId, Counter, DropKey, Flow, FlowKey, Fragment, FragmentKey,
+    NodeAddress, ServiceEntry, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey, SourceRangeKey,
 };
 use proxy_ebpf::{InsertError, Insertion, Tables};
 
@@ -92,6 +92,25 @@ impl<F: FamilyMaps> Tables<F> for KernelTables<F> {
     fn remove_flow(&mut self, key: &FlowKey<F::Address>) {
         // That it is not there any more is what is wanted.
         let _ = F::flows().remove(key);
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey<F::Address>) -> Option<Fragment<F::Address>> {
+        // SAFETY: the value is copied at once. Programs replace elements and never write into one; an element that is
+        // evicted or replaced meanwhile may be half another datagram's, as good as one that is not there.
+        unsafe { F::fragments().get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn insert_fragment(&mut self, key: &FragmentKey<F::Address>, fragment: &Fragment<F::Address>) {
+        // Without an entry the datagram is lost, as any packet may be.
+        let _ = F::fragments().insert(key, fragment, flags(Insertion::Replace));
+    }
+
+    #[inline(always)]
+    fn remove_fragment(&mut self, key: &FragmentKey<F::Address>) {
+        // As in `remove_flow`.
+        let _ = F::fragments().remove(key);
     }
 
     #[inline(always)]

@@ -28,6 +28,7 @@ pub fn egress<F: TcFamily, P: Packet, T: Tables<F>>(
             if rewrite::source(packet, headers, frontend).is_err() {
                 return drop(tables, service, DropReason::Malformed);
             }
+            work.note_translation(service);
             Verdict::Pass
         }
         None if headers.may_begin_connection() => Verdict::Continue(Stage::Leave),

@@ -29,7 +29,7 @@ pub fn ingress<F: TcFamily, P: Packet, T: Tables<F>>(
     let headers = &work.headers;
     match flows::established(headers, tables) {
         Some(flow) if flow.flags().contains(FlowFlags::OWN) => Verdict::Pass,
-        Some(flow) => translate(packet, tables, headers, flow.to(), flow.flags(), flow.service()),
+        Some(flow) => translate(packet, tables, work, flow.to(), flow.flags(), flow.service()),
         None if headers.may_begin_connection() => Verdict::Continue(Stage::Admit),
         None => Verdict::Pass,
     }
@@ -121,8 +121,8 @@ pub fn remember<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -
 /// The first packet of a flow that [`remember`] remembered: translates it.
 #[inline(always)]
 pub fn follow<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, work: &mut Work<F>) -> Verdict {
-    let Work { headers, admitted, chosen, .. } = work;
-    translate(packet, tables, headers, chosen.to, admitted.flags, admitted.service.id())
+    let (to, flags, service) = (work.chosen.to, work.admitted.flags, work.admitted.service.id());
+    translate(packet, tables, work, to, flags, service)
 }
 
 /// A packet whose Service has no endpoint: tells its sender.
@@ -139,14 +139,15 @@ pub fn refuse<F: TcFamily, P: Packet>(packet: &mut P, work: &mut Work<F>) -> Ver
 fn translate<F: TcFamily, P: Packet, T: Tables<F>>(
     packet: &mut P,
     tables: &mut T,
-    headers: &Headers<F>,
+    work: &mut Work<F>,
     to: (F::Address, Port),
     flags: FlowFlags,
     service: ServiceId,
 ) -> Verdict {
-    if rewrite::destination(packet, headers, to).is_err() {
+    if rewrite::destination(packet, &work.headers, to).is_err() {
         return drop(tables, service, DropReason::Malformed);
     }
+    work.note_translation(service);
     let settings = tables.settings();
     if flags.contains(FlowFlags::MASQUERADE) {
         packet.set_mark(packet.mark() | settings.masquerade_mark());

@@ -7,6 +7,7 @@
 mod egress;
 mod errors;
 mod flows;
+mod fragments;
 mod ingress;
 
 use proxy_common::{
@@ -17,11 +18,12 @@ use proxy_common::{
 pub use self::{
     egress::{egress, leave},
     errors::{correct, error},
+    fragments::{later_fragment, note_fragment},
     ingress::{admit, choose, follow, ingress, refuse, remember},
 };
 use crate::{
     answer::AnswerFamily,
-    headers::{self, Headers, Kind, Located, ParseFamily, Piece, Quoted},
+    headers::{self, Headers, Kind, Located, ParseFamily, Part, Piece, Quoted},
     packet::{Packet, Truncated},
     policy::List,
     rewrite::WriteFamily,
@@ -67,6 +69,8 @@ pub enum Stage {
     Error,
     /// The packet is an ICMP error about what was translated: [`correct`].
     Correct,
+    /// The packet is a fragment without a transport header: [`later_fragment`].
+    LaterFragment,
 }
 
 /// What the stages know of the packet that they handle. A stage reads what a stage before it wrote.
@@ -79,6 +83,10 @@ pub struct Work<F: Family> {
     /// What an ICMP error quotes.
     quoted: Quoted<F>,
     found: Found<F::Address>,
+    /// The packet is the first fragment of a datagram.
+    is_first_fragment: bool,
+    /// The Service port whose frontend the packet was translated for, if it is a first fragment.
+    translated: Option<ServiceId>,
     admitted: Admitted,
     chosen: Chosen<F::Address>,
 }
@@ -95,6 +103,7 @@ impl<F: Family> Default for Work<F> {
             destination: nobody,
             tcp: TcpState::NONE,
             acknowledges: false,
+            part: Part::default(),
         };
         let located = Located {
             l3: 0,
@@ -102,13 +111,47 @@ impl<F: Family> Default for Work<F> {
             destination: F::UNSPECIFIED,
             protocol: 0,
             l4: 0,
+            part: Part::default(),
+        };
+        let quoted = Quoted {
+            l3: 0,
+            l4: 0,
+            protocol: Protocol::Tcp,
+            source: nobody,
+            destination: nobody,
+            len: 0,
             piece: Piece::Whole,
         };
-        let quoted = Quoted { l3: 0, l4: 0, protocol: Protocol::Tcp, source: nobody, destination: nobody, len: 0 };
         let found = Found { to: nobody, service: ServiceId::default() };
         let chosen =
             Chosen { backend: BackendId::default(), to: nobody, insertion: Insertion::New, is_recalled: false };
-        Self { headers, located, quoted, found, admitted: Admitted::default(), chosen }
+        Self {
+            headers,
+            located,
+            quoted,
+            found,
+            is_first_fragment: false,
+            translated: None,
+            admitted: Admitted::default(),
+            chosen,
+        }
+    }
+}
+
+impl<F: Family> Work<F> {
+    /// Whether the packet is the first fragment of a datagram. If all else is done and it goes on, [`note_fragment`] is
+    /// to follow.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_first_fragment(&self) -> bool {
+        self.is_first_fragment
+    }
+
+    #[inline(always)]
+    const fn note_translation(&mut self, service: ServiceId) {
+        if self.is_first_fragment {
+            self.translated = Some(service);
+        }
     }
 }
 
@@ -146,15 +189,24 @@ struct Chosen<A> {
 #[inline(always)]
 fn inspect<F: TcFamily, P: Packet>(packet: &P, work: &mut Work<F>, l3: usize) -> Result<(), Verdict> {
     let pass = |Truncated| Verdict::Pass;
+    work.is_first_fragment = false;
     let located = F::locate(packet, l3).map_err(pass)?.ok_or(Verdict::Pass)?;
     match headers::kind::<F, _>(packet, &located).map_err(pass)? {
         Kind::Transport(protocol) => {
             work.headers = headers::transport(packet, &located, protocol).map_err(pass)?;
+            if located.part.piece == Piece::First {
+                work.is_first_fragment = true;
+                work.translated = None;
+            }
             Ok(())
         }
         Kind::Error => {
             work.located = located;
             Err(Verdict::Continue(Stage::Error))
+        }
+        Kind::LaterFragment => {
+            work.located = located;
+            Err(Verdict::Continue(Stage::LaterFragment))
         }
         Kind::Other => Err(Verdict::Pass),
     }
