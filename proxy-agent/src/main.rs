@@ -9,8 +9,8 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, error::ErrorKind};
 use proxy_agent::{
-    cli::TableCommand,
-    config::{Config, RunFlags},
+    cli::{CleanupArgs, TableCommand},
+    config::{Action, Config, ConfigErrors, RunFlags},
     error::one_line,
     run,
 };
@@ -67,7 +67,29 @@ fn main() -> ExitCode {
 }
 
 fn run_agent(flags: &RunFlags) -> Result<()> {
+    // Whatever is to be done, the configuration must be right.
     let config = Config::load(flags)?;
+    match flags.action().map_err(ConfigErrors::of_flags)? {
+        Action::Run => run_until_stopped(flags, config),
+        Action::WriteConfig => write_config(flags),
+        Action::CleanUp => {
+            let arguments = CleanupArgs { bpffs_root: config.bpffs_root, cgroup_root: config.cgroup_root };
+            Ok(TableCommand::Cleanup(arguments).run(&mut io::stdout().lock())?)
+        }
+        Action::Initialize => {
+            log(&config)?;
+            run::initialize(&config)
+        }
+    }
+}
+
+fn write_config(flags: &RunFlags) -> Result<()> {
+    let Some(path) = &flags.write_config_to else { return Ok(()) };
+    let text = Config::effective(flags)?;
+    std::fs::write(path, text).with_context(|| format!("{} cannot be written", path.display()))
+}
+
+fn log(config: &Config) -> Result<()> {
     let refinement = std::env::var("RUST_LOG").ok();
     let filter = run::filter(config.verbosity, refinement.as_deref()).map_err(anyhow::Error::msg)?;
     tracing_subscriber::fmt()
@@ -75,6 +97,11 @@ fn run_agent(flags: &RunFlags) -> Result<()> {
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .init();
+    Ok(())
+}
+
+fn run_until_stopped(flags: &RunFlags, config: Config) -> Result<()> {
+    log(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -91,7 +118,7 @@ fn run_agent(flags: &RunFlags) -> Result<()> {
             tracing::info!("told to stop; the dataplane goes on without the agent");
         };
         // On the heap: the whole agent's state is too large to be moved about on the stack.
-        Box::pin(run::run(config, stop)).await
+        Box::pin(run::run(flags, config, stop)).await
     });
     runtime.shutdown_timeout(LAST_WRITE);
     result

@@ -69,3 +69,26 @@ fn an_unknown_flag_is_named() {
     let lines = complaints(&["--manifest=/m"]);
     assert!(lines[0].contains("--manifest"), "{lines:?}");
 }
+
+#[test]
+fn the_configuration_in_effect_is_written_if_it_is_valid() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (config, written) = (path("config.yaml"), path("written.yaml"));
+    let head = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
+    fs::write(&config, format!("{head}clusterCIDR: 10.244.0.0/16\n")).expect("written");
+    let output = run(&["--config", &config, "--write-config-to", &written]);
+    assert!(output.status.success(), "{output:?}");
+    let text = fs::read_to_string(&written).expect("it was written");
+    for line in ["clusterCIDR: 10.244.0.0/16", "oomScoreAdj: -999", "  tcpEstablishedTimeout: 24h0m0s"] {
+        assert!(text.lines().any(|found| found == line), "{line} is missing in {text}");
+    }
+
+    fs::remove_file(&written).expect("it was written");
+    fs::write(&config, format!("{head}clusterCIDR: x\noomScoreAdj: 1001\n")).expect("written");
+    let lines = complaints(&["--config", &config, "--write-config-to", &written]);
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(!std::path::Path::new(&written).exists());
+    let lines = complaints(&["--write-config-to", "/nowhere/f"]);
+    assert!(lines.len() == 1 && lines[0].contains("/nowhere/f cannot be written"), "{lines:?}");
+}

@@ -4,10 +4,11 @@
 use std::{net::Ipv4Addr, time::Duration};
 
 use super::{
-    kube_proxy::{DetectLocal, HEALTHZ_PORT, KubeProxy, METRICS_PORT, Mode, default_addresses},
+    kube_proxy::{Conntrack, DetectLocal, HEALTHZ_PORT, KubeProxy, METRICS_PORT, Mode, default_addresses},
     section::{ConfigError, Section, document},
     values::{self, NodePortAddresses},
 };
+use crate::yaml::Node;
 
 const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
 const KIND: &str = "KubeProxyConfiguration";
@@ -17,10 +18,16 @@ const KIND: &str = "KubeProxyConfiguration";
 /// # Errors
 /// Everything that is wrong with it, in the order of the text.
 pub fn parse(text: &str) -> Result<KubeProxy, Vec<ConfigError>> {
+    read(text).map(|(config, _)| config)
+}
+
+/// The same, and the file's fields as they stand there.
+pub(super) fn read(text: &str) -> Result<(KubeProxy, Node), Vec<ConfigError>> {
     document(text, API_VERSION, KIND, configuration)
 }
 
-fn configuration(root: &mut Section<'_>) -> KubeProxy {
+/// Reads the fields, wherever they come from.
+pub(super) fn configuration(root: &mut Section<'_>) -> KubeProxy {
     let mut config = KubeProxy::default();
     root.switches("featureGates");
     root.section("clientConnection", |section| client_connection(section, &mut config));
@@ -32,13 +39,14 @@ fn configuration(root: &mut Section<'_>) -> KubeProxy {
     root.section("ipvs", ipvs);
     root.section("winkernel", winkernel);
     detect_local(root, &mut config);
-    root.section("conntrack", |section| conntrack(section, &mut config));
+    config.conntrack = root.section("conntrack", conntrack);
     root.duration("configSyncPeriod");
     config.bind_address_hard_fail = root.boolean("bindAddressHardFail").unwrap_or_default();
     root.boolean("enableProfiling");
     root.boolean("windowsRunAsService");
     root.text("showHiddenMetricsForVersion");
-    root.integer("oomScoreAdj", -1000..=1000);
+    let oom_score_adj = root.integer("oomScoreAdj", -1000..=1000);
+    config.oom_score_adj = oom_score_adj.and_then(|score| score.try_into().ok()).unwrap_or(config.oom_score_adj);
     root.parsed("portRange", values::port_range);
     config
 }
@@ -152,12 +160,23 @@ fn detect_local(root: &mut Section<'_>, config: &mut KubeProxy) {
     }
 }
 
-fn conntrack(section: &mut Section<'_>, config: &mut KubeProxy) {
-    section.integer("maxPerCore", 0..=i64::from(i32::MAX));
-    section.integer("min", 0..=i64::from(i32::MAX));
-    section.duration("tcpEstablishedTimeout");
-    section.duration("tcpCloseWaitTimeout");
-    section.boolean("tcpBeLiberal");
-    config.udp_timeout = section.duration("udpTimeout").filter(|timeout| !timeout.is_zero());
-    config.udp_stream_timeout = section.duration("udpStreamTimeout").filter(|timeout| !timeout.is_zero());
+/// Unset values are defaults; a zero leaves the kernel's value as it is.
+fn conntrack(section: &mut Section<'_>) -> Conntrack {
+    let defaults = Conntrack::default();
+    let mut count = |key, default| {
+        section.integer(key, 0..=i64::from(i32::MAX)).and_then(|count| u32::try_from(count).ok()).unwrap_or(default)
+    };
+    let (max_per_core, min) = (count("maxPerCore", defaults.max_per_core), count("min", defaults.min));
+    let mut timeout = |key, default: Option<Duration>| {
+        section.duration(key).map_or(default, |timeout| Some(timeout).filter(|timeout| !timeout.is_zero()))
+    };
+    Conntrack {
+        max_per_core,
+        min,
+        tcp_established_timeout: timeout("tcpEstablishedTimeout", defaults.tcp_established_timeout),
+        tcp_close_wait_timeout: timeout("tcpCloseWaitTimeout", defaults.tcp_close_wait_timeout),
+        udp_timeout: timeout("udpTimeout", defaults.udp_timeout),
+        udp_stream_timeout: timeout("udpStreamTimeout", defaults.udp_stream_timeout),
+        tcp_be_liberal: section.boolean("tcpBeLiberal").unwrap_or(defaults.tcp_be_liberal),
+    }
 }

@@ -50,12 +50,45 @@ pub struct KubeProxy {
     pub masquerade_all: bool,
     /// The mode's `syncPeriod`.
     pub sync_period: Duration,
-    /// `conntrack.udpTimeout`: silence after which an unanswered UDP flow has ended.
-    pub udp_timeout: Option<Duration>,
-    /// `conntrack.udpStreamTimeout`: silence after which an answered UDP flow has ended.
-    pub udp_stream_timeout: Option<Duration>,
+    /// `oomScoreAdj`, -1000 to 1000.
+    pub oom_score_adj: i16,
+    /// `conntrack`.
+    pub conntrack: Conntrack,
     /// `logging.verbosity`.
     pub verbosity: Option<u8>,
+}
+
+/// kube-proxy's `conntrack`: limits and timeouts of the kernel's connection tracking. `None`: left as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conntrack {
+    /// `maxPerCore`: connections for each CPU; 0: the limit is left as it is.
+    pub max_per_core: u32,
+    /// `min`: connections at least.
+    pub min: u32,
+    /// `tcpEstablishedTimeout`: idle time of TCP connections.
+    pub tcp_established_timeout: Option<Duration>,
+    /// `tcpCloseWaitTimeout`: idle time of TCP connections that one side has closed.
+    pub tcp_close_wait_timeout: Option<Duration>,
+    /// `tcpBeLiberal`: whether segments outside the window are tracked.
+    pub tcp_be_liberal: bool,
+    /// `udpTimeout`: silence after which an unanswered UDP flow has ended.
+    pub udp_timeout: Option<Duration>,
+    /// `udpStreamTimeout`: silence after which an answered UDP flow has ended.
+    pub udp_stream_timeout: Option<Duration>,
+}
+
+impl Default for Conntrack {
+    fn default() -> Self {
+        Self {
+            max_per_core: 32 * 1024,
+            min: 128 * 1024,
+            tcp_established_timeout: Some(Duration::from_hours(24)),
+            tcp_close_wait_timeout: Some(Duration::from_hours(1)),
+            tcp_be_liberal: false,
+            udp_timeout: None,
+            udp_stream_timeout: None,
+        }
+    }
 }
 
 /// kube-proxy's `mode`. There is only one here; it decides which section of the file counts.
@@ -107,8 +140,8 @@ impl Default for KubeProxy {
             masquerade_bit: 14,
             masquerade_all: false,
             sync_period: Duration::from_secs(30),
-            udp_timeout: None,
-            udp_stream_timeout: None,
+            oom_score_adj: -999,
+            conntrack: Conntrack::default(),
             verbosity: None,
         }
     }

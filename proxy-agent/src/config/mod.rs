@@ -3,6 +3,8 @@
 //! Owns syntax, defaults and validation. Never opens anything but the configuration file, and knows
 //! nothing of what the values do.
 
+mod effective;
+mod fields;
 mod file;
 mod flags;
 mod kube_proxy;
@@ -20,13 +22,15 @@ use std::{
 
 use thiserror::Error;
 
+use self::effective::{effective, without_effect};
+pub use self::fields::FieldFlags;
 pub use self::file::parse;
-pub use self::flags::RunFlags;
-pub use self::kube_proxy::{DetectLocal, KubeProxy, Mode};
+pub use self::flags::{Action, RunFlags};
+pub use self::kube_proxy::{Conntrack, DetectLocal, KubeProxy, Mode};
 pub use self::own::{Own, SocketLb, parse as parse_own};
 pub use self::section::ConfigError;
 pub use self::values::{Cidrs, NodePortAddresses};
-use crate::dataplane::pins;
+use crate::{dataplane::pins, yaml::Node};
 
 /// Everything that `proxy-agent run` needs to know.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,7 +54,9 @@ pub struct Config {
     /// Log verbosity as in Kubernetes.
     pub verbosity: u8,
     /// Flags that were given and have no effect, because there is a file.
-    pub ignored_flags: Vec<&'static str>,
+    pub ignored_flags: Vec<String>,
+    /// Fields or flags that were given and mean nothing here.
+    pub without_effect: Vec<String>,
 }
 
 /// Where objects come from.
@@ -72,6 +78,14 @@ pub enum Objects {
 #[error("{}", lines(.0))]
 pub struct ConfigErrors(pub Vec<ConfigFault>);
 
+impl ConfigErrors {
+    /// Mistakes in flags.
+    #[must_use]
+    pub fn of_flags(errors: Vec<ConfigError>) -> Self {
+        Self(errors.into_iter().map(|error| ConfigFault { file: None, error }).collect())
+    }
+}
+
 /// One thing that is wrong, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigFault {
@@ -87,28 +101,28 @@ impl Config {
     /// # Errors
     /// A file cannot be read, or values in files or flags are wrong.
     pub fn load(flags: &RunFlags) -> Result<Self, ConfigErrors> {
-        let mut faults = Faults::default();
-        let own_flags = faults.note(None, flags.own());
-        let own_file = flags.agent_config.as_ref().and_then(|path| faults.read(path, parse_own));
-        let (kube_proxy, ignored_flags) = match &flags.config {
-            None => (faults.note(None, flags.kube_proxy()), Vec::new()),
-            Some(path) => {
-                let kube_proxy = faults.read(path, parse);
-                let verbosity = faults.note(None, flags.verbosity().map_err(|error| vec![error])).flatten();
-                let kube_proxy = kube_proxy.map(|file| KubeProxy { verbosity: verbosity.or(file.verbosity), ..file });
-                (kube_proxy, flags.replaced_by_file())
-            }
+        let Given { kube_proxy, fields, own } = Given::read(flags)?;
+        let without_effect = without_effect(&fields);
+        let (ignored_flags, without_effect) = match flags.config {
+            Some(_) => (flags.replaced_by_file(), without_effect),
+            None => (Vec::new(), without_effect.iter().map(|field| fields::name_of(field)).collect()),
         };
-        match (kube_proxy, faults.0.is_empty()) {
-            (Some(kube_proxy), true) => {
-                let own = own_flags.unwrap_or_default().or(own_file.unwrap_or_default());
-                Ok(Self::combine(flags, kube_proxy, own, ignored_flags))
-            }
-            _ => Err(ConfigErrors(faults.0)),
-        }
+        Ok(Self { ignored_flags, without_effect, ..Self::combine(flags, kube_proxy, own) })
     }
 
-    fn combine(flags: &RunFlags, kube_proxy: KubeProxy, own: Own, ignored_flags: Vec<&'static str>) -> Self {
+    /// kube-proxy's part of the configuration that `flags` and the file they name ask for, with every field, as YAML.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn effective(flags: &RunFlags) -> Result<String, ConfigErrors> {
+        let Given { kube_proxy, fields, .. } = Given::read(flags)?;
+        let name = flags.hostname_override.as_deref().map(|name| name.trim().to_lowercase());
+        let value = effective(&fields, &kube_proxy, name.as_deref().filter(|name| !name.is_empty()));
+        serde_saphyr::to_string(&value)
+            .map_err(|error| ConfigErrors::of_flags(vec![ConfigError::File(error.to_string())]))
+    }
+
+    fn combine(flags: &RunFlags, kube_proxy: KubeProxy, own: Own) -> Self {
         let objects = match &flags.manifests {
             Some(folder) => Objects::Manifests(folder.clone()),
             None => Objects::Api { kubeconfig: kube_proxy.kubeconfig.clone(), master: flags.master.clone() },
@@ -125,7 +139,40 @@ impl Config {
             devices,
             verbosity: kube_proxy.verbosity.unwrap_or(0),
             kube_proxy,
-            ignored_flags,
+            ignored_flags: Vec::new(),
+            without_effect: Vec::new(),
+        }
+    }
+}
+
+/// What flags and files say, free of mistakes.
+struct Given {
+    kube_proxy: KubeProxy,
+    /// The fields of kube-proxy's part that were given.
+    fields: Node,
+    own: Own,
+}
+
+impl Given {
+    fn read(flags: &RunFlags) -> Result<Self, ConfigErrors> {
+        let mut faults = Faults::default();
+        let own_flags = faults.note(None, flags.own());
+        let own_file = flags.agent_config.as_ref().and_then(|path| faults.read(path, parse_own));
+        let action = faults.note(None, flags.action());
+        let kube_proxy = match &flags.config {
+            None => faults.note(None, flags.kube_proxy_and_fields()),
+            Some(path) => {
+                let file = faults.read(path, file::read);
+                let verbosity = faults.note(None, flags.verbosity().map_err(|error| vec![error])).flatten();
+                file.map(|(file, fields)| (KubeProxy { verbosity: verbosity.or(file.verbosity), ..file }, fields))
+            }
+        };
+        match (kube_proxy, action, faults.0.is_empty()) {
+            (Some((kube_proxy, fields)), Some(_), true) => {
+                let own = own_flags.unwrap_or_default().or(own_file.unwrap_or_default());
+                Ok(Self { kube_proxy, fields, own })
+            }
+            _ => Err(ConfigErrors(faults.0)),
         }
     }
 }

@@ -65,7 +65,7 @@ impl Own {
 /// # Errors
 /// Everything that is wrong with it, in the order of the text.
 pub fn parse(text: &str) -> Result<Own, Vec<ConfigError>> {
-    document(text, API_VERSION, KIND, own)
+    document(text, API_VERSION, KIND, own).map(|(own, _)| own)
 }
 
 fn own(root: &mut Section<'_>) -> Own {

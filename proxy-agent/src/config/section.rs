@@ -35,7 +35,7 @@ pub enum ConfigError {
     File(String),
 }
 
-/// Reads the one document of a file's text with `read`, after a look at its version and kind.
+/// Reads the one document of a file's text with `read`, after a look at its version and kind. Returns the document as well.
 ///
 /// # Errors
 /// Everything that is wrong with it, in the order of the text.
@@ -44,7 +44,7 @@ pub(super) fn document<T>(
     version: &'static str,
     kind: &'static str,
     read: impl FnOnce(&mut Section<'_>) -> T,
-) -> Result<T, Vec<ConfigError>> {
+) -> Result<(T, Node), Vec<ConfigError>> {
     let mut documents = documents(text, Syntax::Yaml);
     if documents.len() != 1 {
         return Err(vec![ConfigError::File(format!("one {kind} is needed, found {} documents", documents.len()))]);
@@ -64,7 +64,7 @@ pub(super) fn document<T>(
         ConfigError::Field { line, .. } => *line,
         ConfigError::Flag { .. } | ConfigError::File(_) => 0,
     });
-    if errors.is_empty() { Ok(value) } else { Err(errors) }
+    if errors.is_empty() { Ok((value, root)) } else { Err(errors) }
 }
 
 /// A map of the file. Every field that is asked for counts as known.

@@ -1,6 +1,6 @@
 //! The agent of one node, from its configuration to the end of the process.
 
-use std::{collections::BTreeSet, future::Future, sync::Arc};
+use std::{collections::BTreeSet, future::Future, path::Path, sync::Arc};
 
 use anyhow::{Context, Result, anyhow, bail};
 use proxy_common::{Counter, Settings};
@@ -8,15 +8,16 @@ use tokio::{sync::watch, task::JoinSet};
 use tracing::{info, warn};
 
 use super::{
-    Engine, Observers, Progress, detector, drive,
+    Engine, Observers, Progress, configuration, conntrack, detector, drive,
     hooks::{Configuration, keep},
     network, node_name,
 };
 use crate::{
-    config::{Config, KubeProxy, Mode, Objects, SocketLb},
+    config::{Config, KubeProxy, Mode, Objects, RunFlags, SocketLb},
     dataplane::{
         self, Dataplane, OpenError, PacketLog, SocketHooks,
         devices::Selection,
+        mounts,
         nft::{self, Presence},
         stranded,
         tables::Tables,
@@ -34,21 +35,24 @@ use crate::{
 /// From this verbosity on, each packet that is dropped or refused is logged.
 const PACKET_LOG_VERBOSITY: u8 = 6;
 
-/// Runs the agent until `stop`, and leaves everything in the kernel as it is then.
+/// Runs the agent until `stop`, or until a file that `flags` name asks for something else than `config`, and leaves everything
+/// in the kernel as it is then.
 ///
 /// # Errors
 /// Something that a person has to do something about, in one line.
-pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
+pub async fn run(flags: &RunFlags, config: Config, stop: impl Future<Output = ()>) -> Result<()> {
     tell(&config);
     let environment = std::env::var_os("NODE_NAME");
     let host = rustix::system::uname();
     let host = std::ffi::OsStr::new(host.nodename().to_str().unwrap_or_default());
     let node_name = node_name(config.node_name.as_deref(), environment.as_deref(), host)?;
 
+    let reconfigured = configuration::changed(flags.clone(), config.clone());
     // What can be wrong with the configuration comes first, before anything in the kernel is touched.
     let objects = Source::open(&config).await?;
     let dataplane_config = dataplane_config(&config)?;
     let former = former_settings(&config);
+    protect(config.kube_proxy.oom_score_adj);
     let (dataplane, tables) = tokio::task::spawn_blocking(move || open(&dataplane_config)).await??;
     let Dataplane { adoption, features: _, tables: plan_tables, node_addresses, sockets, hooks, packet_log } =
         dataplane;
@@ -86,6 +90,25 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<()> {
             Err(error) => Err(error.into()),
         },
         Err(error) = failed(&mut tasks) => Err(error),
+        () = reconfigured => bail!("the configuration was changed; ending, to be started again with the new one"),
+    }
+}
+
+/// Does what takes more rights than running does (kube-proxy's `--init-only`).
+///
+/// # Errors
+/// A file system is missing and cannot be mounted.
+pub fn initialize(config: &Config) -> Result<()> {
+    mounts::cgroup_root(config.cgroup_root.as_deref())?;
+    mounts::bpffs_root(&config.bpffs_root)?;
+    conntrack::apply(&config.kube_proxy.conntrack, Path::new("/"));
+    Ok(())
+}
+
+/// Tells the kernel how soon to end the agent when memory is short.
+fn protect(score: i16) {
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
+        info!("oom_score_adj cannot be set to {score}: {error}");
     }
 }
 
@@ -100,6 +123,9 @@ async fn failed(tasks: &mut JoinSet<()>) -> Result<()> {
 fn tell(config: &Config) {
     if !config.ignored_flags.is_empty() {
         warn!("ignored, because the file that --config names decides: {}", config.ignored_flags.join(", "));
+    }
+    if !config.without_effect.is_empty() {
+        info!("without effect here: {}", config.without_effect.join(", "));
     }
     let mode = config.kube_proxy.mode;
     if mode != Mode::Unset {

@@ -83,11 +83,17 @@ pub fn settings(config: &KubeProxy, node_name: &str, node: Option<&Node>) -> (Se
         ),
     };
     let flags = if config.masquerade_all { SettingsFlags::MASQUERADE_ALL } else { SettingsFlags::NONE };
-    let timeout = config.udp_stream_timeout.unwrap_or(UDP_TIMEOUT);
-    // Whole seconds, rounded up, so that a short timeout is not none at all.
+    let udp_timeout = seconds(config.conntrack.udp_stream_timeout.unwrap_or(UDP_TIMEOUT));
+    let settings = Settings::new(flags, 1 << config.masquerade_bit, udp_timeout, v4, v6);
+    let half_closed = config.conntrack.tcp_close_wait_timeout.map(seconds);
+    let settings = half_closed.map_or(settings, |timeout| settings.with_half_closed_timeout(timeout));
+    (settings, warning)
+}
+
+/// Whole seconds, rounded up, so that a short timeout is not none at all.
+fn seconds(timeout: Duration) -> u32 {
     let seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
-    let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
-    (Settings::new(flags, 1 << config.masquerade_bit, seconds, v4, v6), warning)
+    u32::try_from(seconds).unwrap_or(u32::MAX)
 }
 
 fn prefix4(net: Option<Ipv4Net>) -> FamilySettings<[u8; 4]> {
@@ -105,7 +111,7 @@ fn prefix6(net: Option<Ipv6Net>) -> FamilySettings<[u8; 16]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::ObjectName;
+    use crate::{config::Conntrack, model::ObjectName};
 
     fn node(pod_cidrs: &[&str]) -> Node {
         Node {
@@ -180,11 +186,15 @@ mod tests {
     }
 
     #[test]
-    fn a_udp_timeout_is_whole_seconds_and_never_none() {
+    fn a_timeout_is_whole_seconds_and_never_none() {
         for (configured, seconds) in [(300, 1), (1000, 1), (1001, 2), (120_000, 120)] {
-            let config =
-                KubeProxy { udp_stream_timeout: Some(Duration::from_millis(configured)), ..KubeProxy::default() };
-            assert_eq!(settings(&config, "node-a", None).0.udp_timeout(), seconds, "{configured} ms");
+            let timeout = Some(Duration::from_millis(configured));
+            let conntrack =
+                Conntrack { udp_stream_timeout: timeout, tcp_close_wait_timeout: timeout, ..Conntrack::default() };
+            let config = KubeProxy { conntrack, ..KubeProxy::default() };
+            let (settings, _) = settings(&config, "node-a", None);
+            assert_eq!(settings.udp_timeout(), seconds, "{configured} ms");
+            assert_eq!(settings.half_closed_timeout(), seconds, "{configured} ms");
         }
     }
 }

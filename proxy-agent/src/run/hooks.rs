@@ -1,13 +1,13 @@
 //! Keeps the programs attached, and the settings that go with the Node.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use proxy_common::{Settings, SettingsFlags};
 use thiserror::Error;
 use tokio::{sync::watch, time::sleep};
 use tracing::{info, warn};
 
-use super::{Progress, Stage, detector};
+use super::{Progress, Stage, conntrack, detector};
 use crate::{
     config::{DetectLocal, KubeProxy, SocketLb},
     dataplane::{Adoption, AttachError, AttachedHooks, Hooks, tables::TableError},
@@ -78,6 +78,8 @@ pub(super) async fn keep(
     tell(warning);
     let mut attached = hooks.attach(&settings).await?;
     health.attached();
+    // By now the kernel's connection tracking is there: the agent's table uses it.
+    conntrack::apply(&configuration.kube_proxy.conntrack, Path::new("/"));
     match socket_lb {
         SocketLb::Off => info!("programs attached to {}; sockets are not served", devices(&attached)),
         SocketLb::All | SocketLb::HostNamespaceOnly => {

@@ -5,6 +5,8 @@
 //! what belongs into a table, and never takes the dataplane down: what is pinned outlives the agent.
 
 mod agent;
+mod configuration;
+mod conntrack;
 mod detector;
 mod drive;
 mod engine;
@@ -14,7 +16,7 @@ mod network;
 mod node_name;
 mod node_ports;
 
-pub use agent::run;
+pub use agent::{initialize, run};
 pub use detector::{DetectorWarning, pod_devices, settings};
 pub use drive::{DriveError, Observers, Progress, Stage, drive};
 pub use engine::{Engine, Need, Synced};

@@ -1,5 +1,5 @@
-//! Settings that kube-proxy does not have, with real sockets in real namespaces, through the agent as a user runs it. Needs
-//! root.
+//! What settings do to a node: our own ones, and those of kube-proxy's that are about the agent itself. With real sockets in
+//! real namespaces, through the agent as a user runs it. Needs root.
 
 #![expect(unreachable_pub, reason = "a test program has no outside; `pub` says what the other modules use")]
 
@@ -7,6 +7,7 @@
 #[allow(dead_code, reason = "shared with root_traffic; each uses what it needs")]
 mod client;
 mod kube_ovn;
+mod life;
 #[path = "../root_traffic/manifests.rs"]
 mod manifests;
 #[path = "../root_traffic/peer.rs"]
@@ -48,5 +49,8 @@ fn trials() -> Vec<Trial> {
         needs(&[], "off_leaves_all_sockets_to_the_packets", socket_lb::off),
         needs(&[], "sockets_can_be_switched_off_and_on_without_breaking_connections", socket_lb::switched),
         needs(&[], "kube_ovn_finds_its_mark_on_what_keeps_its_source", kube_ovn::mark),
+        needs(&[], "a_changed_file_ends_the_agent_and_a_wrong_one_does_not", life::changed_file),
+        needs(&[], "cleanup_as_a_flag_leaves_nothing", life::cleanup),
+        needs(&[], "conntrack_and_the_agents_score_are_set", life::kernel_settings),
     ]
 }

@@ -1,3 +1,5 @@
+mod effective;
+
 use std::{fs, time::Duration};
 
 use clap::Parser;
@@ -124,7 +126,15 @@ detectLocal: {bridgeInterface: cni0, interfaceNamePrefix: veth}
 nodePortAddresses: [192.0.2.1/24]
 iptables: {localhostNodePorts: false, masqueradeAll: true, masqueradeBit: 3, syncPeriod: 10s}
 nftables: {masqueradeBit: 16, syncPeriod: 1m}
-conntrack: {udpTimeout: 30s, udpStreamTimeout: 2m}
+oomScoreAdj: -5
+conntrack:
+  maxPerCore: 0
+  min: 7
+  tcpEstablishedTimeout: 0s
+  tcpCloseWaitTimeout: 5m
+  tcpBeLiberal: true
+  udpTimeout: 30s
+  udpStreamTimeout: 2m
 logging: {verbosity: 4}
 "#
     );
@@ -147,8 +157,16 @@ logging: {verbosity: 4}
         masquerade_bit: 16,
         masquerade_all: true,
         sync_period: Duration::from_mins(1),
-        udp_timeout: Some(Duration::from_secs(30)),
-        udp_stream_timeout: Some(Duration::from_mins(2)),
+        oom_score_adj: -5,
+        conntrack: Conntrack {
+            max_per_core: 0,
+            min: 7,
+            tcp_established_timeout: None,
+            tcp_close_wait_timeout: Some(Duration::from_mins(5)),
+            tcp_be_liberal: true,
+            udp_timeout: Some(Duration::from_secs(30)),
+            udp_stream_timeout: Some(Duration::from_mins(2)),
+        },
         verbosity: Some(4),
     };
     assert_eq!(config, expected);
@@ -248,6 +266,7 @@ fn flags_alone() {
         devices: Some(vec!["eth0".to_owned(), "eth1".to_owned()]),
         verbosity: 4,
         ignored_flags: Vec::new(),
+        without_effect: Vec::new(),
     };
     assert_eq!(config, expected);
 }
