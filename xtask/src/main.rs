@@ -4,6 +4,7 @@ mod build;
 mod check;
 mod command;
 mod demo;
+mod faults;
 #[path = "../../proxy-agent/build/object.rs"]
 mod object;
 mod setup;
@@ -40,6 +41,8 @@ enum Command {
     Verify(verify::Options),
     /// Run the tests that need root on other kernels, in virtual machines.
     Vm(vm::Options),
+    /// Let one fault after another happen to a node under load, and count what it costs. Needs root.
+    Faults(faults::Options),
     /// Check format, lints and dependencies.
     Check,
     #[command(hide = true)]
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Test(options) => test::run(&options),
         Command::Verify(options) => verify::run(&options).map(success),
         Command::Vm(options) => vm::run(&options),
+        Command::Faults(options) => faults::run(&options).map(success),
         Command::Check => check::run().map(success),
     };
     result.unwrap_or_else(|error| {

@@ -40,12 +40,19 @@ impl Place<'_> {
     }
 
     fn command(&self, task: &Task) -> Command {
+        let mut command = self.program(peer::COMMAND);
+        command.arg(serde_json::to_string(task).expect("a task is serializable"));
+        command
+    }
+
+    /// This same program, as the sort of client that its first argument says.
+    pub fn program(&self, sort: &str) -> Command {
         let program = env::current_exe().expect("this program has a path");
         let mut command = match self.cgroup {
             Some(cgroup) => self.namespace.command_in(cgroup, program),
             None => self.namespace.command(program),
         };
-        command.arg(peer::COMMAND).arg(serde_json::to_string(task).expect("a task is serializable"));
+        command.arg(sort);
         command
     }
 }

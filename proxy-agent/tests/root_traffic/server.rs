@@ -18,9 +18,10 @@ use super::{stage::Family, support::Netns};
 #[derive(Debug)]
 pub struct Server {
     ended: Arc<AtomicBool>,
+    listener: TcpListener,
 }
 
-/// How often the threads look whether they should end.
+/// How often the threads of UDP look whether they should end.
 const TICK: Duration = Duration::from_millis(20);
 
 impl Server {
@@ -36,35 +37,31 @@ impl Server {
             };
             (TcpListener::bind(any).expect("the port is free"), UdpSocket::bind(any).expect("the port is free"))
         });
-        listener.set_nonblocking(true).expect("a listener can be polled");
         socket.set_read_timeout(Some(TICK)).expect("a timeout can be set");
         thread::spawn({
-            let (ended, name) = (Arc::clone(&ended), name.to_owned());
-            move || serve_tcp(&listener, &name, &ended)
+            let (listener, name) = (listener.try_clone().expect("a listener can be shared"), name.to_owned());
+            move || serve_tcp(&listener, &name)
         });
         thread::spawn({
             let (ended, name) = (Arc::clone(&ended), name.to_owned());
             move || serve_udp(&socket, &name, &ended)
         });
-        Self { ended }
+        Self { ended, listener }
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
+        // Ends the thread's waiting; nothing can be done if not.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
     }
 }
 
-fn serve_tcp(listener: &TcpListener, name: &str, ended: &AtomicBool) {
-    while !ended.load(Ordering::Relaxed) {
-        match listener.accept() {
-            Ok((stream, client)) => {
-                let name = name.to_owned();
-                thread::spawn(move || greet_and_echo(stream, &name, client));
-            }
-            Err(_) => thread::sleep(TICK),
-        }
+fn serve_tcp(listener: &TcpListener, name: &str) {
+    for (stream, client) in std::iter::from_fn(|| listener.accept().ok()) {
+        let name = name.to_owned();
+        thread::spawn(move || greet_and_echo(stream, &name, client));
     }
 }
 

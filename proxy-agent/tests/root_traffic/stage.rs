@@ -216,6 +216,11 @@ impl Stage {
         self.wait_until_ready();
     }
 
+    /// What the next agent is told beside where everything is.
+    pub fn replace_arguments(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(ToString::to_string).collect();
+    }
+
     /// Starts an agent and waits for nothing.
     pub fn spawn(&self) -> Child {
         let mut words: Vec<OsString> = self.setting.launcher.iter().map(OsString::from).collect();

@@ -1,0 +1,59 @@
+//! What can happen to a node.
+
+/// One thing that happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// The agent is killed, and started again after a while.
+    Kill,
+    /// It is stopped as the kubelet does it, and started again.
+    Stop,
+    /// It is killed while it starts.
+    KillAtStart,
+    /// It is killed while it writes many Services.
+    KillInUpdate,
+    /// It is followed by one with other programs.
+    Upgrade,
+    /// A backend goes away, and comes back.
+    Backend,
+    /// A hundred other Services come, change and go.
+    Services,
+    /// A pod and its device come and go.
+    Device,
+    /// Somebody removes the nftables table.
+    Rules,
+}
+
+impl Fault {
+    pub const ALL: [Self; 9] = [
+        Self::Kill,
+        Self::Stop,
+        Self::KillAtStart,
+        Self::KillInUpdate,
+        Self::Upgrade,
+        Self::Backend,
+        Self::Services,
+        Self::Device,
+        Self::Rules,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::Stop => "stop",
+            Self::KillAtStart => "kill-at-start",
+            Self::KillInUpdate => "kill-in-update",
+            Self::Upgrade => "upgrade",
+            Self::Backend => "backend",
+            Self::Services => "services",
+            Self::Device => "device",
+            Self::Rules => "rules",
+        }
+    }
+}
+
+/// The fault of that name.
+pub fn by_name(name: &str) -> Fault {
+    Fault::ALL.into_iter().find(|fault| fault.name() == name).unwrap_or_else(|| {
+        panic!("there is no fault {name}: {:?}", Fault::ALL.map(Fault::name));
+    })
+}

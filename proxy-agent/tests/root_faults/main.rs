@@ -1,0 +1,83 @@
+//! What a node goes through, under load: nothing that happens to the agent, to Services or to devices costs a connection
+//! that has nothing to do with it. Needs root.
+//!
+//! A client outside (served by TC programs) and an ordinary pod (served at its sockets) hold TCP connections and talk on all of
+//! them without end, open new ones, and send datagrams. Meanwhile one fault follows another, at random. At the end:
+//!
+//! - every connection that was held is still there, at the backend that it had;
+//! - every new connection and every datagram was answered, by a backend that counted at the time;
+//! - what others attached and wrote is as it was.
+//!
+//! `cargo xtask faults` sets how long it goes on; the environment variables are in [`Orders::from_environment`].
+
+#![expect(unreachable_pub, reason = "a test program has no outside; `pub` says what the other modules use")]
+
+#[path = "../root_traffic/client.rs"]
+#[allow(dead_code, reason = "shared with root_traffic; each uses what it needs")]
+mod client;
+mod fault;
+mod load;
+#[path = "../root_traffic/manifests.rs"]
+mod manifests;
+#[path = "../root_traffic/peer.rs"]
+#[allow(dead_code, reason = "shared with root_traffic; each uses what it needs")]
+mod peer;
+mod runner;
+#[path = "../root_traffic/server.rs"]
+mod server;
+#[path = "../root_traffic/stage.rs"]
+#[allow(dead_code, reason = "shared with root_traffic; each uses what it needs")]
+mod stage;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::{env, process::ExitCode, str::FromStr};
+
+use libtest_mimic::{Arguments, Trial};
+
+use self::fault::Fault;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().collect();
+    if arguments.get(1).is_some_and(|first| first == load::COMMAND) {
+        return load::main(&arguments[2..]);
+    }
+    let trial = Trial::test("no_fault_costs_a_connection", || {
+        runner::run(&Orders::from_environment());
+        Ok(())
+    });
+    libtest_mimic::run(&Arguments::from_args(), vec![trial]).exit_code()
+}
+
+/// What is run.
+#[derive(Debug)]
+pub struct Orders {
+    /// How many faults.
+    pub rounds: u32,
+    /// Which faults follow from it.
+    pub seed: u64,
+    /// How many connections are held.
+    pub connections: u32,
+    /// The faults that there are.
+    pub faults: Vec<Fault>,
+}
+
+impl Orders {
+    /// From `PROXY_AGENT_FAULTS_ROUNDS`, `_SEED`, `_CONNECTIONS`, and `_ONLY` (names of faults, with commas).
+    fn from_environment() -> Self {
+        let only = env::var("PROXY_AGENT_FAULTS_ONLY").unwrap_or_default();
+        let named: Vec<Fault> = only.split(',').filter(|name| !name.is_empty()).map(fault::by_name).collect();
+        Self {
+            rounds: number("ROUNDS").unwrap_or(2 * u32::try_from(Fault::ALL.len()).expect("few faults")),
+            seed: number("SEED").unwrap_or(1),
+            connections: number("CONNECTIONS").unwrap_or(100),
+            faults: if named.is_empty() { Fault::ALL.to_vec() } else { named },
+        }
+    }
+}
+
+fn number<T: FromStr>(name: &str) -> Option<T> {
+    let name = format!("PROXY_AGENT_FAULTS_{name}");
+    let text = env::var(&name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
