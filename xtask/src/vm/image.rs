@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use cpio::{NewcBuilder, newc};
 
 use super::{
@@ -36,15 +36,17 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// Writes the image for one boot.
-    pub(super) fn build(kernel: &Files, programs: &Programs, boot: &Boot) -> anyhow::Result<Self> {
+    /// Writes the image for one boot. With nothing for it to run, there is none.
+    pub(super) fn build(kernel: &Files, programs: &Programs, boot: &Boot, name: &str) -> anyhow::Result<Option<Self>> {
         let names: Vec<&str> = programs.tests.iter().map(|program| &*program.name).collect();
         let runs = boot.runs(&names);
         let needed: Vec<&Program> =
             programs.tests.iter().filter(|program| runs.iter().any(|run| run.program == program.name)).collect();
-        ensure!(!needed.is_empty(), "no test program has this name");
+        if needed.is_empty() {
+            return Ok(None);
+        }
 
-        let path = folder().join("initramfs");
+        let path = folder().join(format!("initramfs-{name}"));
         let mut image = Archive::create(&path)?;
         for path in ["/dev", "/proc", "/run", "/sys", "/tmp", "/etc", "/root", "/usr/bin", "/usr/sbin", "/modules"] {
             image.folder(Path::new(path))?;
@@ -82,7 +84,14 @@ impl Image {
         image.bytes(Path::new("/runs"), script.as_bytes())?;
         image.bytes(Path::new("/lacks"), boot.lack.map_or("", Lack::name).as_bytes())?;
         image.finish()?;
-        Ok(Self { path })
+        Ok(Some(Self { path }))
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        // It is large, and soon made again.
+        drop(fs::remove_file(&self.path));
     }
 }
 

@@ -41,7 +41,7 @@ run() {
     shift 2
     if [ "$lacks" = low-memlock ]; then
         ulimit -l 64
-        set -- setpriv --bounding-set=-sys_resource --inh-caps=-sys_resource "$@"
+        set -- /usr/sbin/setpriv --bounding-set=-sys_resource --inh-caps=-sys_resource "$@"
     fi
     echo "guest: running $name"
     (cd "$folder" && exec timeout -s KILL 900 "$@")

@@ -1,7 +1,7 @@
 //! `cargo xtask vm`: the root tests on other kernels, in virtual machines.
 //!
 //! A machine is one of Debian's kernels, unpacked and not installed, and an initramfs with the test programs, the tools
-//! that they run and the modules that they need. What the guest prints comes back over a serial line.
+//! that they run and the modules that they need. Two of them run at a time. What the guest prints comes back over a serial line.
 
 mod boots;
 mod elf;
@@ -13,7 +13,14 @@ mod programs;
 mod qemu;
 mod report;
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    collections::VecDeque,
+    iter,
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -131,8 +138,11 @@ struct Orders {
     limit: Duration,
 }
 
-/// Boots machines with each of these kernels, one after the other. What is done with each gets the machine's name, its
-/// kernel's release and what became of it.
+/// How many machines run at the same time.
+const AT_ONCE: usize = 2;
+
+/// Boots machines with each of these kernels. What is done with each, in the order in which they end, gets the machine's name,
+/// its kernel's release and what became of it.
 fn boot_each(
     kernels: &[Kernel],
     boots: &[Boot],
@@ -142,21 +152,58 @@ fn boot_each(
     setup::building()?;
     setup::running()?;
     let programs = Programs::build()?;
-    let mut accelerator = None;
+    let mut waiting = VecDeque::new();
     for kernel in kernels {
-        let files = kernel.fetch(orders.update).with_context(|| format!("kernel {kernel}"))?;
-        for boot in boots {
-            let image = Image::build(&files, &programs, boot)?;
-            let accelerator = match accelerator {
-                Some(known) => known,
-                None => *accelerator.insert(Accelerator::probe(&files.kernel, &image.path)?),
-            };
-            let machine = Machine { kernel: &files.kernel, image: &image.path, accelerator, boot, limit: orders.limit };
-            let name = format!("{kernel}{boot}");
-            ended(&name, &files.release, machine.run(&name)?)?;
-        }
+        let files = Arc::new(kernel.fetch(orders.update).with_context(|| format!("kernel {kernel}"))?);
+        waiting.extend(boots.iter().map(|boot| (format!("{kernel}{boot}"), Arc::clone(&files), boot)));
     }
-    Ok(())
+    let waiting = Mutex::new(waiting);
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let accelerator = Mutex::new(None);
+    let (sender, outcomes) = mpsc::channel();
+    thread::scope(|scope| {
+        for sender in iter::repeat_n(sender, AT_ONCE) {
+            let (next, accelerator, programs) = (&next, &accelerator, &programs);
+            scope.spawn(move || {
+                while let Some((name, files, boot)) = next() {
+                    let outcome = run_machine(&name, &files, boot, programs, accelerator, orders.limit);
+                    // Nobody listens after an error.
+                    if sender.send((name, files, outcome)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        for (name, files, outcome) in outcomes {
+            if let Some(outcome) = outcome? {
+                ended(&name, &files.release, outcome)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// One machine, from its image to its end. None if there is nothing for it to run.
+fn run_machine(
+    name: &str,
+    files: &kernel::Files,
+    boot: &Boot,
+    programs: &Programs,
+    accelerator: &Mutex<Option<Accelerator>>,
+    limit: Duration,
+) -> anyhow::Result<Option<Outcome>> {
+    let (image, accelerator) = {
+        // Images share what they are made of, and one machine is enough to find out about KVM.
+        let mut known = accelerator.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(image) = Image::build(files, programs, boot, name)? else { return Ok(None) };
+        let accelerator = match *known {
+            Some(known) => known,
+            None => *known.insert(Accelerator::probe(&files.kernel, &image.path)?),
+        };
+        (image, accelerator)
+    };
+    let machine = Machine { kernel: &files.kernel, image: &image.path, accelerator, boot, limit };
+    machine.run(name).map(Some)
 }
 
 /// Where kernels and images are kept.

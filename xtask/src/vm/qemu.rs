@@ -37,7 +37,7 @@ impl Accelerator {
         if !Path::new("/dev/kvm").exists() {
             return Ok(Self::Tcg);
         }
-        let mut guest = Guest::start(kernel, image, Self::Kvm, "guest.probe")?;
+        let mut guest = Guest::start(kernel, image, Self::Kvm, "guest.probe", &console("probe"))?;
         let mut booted = false;
         guest.listen(PROBE_LIMIT, |line| booted |= line.starts_with("guest: booted"))?;
         if !booted {
@@ -70,13 +70,14 @@ impl Machine<'_> {
     pub(super) fn run(&self, name: &str) -> anyhow::Result<Outcome> {
         eprintln!("$ boot {name} ({})", self.accelerator.name());
         let parameter = self.boot.lack.map_or("", Lack::parameter);
-        let mut guest = Guest::start(self.kernel, self.image, self.accelerator, parameter)?;
+        let console = console(name);
+        let mut guest = Guest::start(self.kernel, self.image, self.accelerator, parameter, &console)?;
         let mut report = Report::default();
         guest.listen(self.limit, |line| {
             println!("[{name}] {line}");
             report.note(line);
         })?;
-        Ok(report.outcome(&last_words()))
+        Ok(report.outcome(&last_words(&console)))
     }
 }
 
@@ -86,9 +87,14 @@ struct Guest {
 }
 
 impl Guest {
-    fn start(kernel: &Path, image: &Path, accelerator: Accelerator, parameter: &str) -> anyhow::Result<Self> {
-        let console = console();
-        File::create(&console)?;
+    fn start(
+        kernel: &Path,
+        image: &Path,
+        accelerator: Accelerator,
+        parameter: &str,
+        console: &Path,
+    ) -> anyhow::Result<Self> {
+        File::create(console)?;
         let mut qemu: Command = tool("qemu-system-x86_64")?;
         qemu.args(["-accel", accelerator.name(), "-m", "4096", "-smp", "2", "-no-reboot", "-nodefaults"]);
         qemu.args(["-display", "none", "-monitor", "none"]);
@@ -136,14 +142,14 @@ impl Drop for Guest {
 }
 
 /// What the kernel printed last.
-fn last_words() -> String {
-    let text = fs::read(console()).unwrap_or_default();
+fn last_words(console: &Path) -> String {
+    let text = fs::read(console).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
-/// Where the kernel's messages go.
-fn console() -> PathBuf {
-    folder().join("console.log")
+/// Where the messages of a machine's kernel go.
+fn console(name: &str) -> PathBuf {
+    folder().join(format!("console-{name}.log"))
 }
