@@ -5,9 +5,7 @@ use proptest::{prelude::*, sample::select};
 use super::packet::{ACK, FIN, PSH, RST, SYN, URG};
 use super::{addresses::SERVED, packet::Sum};
 
-/// Whether there are fragments, and IPv6 packets with extension headers: what the programs pass on untranslated is none of
-/// this comparison's.
-const FRAGMENTS: bool = false;
+/// Whether there are IPv6 packets with extension headers: what the programs pass on untranslated is none of this comparison's.
 pub const EXTENSION_HEADERS: bool = false;
 
 /// What a conversation is about.
@@ -176,10 +174,7 @@ fn connection() -> impl Strategy<Value = Vec<Move>> {
 fn datagrams() -> impl Strategy<Value = Vec<Move>> {
     let datagram = |side: Side| {
         (prop_oneof![0_usize..=1400, 0_usize..=16, 1401_usize..=4000], any_shape()).prop_map(
-            move |(mut payload, mut shape)| {
-                if !FRAGMENTS {
-                    payload = payload.min(1400);
-                }
+            move |(payload, mut shape)| {
                 if payload > 1400 {
                     // Too long for one packet.
                     shape.fragments = Some(shape.fragments.unwrap_or(150).clamp(10, 170));
@@ -224,7 +219,7 @@ fn strangers() -> impl Strategy<Value = Vec<Move>> {
     let one = (select(all), any_shape()).prop_map(|(stranger, mut shape)| {
         if matches!(stranger, TcpToRefused | UdpToRefused) {
             // Here a packet is refused before anything else of the node looks at it.
-            shape = Shape { ttl: shape.ttl.max(2), cut: 0, options: 0, sum: Sum::Right, ..shape };
+            shape = Shape { ttl: shape.ttl.max(2), cut: 0, options: 0, sum: Sum::Right, fragments: None, ..shape };
         }
         let side = if matches!(stranger, TcpFromBackend | UdpFromBackend) { Side::Backend } else { Side::Client };
         Move { side, what: What::Stranger(stranger), shape }
@@ -282,7 +277,7 @@ fn any_shape() -> impl Strategy<Value = Shape> {
     (plain(), ttl, sum, fragments, cut).prop_map(|(shape, ttl, sum, fragments, cut)| Shape {
         ttl,
         sum,
-        fragments: fragments.filter(|_| FRAGMENTS),
+        fragments,
         // What is cut is no fragment: half a datagram would wait for the rest.
         cut: if fragments.is_some() { 0 } else { cut },
         ..shape

@@ -335,7 +335,11 @@ impl Worlds {
         };
         let mut whole = packet::build(&ip, protocol, upper, sum);
         match fragments {
-            Some(eights) if whole.len() > 60 => Some(packet::fragments(&ip, &whole, protocol, usize::from(eights) * 8)),
+            Some(eights) if whole.len() > 60 => {
+                // The first fragment has the whole header (RFC 1858, RFC 7112).
+                let least = if protocol == TCP { 60_usize.next_multiple_of(8) } else { 8 };
+                Some(packet::fragments(&ip, &whole, protocol, (usize::from(eights) * 8).max(least)))
+            }
             _ => {
                 whole.truncate(whole.len() - one.shape.cut.min(whole.len() - 1));
                 Some(vec![whole])
