@@ -21,7 +21,7 @@ const LAST_WRITE: Duration = Duration::from_secs(2);
 
 /// Serves Kubernetes Services on a node with eBPF, in place of kube-proxy.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

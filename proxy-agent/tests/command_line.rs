@@ -92,3 +92,10 @@ fn the_configuration_in_effect_is_written_if_it_is_valid() {
     let lines = complaints(&["--write-config-to", "/nowhere/f"]);
     assert!(lines.len() == 1 && lines[0].contains("/nowhere/f cannot be written"), "{lines:?}");
 }
+
+#[test]
+fn the_version_can_be_asked_as_kube_proxys() {
+    let output = run(&["--version"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains(env!("CARGO_PKG_VERSION")), "{output:?}");
+}

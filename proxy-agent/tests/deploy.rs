@@ -79,10 +79,14 @@ fn the_agent_takes_the_daemon_sets_arguments_and_configuration() {
     let mount =
         pod.containers[0].volume_mounts.as_ref().expect("it has mounts").iter().find(|mount| mount.name == "config");
     let folder = PathBuf::from(&mount.expect("the configuration is mounted").mount_path);
-    let file = flags.config.expect("a configuration is given");
-    assert_eq!(file.parent(), Some(folder.as_path()));
-    let name = file.file_name().expect("it has a name").to_string_lossy().into_owned();
-    let parsed = config::parse(&data[&name]).expect("the configuration is valid");
+    let name = |file: Option<PathBuf>| {
+        let file = file.expect("a configuration is given");
+        assert_eq!(file.parent(), Some(folder.as_path()));
+        file.file_name().expect("it has a name").to_string_lossy().into_owned()
+    };
+    let own = config::parse_own(&data[&name(flags.agent_config)]).expect("our own configuration is valid");
+    assert_eq!((own.socket_lb, own.kube_ovn), (Some(config::SocketLb::All), Some(false)));
+    let parsed = config::parse(&data[&name(flags.config)]).expect("the configuration is valid");
     assert_eq!(parsed.detect, config::DetectLocal::ClusterCidr);
     assert_eq!(parsed.kubeconfig, None);
 }

@@ -102,11 +102,15 @@ impl Config {
     /// A file cannot be read, or values in files or flags are wrong.
     pub fn load(flags: &RunFlags) -> Result<Self, ConfigErrors> {
         let Given { kube_proxy, fields, own } = Given::read(flags)?;
-        let without_effect = without_effect(&fields);
-        let (ignored_flags, without_effect) = match flags.config {
-            Some(_) => (flags.replaced_by_file(), without_effect),
-            None => (Vec::new(), without_effect.iter().map(|field| fields::name_of(field)).collect()),
-        };
+        let mut without_effect = without_effect(&fields);
+        let mut ignored_flags = Vec::new();
+        if flags.config.is_some() {
+            ignored_flags = flags.replaced_by_file();
+        } else {
+            without_effect = without_effect.iter().map(|field| fields::name_of(field)).collect();
+            // Some flags stand for many fields.
+            without_effect.dedup();
+        }
         Ok(Self { ignored_flags, without_effect, ..Self::combine(flags, kube_proxy, own) })
     }
 

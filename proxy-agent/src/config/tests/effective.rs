@@ -83,6 +83,7 @@ fn every_flag_of_kube_proxys_is_taken_and_written_as_its_field() {
         assert!(config.without_effect.iter().any(|told| told == flag), "{flag}: {:?}", config.without_effect);
     }
     assert!(!config.without_effect.iter().any(|told| told == "--cluster-cidr"), "{:?}", config.without_effect);
+    assert_eq!(config.without_effect.iter().filter(|told| *told == "--feature-gates").count(), 1, "of two gates");
 
     // What is written means the same, and is complete.
     let written = effective_of(&flags);
