@@ -153,6 +153,7 @@ impl Kernel {
             let seen = at(flow.last_seen());
             let mut installed = Flow::new(flow.to(), flow.flags(), flow.backend(), flow.service(), seen);
             installed.note(seen, flow.state());
+            let installed = flow.client_port().map_or(installed, |port| installed.with_client_port(port));
             (*key, installed)
         });
         self.refill::<FlowKey<F::Address>, _>(maps::FLOWS.name::<F>(), flows);

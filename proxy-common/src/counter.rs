@@ -10,7 +10,8 @@ pub enum DropReason {
     NoEndpoint = 0,
     /// The Service has endpoints, but none on this node, and its traffic policy is `Local`.
     NoLocalEndpoint = 1,
-    /// Every backend that was tried already has a connection with the same client address and port.
+    /// The backend has other connections with the client from its port and from every other one that was tried, or all
+    /// backends that were tried were just removed.
     TupleClash = 2,
     /// The packet ended before a header that it announced, or could not be rewritten.
     Malformed = 3,

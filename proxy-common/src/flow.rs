@@ -166,6 +166,8 @@ pub struct Flow<A> {
     backend: u32,
     service: u32,
     last_seen: u32,
+    client_port: u16,
+    pad: u16,
 }
 
 impl<A: Copy> Flow<A> {
@@ -180,6 +182,25 @@ impl<A: Copy> Flow<A> {
             backend: backend.get(),
             service: service.get(),
             last_seen: now,
+            client_port: 0,
+            pad: 0,
+        }
+    }
+
+    /// The same for a connection that the backend knows by another port of the client's: the source port that an original
+    /// entry gives, the destination port that a reply entry gives.
+    #[must_use]
+    pub const fn with_client_port(mut self, port: Port) -> Self {
+        self.client_port = port.get();
+        self
+    }
+
+    /// The client's port that the packet gets; `None` if it stays as it is.
+    #[must_use]
+    pub const fn client_port(&self) -> Option<Port> {
+        match self.client_port {
+            0 => None,
+            port => Some(Port::new(port)),
         }
     }
 

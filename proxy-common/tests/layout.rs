@@ -20,8 +20,8 @@ fn sizes_are_the_sum_of_the_fields() {
     assert_eq!(size_of::<Backend<A6>>(), 16 + 2 + 2 + 4);
     assert_eq!(size_of::<FlowKey<A4>>(), 4 + 4 + 2 + 2 + 1 + 1 + 2);
     assert_eq!(size_of::<FlowKey<A6>>(), 16 + 16 + 2 + 2 + 1 + 1 + 2);
-    assert_eq!(size_of::<Flow<A4>>(), 4 + 2 + 1 + 1 + 4 + 4 + 4);
-    assert_eq!(size_of::<Flow<A6>>(), 16 + 2 + 1 + 1 + 4 + 4 + 4);
+    assert_eq!(size_of::<Flow<A4>>(), 4 + 2 + 1 + 1 + 4 + 4 + 4 + 2 + 2);
+    assert_eq!(size_of::<Flow<A6>>(), 16 + 2 + 1 + 1 + 4 + 4 + 4 + 2 + 2);
     assert_eq!(size_of::<SocketKey<A4>>(), 8 + 4 + 2 + 1 + 1);
     assert_eq!(size_of::<SocketKey<A6>>(), 8 + 16 + 2 + 1 + 1);
     assert_eq!(size_of::<SocketEntry<A4>>(), 4 + 2 + 2 + 4 + 4 + 4);

@@ -53,6 +53,38 @@ pub enum End {
     Destination,
 }
 
+/// Gives an end of the packet another port and leaves its address.
+///
+/// # Errors
+/// As [`destination`].
+#[inline(always)]
+pub fn port<F: WriteFamily, P: Packet>(
+    packet: &mut P,
+    headers: &Headers<F>,
+    end: End,
+    to: Port,
+) -> Result<(), Truncated> {
+    let (from, port_offset) = match end {
+        End::Source => (headers.source.1, SOURCE_PORT),
+        End::Destination => (headers.destination.1, DESTINATION_PORT),
+    };
+    let wire = to.to_wire();
+    let (checksum, zero) = match headers.protocol {
+        Protocol::Tcp => (headers.l4 + TCP_CHECKSUM, ZeroChecksum::Value),
+        Protocol::Udp => (headers.l4 + UDP_CHECKSUM, ZeroChecksum::Absent),
+        Protocol::Sctp => {
+            if headers.part.piece != Piece::Whole {
+                return Err(Truncated);
+            }
+            adjust_crc(packet, headers, from, to, port_offset)?;
+            return packet.store_summed(headers.l4 + port_offset, &wire);
+        }
+    };
+    let ports = difference(&from.to_wire(), &wire);
+    packet.adjust_transport_checksum(checksum, ports, Change::Segment, zero)?;
+    packet.store(headers.l4 + port_offset, &wire)
+}
+
 /// Gives a fragment without a transport header another address.
 ///
 /// # Errors
@@ -74,7 +106,8 @@ pub fn fragment<F: WriteFamily, P: Packet>(
     F::store_address(packet, located.l3 + offset, to)
 }
 
-/// Gives a packet that an ICMP error quotes another end, and the error itself the same address at its other end.
+/// Gives a packet that an ICMP error quotes another end, and the error itself the same address at its other end. The quoted
+/// packet's other end gets the port `peer`, if there is one.
 ///
 /// The quoted packet's checksums are adjusted as far as they are quoted, so that one that was right still is.
 ///
@@ -87,8 +120,9 @@ pub fn error<F: WriteFamily, P: Packet>(
     inner: &Quoted<F>,
     end: End,
     to: (F::Address, Port),
+    peer: Option<Port>,
 ) -> Result<(), Truncated> {
-    let change = quotation(packet, inner, end, to)?;
+    let change = quotation(packet, inner, end, to, peer)?;
     let checksum = outer.l4 + ICMP_CHECKSUM;
     packet.adjust_transport_checksum(checksum, change, Change::Segment, ZeroChecksum::Value)?;
     let (from, offset) = match end {
@@ -112,10 +146,11 @@ fn quotation<F: WriteFamily, P: Packet>(
     inner: &Quoted<F>,
     end: End,
     to: (F::Address, Port),
+    peer: Option<Port>,
 ) -> Result<u32, Truncated> {
-    let (from, address_offset, port_offset) = match end {
-        End::Source => (inner.source, F::SOURCE_OFFSET, SOURCE_PORT),
-        End::Destination => (inner.destination, F::DESTINATION_OFFSET, DESTINATION_PORT),
+    let (from, address_offset) = match end {
+        End::Source => (inner.source, F::SOURCE_OFFSET),
+        End::Destination => (inner.destination, F::DESTINATION_OFFSET),
     };
     let addresses = difference(from.0.as_ref(), to.0.as_ref());
     let mut change = addresses;
@@ -124,9 +159,13 @@ fn quotation<F: WriteFamily, P: Packet>(
     }
     F::store_compensated(packet, inner.l3 + address_offset, to.0)?;
 
-    let port = to.1.to_wire();
-    let ports = difference(&from.1.to_wire(), &port);
-    packet.store(inner.l4 + port_offset, &port)?;
+    let before = both(inner.source.1, inner.destination.1);
+    let after = match end {
+        End::Source => both(to.1, peer.unwrap_or(inner.destination.1)),
+        End::Destination => both(peer.unwrap_or(inner.source.1), to.1),
+    };
+    let ports = difference(&before, &after);
+    packet.store(inner.l4 + SOURCE_PORT, &after)?;
     change += ports;
     match inner.protocol {
         Protocol::Tcp if inner.len >= TCP_CHECKSUM + 2 => {
@@ -136,13 +175,13 @@ fn quotation<F: WriteFamily, P: Packet>(
             change += adjust_quoted(packet, inner.l4 + UDP_CHECKSUM, addresses + ports, ZeroChecksum::Absent)?;
         }
         // The rest of a datagram in fragments is not known, and its CRC covers that too.
-        Protocol::Sctp if inner.piece == Piece::Whole && inner.len >= SCTP_CHECKSUM + 4 && from.1 != to.1 => {
+        Protocol::Sctp if inner.piece == Piece::Whole && inner.len >= SCTP_CHECKSUM + 4 && before != after => {
             let offset = inner.l4 + SCTP_CHECKSUM;
-            let before: [u8; 4] = packet.load(offset)?;
+            let crc: [u8; 4] = packet.load(offset)?;
             let len = payload_len::<F, P>(packet, inner.l3, inner.l4)?;
-            let after = crc_after(before, from.1, to.1, port_offset, len)?;
-            packet.store(offset, &after)?;
-            change += difference(&before, &after);
+            let adjusted = crc_after(crc, before, after, len)?;
+            packet.store(offset, &adjusted)?;
+            change += difference(&crc, &adjusted);
         }
         Protocol::Tcp | Protocol::Udp | Protocol::Sctp => {}
     }
@@ -271,15 +310,27 @@ fn adjust_crc<F: WriteFamily, P: Packet>(
             return Ok(());
         }
     }
-    let after = crc_after(field, from, to, port_offset, headers.transport_len(packet)?)?;
+    // The other port drops out of the difference.
+    let (from, to) = match port_offset {
+        SOURCE_PORT => (both(from, Port::default()), both(to, Port::default())),
+        _ => (both(Port::default(), from), both(Port::default(), to)),
+    };
+    let after = crc_after(field, from, to, headers.transport_len(packet)?)?;
     packet.store_summed(offset, &after)
 }
 
-/// The CRC of a packet of `len` bytes after a change of the port at `port_offset`.
+/// The CRC of a packet of `len` bytes after a change of its first four, the ports.
 #[inline(always)]
-fn crc_after(before: [u8; 4], from: Port, to: Port, port_offset: usize, len: usize) -> Result<[u8; 4], Truncated> {
-    // Both ports are in the first four bytes.
-    let ports = u32::from(u16::from_le_bytes(from.to_wire()) ^ u16::from_le_bytes(to.to_wire())) << (port_offset * 8);
+fn crc_after(crc: [u8; 4], before: [u8; 4], after: [u8; 4], len: usize) -> Result<[u8; 4], Truncated> {
+    let ports = u32::from_le_bytes(before) ^ u32::from_le_bytes(after);
     let len = u32::try_from(len).map_err(|_| Truncated)?;
-    Ok((u32::from_le_bytes(before) ^ crc32c::change(ports, len)).to_le_bytes())
+    Ok((u32::from_le_bytes(crc) ^ crc32c::change(ports, len)).to_le_bytes())
+}
+
+/// The ports as they begin a transport header.
+#[inline(always)]
+const fn both(source: Port, destination: Port) -> [u8; 4] {
+    const _: () = assert!(SOURCE_PORT == 0 && DESTINATION_PORT == 2);
+    let ([a, b], [c, d]) = (source.to_wire(), destination.to_wire());
+    [a, b, c, d]
 }

@@ -82,6 +82,12 @@ fn chunk(segment: Segment) -> Chunk {
     }
 }
 
+/// The source port of a packet without options.
+fn source_port(frame: &[u8]) -> u16 {
+    let offset = ETHERNET + if frame[12..14] == IPV6 { 40 } else { 20 };
+    u16::from_be_bytes([frame[offset], frame[offset + 1]])
+}
+
 fn packet(
     protocol: Protocol,
     source: SocketAddr,
@@ -188,19 +194,35 @@ proptest! {
         prop_assert!(frames::checksums_are_right(&sent), "{:02x?}", sent);
     }
 
-    /// Two connections with the same client port to two frontends never end up as one.
+    /// Two connections with the same client port to two frontends with one backend both work, and the backend can tell
+    /// them apart.
     #[test]
     fn connections_are_never_mixed(
         [client, first, second, backend] in addresses(),
         protocol in protocol(),
+        seed in 1_u32..,
     ) {
         let mut world = World::default().cluster_ip(first, protocol, &[backend]).cluster_ip(second, protocol, &[backend]);
-        let (verdict, _) = run(&mut world, Hook::Ingress, packet(protocol, client, first, Segment::Syn, b""));
+        (world.v4.seed, world.v6.seed) = (seed, seed);
+        let (_, one) = run(&mut world, Hook::Ingress, packet(protocol, client, first, Segment::Syn, b""));
+        prop_assert_eq!(one, packet(protocol, client, backend, Segment::Syn, b""));
+        let (verdict, two) = run(&mut world, Hook::Ingress, packet(protocol, client, second, Segment::Syn, b""));
         prop_assert_eq!(verdict, Verdict::Pass);
-        let (verdict, _) = run(&mut world, Hook::Ingress, packet(protocol, client, second, Segment::Syn, b""));
-        prop_assert!(matches!(verdict, Verdict::Drop(_)));
-        let (_, reply) = run(&mut world, Hook::Egress, packet(protocol, backend, client, Segment::SynAck, b""));
-        prop_assert_eq!(reply, packet(protocol, first, client, Segment::SynAck, b""));
+        let known = SocketAddr::new(client.ip(), source_port(&two));
+        prop_assert_ne!(known, client);
+        prop_assert_eq!(known.port() < 1024, client.port() < 1024, "of the same kind");
+        prop_assert_eq!(two, packet(protocol, known, backend, Segment::Syn, b""));
+        for segment in [Segment::SynAck, Segment::Ack] {
+            for (asked, client_there) in [(first, client), (second, known)] {
+                let (_, reply) = run(&mut world, Hook::Egress, packet(protocol, backend, client_there, segment, b"x"));
+                prop_assert_eq!(reply, packet(protocol, asked, client, segment, b"x"));
+                let (_, more) = run(&mut world, Hook::Ingress, packet(protocol, client, asked, Segment::Ack, b"y"));
+                prop_assert_eq!(more, packet(protocol, client_there, backend, Segment::Ack, b"y"));
+            }
+        }
+        // A retransmission is no third connection.
+        let (_, again) = run(&mut world, Hook::Ingress, packet(protocol, client, second, Segment::Syn, b""));
+        prop_assert_eq!(again, packet(protocol, known, backend, Segment::Syn, b""));
     }
 
     /// A client that has reached a backend through a frontend can reach it directly from the same port afterwards, and
@@ -229,19 +251,48 @@ proptest! {
         }
     }
 
-    /// A SYN to a backend itself does not cut off a living connection from the same port through a frontend.
+    /// A connection to a backend itself, from the port of a living connection to it through a frontend: both work.
     #[test]
-    fn a_living_connection_outlives_a_direct_attempt(
+    fn a_direct_connection_and_one_through_a_frontend_both_work(
         [client, frontend, backend, _] in addresses(),
+        is_sctp in any::<bool>(),
+        is_half_closed in any::<bool>(),
     ) {
-        let tcp = Protocol::Tcp;
+        let protocol = if is_sctp { Protocol::Sctp } else { Protocol::Tcp };
         let mut world = World::default()
-            .cluster_ip(frontend, tcp, &[backend])
-            .connection(client, frontend, tcp, backend, TcpState::DATA)
-            .half_closed(client, frontend, tcp);
-        run(&mut world, Hook::Ingress, packet(tcp, client, backend, Segment::Syn, b""));
-        let (_, reply) = run(&mut world, Hook::Egress, packet(tcp, backend, client, Segment::Ack, b"more"));
-        prop_assert_eq!(reply, packet(tcp, frontend, client, Segment::Ack, b"more"));
+            .cluster_ip(frontend, protocol, &[backend])
+            .connection(client, frontend, protocol, backend, TcpState::DATA);
+        if is_half_closed {
+            world = world.half_closed(client, frontend, protocol);
+        }
+        let (_, syn) = run(&mut world, Hook::Ingress, packet(protocol, client, backend, Segment::Syn, b""));
+        let known = SocketAddr::new(client.ip(), source_port(&syn));
+        prop_assert_ne!(known, client);
+        prop_assert_eq!(syn, packet(protocol, known, backend, Segment::Syn, b""));
+        for (asked, client_there) in [(frontend, client), (backend, known)] {
+            let (_, reply) = run(&mut world, Hook::Egress, packet(protocol, backend, client_there, Segment::Ack, b"x"));
+            prop_assert_eq!(reply, packet(protocol, asked, client, Segment::Ack, b"x"));
+            let (_, more) = run(&mut world, Hook::Ingress, packet(protocol, client, asked, Segment::Ack, b"y"));
+            prop_assert_eq!(more, packet(protocol, client_there, backend, Segment::Ack, b"y"));
+        }
+    }
+
+    /// What was translated at one device stays as it is at the next one, such as a VLAN on it.
+    #[test]
+    fn a_packet_is_translated_once(
+        [client, frontend, backend, _] in addresses(),
+        protocol in protocol(),
+    ) {
+        let mut world = World::default().cluster_ip(frontend, protocol, &[backend]);
+        for segment in [Segment::Syn, Segment::Ack, Segment::FinAck] {
+            let (_, once) = run(&mut world, Hook::Ingress, packet(protocol, client, frontend, segment, b"x"));
+            let (_, twice) = run(&mut world, Hook::Ingress, once.clone());
+            prop_assert_eq!(twice, once);
+            let answer = if segment == Segment::Syn { Segment::SynAck } else { segment };
+            let (_, once) = run(&mut world, Hook::Egress, packet(protocol, backend, client, answer, b"x"));
+            let (_, twice) = run(&mut world, Hook::Egress, once.clone());
+            prop_assert_eq!(twice, once);
+        }
     }
 
     /// An established packet costs at most three hash lookups, in each direction, also in the second in which

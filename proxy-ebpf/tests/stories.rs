@@ -73,6 +73,7 @@ fn only_what_could_be_mistaken_is_noted() {
     assert!(world.v4.flows.is_empty());
 }
 
+/// A client stays with its backend though it reaches it from the same port through another Service.
 #[test]
 fn a_clash_does_not_change_the_affinity() {
     let [pod, frontend, other] = ["10.1.0.5:4000", "10.96.0.10:80", "10.96.0.11:80"].map(address);
@@ -83,8 +84,10 @@ fn a_clash_does_not_change_the_affinity() {
         .remembered(pod.ip(), remembered, Some(List::Cluster))
         .connection(pod, other, tcp, remembered, TcpState::DATA);
     let before: Vec<_> = world.v4.affinity.values().map(AffinityEntry::backend).collect();
-    let syn = frames::tcp(pod, frontend, Segment::Syn, b"");
-    assert_eq!(pass(&mut world, Hook::Ingress, syn), frames::tcp(pod, free, Segment::Syn, b""));
+    let syn = pass(&mut world, Hook::Ingress, frames::tcp(pod, frontend, Segment::Syn, b""));
+    let port = u16::from_be_bytes([syn[ETHERNET + 20], syn[ETHERNET + 21]]);
+    assert_ne!(port, pod.port());
+    assert_eq!(syn, frames::tcp(SocketAddr::new(pod.ip(), port), remembered, Segment::Syn, b""));
     let after: Vec<_> = world.v4.affinity.values().map(AffinityEntry::backend).collect();
     assert_eq!(before, after);
 }

@@ -2,6 +2,7 @@
 
 #![expect(unreachable_pub, reason = "a test program has no outside; `pub` says what the other modules use")]
 
+mod clashes;
 mod fragments;
 mod path_mtu;
 mod refusals;

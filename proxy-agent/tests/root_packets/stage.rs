@@ -21,6 +21,8 @@ use super::support::{Netns, Node, patience};
 
 pub const TARGET: u16 = 8080;
 pub const NODE_PORT: u16 = 30080;
+/// The nodePort of another Service with the same endpoint.
+pub const OTHER_NODE_PORT: u16 = 30081;
 
 /// IP family of a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +131,10 @@ impl Stage {
         (self.outside, NODE_PORT).into()
     }
 
+    pub fn other_node_port(&self) -> SocketAddr {
+        (self.outside, OTHER_NODE_PORT).into()
+    }
+
     /// The backend as those use it who know it.
     pub fn target(&self) -> SocketAddr {
         (self.backend_address, TARGET).into()
@@ -173,15 +179,16 @@ fn connect(family: Family, chain: &[&Netns], narrow: Option<usize>) {
     }
 }
 
-/// A nodePort for TCP and UDP.
+/// Two nodePorts for TCP and UDP.
 fn changes(backend: IpAddr, policy: Policy) -> Changes {
     let mut changes = Changes::default();
-    for (number, protocol) in (1..).zip([Protocol::Tcp, Protocol::Udp]) {
+    let services = [NODE_PORT, OTHER_NODE_PORT].map(|port| [Protocol::Tcp, Protocol::Udp].map(|of| (port, of)));
+    for (number, (port, protocol)) in (1..).zip(services.into_iter().flatten()) {
         let id = ServiceId::new(number);
         changes.names.push((id, PortName::new("test", &number.to_string(), "", protocol).expect("short names")));
         match backend {
-            IpAddr::V4(backend) => serve(&mut changes.v4, id, protocol, backend.octets(), policy),
-            IpAddr::V6(backend) => serve(&mut changes.v6, id, protocol, backend.octets(), policy),
+            IpAddr::V4(backend) => serve(&mut changes.v4, id, (port, protocol), backend.octets(), policy),
+            IpAddr::V6(backend) => serve(&mut changes.v6, id, (port, protocol), backend.octets(), policy),
         }
     }
     changes
@@ -190,7 +197,7 @@ fn changes(backend: IpAddr, policy: Policy) -> Changes {
 fn serve<F: proxy_common::Family>(
     changes: &mut FamilyChanges<F>,
     id: ServiceId,
-    protocol: Protocol,
+    (port, protocol): (u16, Protocol),
     backend: F::Address,
     policy: Policy,
 ) {
@@ -201,7 +208,7 @@ fn serve<F: proxy_common::Family>(
     let list = SlotRange::new(id.get(), 1);
     let flags = ServiceFlags::EXTERNAL.with(ServiceFlags::NODE_PORT);
     let flags = if policy == Policy::Local { flags.with(ServiceFlags::LOCAL) } else { flags };
-    let key = ServiceKey::new(F::UNSPECIFIED, Port::new(NODE_PORT), protocol);
+    let key = ServiceKey::new(F::UNSPECIFIED, Port::new(port), protocol);
     changes.services.push((key, ServiceEntry::new(id, flags, list, list)));
 }
 

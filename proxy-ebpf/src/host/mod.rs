@@ -30,6 +30,8 @@ pub fn run<F: TcFamily>(packet: &mut HostPacket, tables: &mut HostTables<F>, hoo
         verdict = match stage {
             Stage::Admit => tc::admit(packet, tables, work),
             Stage::Choose => tc::choose(tables, work),
+            Stage::Evade => tc::evade(tables, work),
+            Stage::ChangePort => tc::change_port(packet, tables, work, direction),
             Stage::Remember => tc::remember(tables, work),
             Stage::Follow => tc::follow(packet, tables, work),
             Stage::Refuse => tc::refuse(packet, work),

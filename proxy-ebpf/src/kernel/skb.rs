@@ -51,6 +51,8 @@ const LEAVE: i32 = CONTINUE + 5;
 const ERROR: i32 = CONTINUE + 6;
 const CORRECT: i32 = CONTINUE + 7;
 const LATER_FRAGMENT: i32 = CONTINUE + 8;
+const EVADE: i32 = CONTINUE + 9;
+const CHANGE_PORT: i32 = CONTINUE + 10;
 
 /// [`Direction`] as a parameter of a function that exists once for each.
 const ORIGINAL: u8 = Direction::Original as u8;
@@ -71,6 +73,9 @@ fn stages<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, hook: 
             if action == CHOOSE {
                 action = choose::<F>(raw, work);
             }
+            if action == EVADE {
+                action = evade::<F>(raw, work);
+            }
             if action == REMEMBER {
                 action = remember::<F>(raw, work);
             }
@@ -88,6 +93,9 @@ fn stages<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, hook: 
             }
             if action == LATER_FRAGMENT {
                 action = later_fragment::<F, ORIGINAL>(raw, work);
+            }
+            if action == CHANGE_PORT {
+                action = change_port::<F, ORIGINAL>(raw, work);
             }
             if action == NEXT && work.is_first_fragment() {
                 action = note_fragment::<F, ORIGINAL>(raw, work);
@@ -107,6 +115,9 @@ fn stages<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, hook: 
             }
             if action == LATER_FRAGMENT {
                 action = later_fragment::<F, REPLY>(raw, work);
+            }
+            if action == CHANGE_PORT {
+                action = change_port::<F, REPLY>(raw, work);
             }
             if action == NEXT && work.is_first_fragment() {
                 action = note_fragment::<F, REPLY>(raw, work);
@@ -134,6 +145,17 @@ fn admit<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, work: &mut Work<F>) -> i
 #[inline(never)]
 fn choose<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
     action(raw, tc::choose(&mut KernelTables::<F>::new(), work))
+}
+
+#[inline(never)]
+fn evade<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
+    action(raw, tc::evade(&mut KernelTables::<F>::new(), work))
+}
+
+#[inline(never)]
+fn change_port<F: TcFamily + FamilyMaps, const DIRECTION: u8>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
+    let verdict = tc::change_port(&mut Skb::new(raw), &mut KernelTables::<F>::new(), work, direction::<DIRECTION>());
+    action(raw, verdict)
 }
 
 #[inline(never)]
@@ -200,6 +222,8 @@ fn action(raw: *mut __sk_buff, verdict: Verdict) -> i32 {
         Verdict::Continue(Stage::Follow) => FOLLOW,
         Verdict::Continue(Stage::Refuse) => REFUSE,
         Verdict::Continue(Stage::Leave) => LEAVE,
+        Verdict::Continue(Stage::Evade) => EVADE,
+        Verdict::Continue(Stage::ChangePort) => CHANGE_PORT,
         Verdict::Continue(Stage::Error) => ERROR,
         Verdict::Continue(Stage::Correct) => CORRECT,
         Verdict::Continue(Stage::LaterFragment) => LATER_FRAGMENT,

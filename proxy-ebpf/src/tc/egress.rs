@@ -24,12 +24,13 @@ pub fn egress<F: TcFamily, P: Packet, T: Tables<F>>(
     }
     let headers = &work.headers;
     match flows::replied(headers, tables) {
-        Some((frontend, service)) => {
-            if rewrite::source(packet, headers, frontend).is_err() {
-                return drop(tables, service, DropReason::Malformed);
+        Some(flow) => {
+            if rewrite::source(packet, headers, flow.to()).is_err() {
+                return drop(tables, flow.service(), DropReason::Malformed);
             }
-            work.note_translation(service);
-            Verdict::Pass
+            let present = headers.destination.1;
+            work.note_translation(flow.service());
+            work.with_client_port(flow.client_port().unwrap_or(present), present, flow.service())
         }
         None if headers.may_begin_connection() => Verdict::Continue(Stage::Leave),
         None => Verdict::Pass,

@@ -40,7 +40,7 @@ pub fn error<F: TcFamily, P: Packet, T: Tables<F>>(
     }
     let key = FlowKey::new(quoted.destination, quoted.source, quoted.protocol, direction);
     let Some(flow) = flows::translating(&key, quoted.protocol, tables) else { return Verdict::Pass };
-    work.found = Found { to: flow.to(), service: flow.service() };
+    work.found = Found { to: flow.to(), client_port: flow.client_port(), service: flow.service() };
     Verdict::Continue(Stage::Correct)
 }
 
@@ -57,7 +57,7 @@ pub fn correct<F: TcFamily, P: Packet, T: Tables<F>>(
         Direction::Original => End::Source,
         Direction::Reply => End::Destination,
     };
-    match rewrite::error(packet, &work.located, &work.quoted, end, work.found.to) {
+    match rewrite::error(packet, &work.located, &work.quoted, end, work.found.to, work.found.client_port) {
         Ok(()) => Verdict::Pass,
         Err(Truncated) => drop(tables, work.found.service, DropReason::Malformed),
     }

@@ -25,18 +25,15 @@ pub(super) fn established<F: Family, T: Tables<F>>(headers: &Headers<F>, tables:
         return None;
     }
     if idle > 0 {
-        let reply = FlowKey::new(flow.to(), headers.source, headers.protocol, Direction::Reply);
+        let reply = FlowKey::new(flow.to(), client(headers, &flow), headers.protocol, Direction::Reply);
         note(tables, &reply, now, TcpState::NONE, NEVER);
     }
     Some(flow)
 }
 
-/// The frontend that a packet out of the node answers for, and its Service.
+/// The flow that a packet out of the node is a reply of.
 #[inline(always)]
-pub(super) fn replied<F: Family, T: Tables<F>>(
-    headers: &Headers<F>,
-    tables: &mut T,
-) -> Option<((F::Address, Port), ServiceId)> {
+pub(super) fn replied<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: &mut T) -> Option<Flow<F::Address>> {
     let key = FlowKey::new(headers.source, headers.destination, headers.protocol, Direction::Reply);
     let now = tables.now();
     let timeout = timeout(tables, headers.protocol);
@@ -46,10 +43,11 @@ pub(super) fn replied<F: Family, T: Tables<F>>(
         return None;
     }
     if idle > 0 {
-        let original = FlowKey::new(headers.destination, flow.to(), headers.protocol, Direction::Original);
+        let client = (headers.destination.0, flow.client_port().unwrap_or(headers.destination.1));
+        let original = FlowKey::new(client, flow.to(), headers.protocol, Direction::Original);
         note(tables, &original, now, TcpState::NONE, NEVER);
     }
-    Some((flow.to(), flow.service()))
+    Some(flow)
 }
 
 /// The flow that translates packets of this key now. It is not noted: this is about a packet that was sent before.
@@ -65,41 +63,40 @@ pub(super) fn translating<F: Family, T: Tables<F>>(
     translates.then_some(flow)
 }
 
-/// How a reply entry for the client's connection to `backend` may be written; `None` if another connection, through another
-/// frontend, has it.
+/// How a reply entry for the client's connection to `backend`, which knows the client by `port`, may be written; `None` if
+/// another connection has it.
 #[inline(always)]
 pub(super) fn room<F: Family, T: Tables<F>>(
     headers: &Headers<F>,
     tables: &mut T,
     backend: (F::Address, Port),
+    port: Port,
 ) -> Option<Insertion> {
-    let reply = FlowKey::new(backend, headers.source, headers.protocol, Direction::Reply);
-    let other = tables.with_flow(&reply, |other| (other.to(), other.state(), other.last_seen()));
-    let Some((frontend, state, last_seen)) = other else { return Some(Insertion::New) };
-    if frontend == headers.destination {
-        return Some(Insertion::Replace);
-    }
-    let idle = tables.now().saturating_sub(last_seen);
-    has_ended(tables, headers, frontend, backend, state, idle).then_some(Insertion::Replace)
+    let client = (headers.source.0, port);
+    let reply = FlowKey::new(backend, client, headers.protocol, Direction::Reply);
+    let Some(other) = tables.with_flow(&reply, |other| *other) else { return Some(Insertion::New) };
+    let is_same = other.to() == headers.destination && other.client_port().unwrap_or(port) == headers.source.1;
+    (is_same || has_ended(tables, headers.protocol, client, backend, &other)).then_some(Insertion::Replace)
 }
 
-/// A client connects to an endpoint itself, from a port from which it once reached the same endpoint through a
-/// frontend. The former connection's reply entry would give the new one's answers the frontend's name.
+/// A client connects to what is no frontend, from a port from which it reaches, or reached, the same address and port
+/// through a frontend: that connection's reply entry, if answers have been seen and it has not ended. It would give the new
+/// one's answers the frontend's name. One that has ended is removed.
 ///
-/// UDP needs no such care: the reply entry of a flow that has ended translates nothing.
+/// UDP is not asked for: where a packet passes two devices, nothing tells a datagram that was translated at the first one
+/// from one that was sent to the endpoint itself. In TCP and SCTP, only what begins a connection comes here, before any answer.
 #[inline(always)]
-pub(super) fn forget_ended<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: &mut T) {
+pub(super) fn in_the_way<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: &mut T) -> Option<Flow<F::Address>> {
     if headers.protocol == Protocol::Udp {
-        return;
+        return None;
     }
-    let backend = headers.destination;
-    let reply = FlowKey::new(backend, headers.source, headers.protocol, Direction::Reply);
-    let entry = tables.with_flow(&reply, |reply| (reply.to(), reply.state(), reply.last_seen()));
-    let Some((frontend, state, last_seen)) = entry else { return };
-    let idle = tables.now().saturating_sub(last_seen);
-    if has_ended(tables, headers, frontend, backend, state, idle) {
-        tables.remove_flow(&reply);
+    let key = FlowKey::new(headers.destination, headers.source, headers.protocol, Direction::Reply);
+    let reply = tables.with_flow(&key, |reply| *reply)?;
+    if has_ended(tables, headers.protocol, headers.source, headers.destination, &reply) {
+        tables.remove_flow(&key);
+        return None;
     }
+    (reply.state() != TcpState::NONE).then_some(reply)
 }
 
 /// Notes that the answers to a datagram that leaves from a nodePort of `service` are no flow of its clients.
@@ -132,8 +129,14 @@ fn begins_anew<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: &mut T, fl
     if flow.state().is_closing() || !is_current(tables, flow) {
         return true;
     }
-    let reply = FlowKey::new(flow.to(), headers.source, headers.protocol, Direction::Reply);
+    let reply = FlowKey::new(flow.to(), client(headers, flow), headers.protocol, Direction::Reply);
     tables.with_flow(&reply, |reply| reply.state().is_closing()).unwrap_or(true)
+}
+
+/// The client of an original entry as the backend knows it.
+#[inline(always)]
+fn client<F: Family>(headers: &Headers<F>, original: &Flow<F::Address>) -> (F::Address, Port) {
+    (headers.source.0, original.client_port().unwrap_or(headers.source.1))
 }
 
 /// Whether the backend of an original entry is still an endpoint of its Service.
@@ -173,28 +176,34 @@ fn note<F: Family, T: Tables<F>>(
     })
 }
 
-/// Whether the client's connection to `backend` through `frontend` has ended: by the state of its reply entry and the
-/// time since its last packet, and by what its original entry knows. One FIN ends one direction only.
+/// Whether the connection of a reply entry has ended: by the entry's state and the time since its last packet, and by what the
+/// original entry knows. `client` and `backend` are the entry's key. One FIN ends one direction only.
 #[inline(always)]
 fn has_ended<F: Family, T: Tables<F>>(
     tables: &mut T,
-    headers: &Headers<F>,
-    frontend: (F::Address, Port),
+    protocol: Protocol,
+    client: (F::Address, Port),
     backend: (F::Address, Port),
-    replied: TcpState,
-    idle: u32,
+    reply: &Flow<F::Address>,
 ) -> bool {
-    if headers.protocol == Protocol::Udp {
+    let idle = tables.now().saturating_sub(reply.last_seen());
+    if protocol == Protocol::Udp {
         return idle > tables.settings().udp_timeout();
     }
-    let original = FlowKey::new(headers.source, frontend, headers.protocol, Direction::Original);
+    let sender = (client.0, reply.client_port().unwrap_or(client.1));
+    let original = FlowKey::new(sender, reply.to(), protocol, Direction::Original);
     let timeout = tables.settings().half_closed_timeout();
+    let replied = reply.state();
     let ended = |original: &mut Flow<F::Address>| {
         let asked = original.state();
         let either = asked.with(replied);
         let both = asked.is_closing() && replied.is_closing();
-        // Another backend: the entry is a later connection's.
-        original.to() != backend || both || either.contains(TcpState::RST) || (either.is_closing() && idle > timeout)
+        // Another backend or port: the entry is a later connection's.
+        original.to() != backend
+            || original.client_port().unwrap_or(sender.1) != client.1
+            || both
+            || either.contains(TcpState::RST)
+            || (either.is_closing() && idle > timeout)
     };
     tables.with_flow(&original, ended).unwrap_or(true)
 }

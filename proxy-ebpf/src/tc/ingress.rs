@@ -4,7 +4,9 @@ use proxy_common::{
     Counter, Detector, Direction, DropReason, Family, Flow, FlowFlags, FlowKey, Port, ServiceId, Settings,
 };
 
-use super::{Admitted, Chosen, Stage, TcFamily, Verdict, Work, allows_source, drop, flows, inspect};
+use super::{
+    Admitted, Chosen, Stage, TcFamily, Verdict, Work, allows_source, clashes::step_aside, drop, flows, inspect,
+};
 use crate::{
     affinity, answer, choose,
     frontend::{self, Loopback},
@@ -12,7 +14,7 @@ use crate::{
     packet::{Packet, Truncated},
     policy::{self, Client},
     rewrite,
-    tables::{InsertError, Tables},
+    tables::{InsertError, Insertion, Tables},
 };
 
 /// A packet that came into the node on a device: translated if its flow is known. `l3` is the offset of the IP header.
@@ -29,7 +31,10 @@ pub fn ingress<F: TcFamily, P: Packet, T: Tables<F>>(
     let headers = &work.headers;
     match flows::established(headers, tables) {
         Some(flow) if flow.flags().contains(FlowFlags::OWN) => Verdict::Pass,
-        Some(flow) => translate(packet, tables, work, flow.to(), flow.flags(), flow.service()),
+        Some(flow) => {
+            let client_port = flow.client_port().unwrap_or(headers.source.1);
+            translate(packet, tables, work, flow.to(), client_port, flow.flags(), flow.service())
+        }
         None if headers.may_begin_connection() => Verdict::Continue(Stage::Admit),
         None => Verdict::Pass,
     }
@@ -40,8 +45,7 @@ pub fn ingress<F: TcFamily, P: Packet, T: Tables<F>>(
 pub fn admit<F: TcFamily, P: Packet, T: Tables<F>>(packet: &P, tables: &mut T, work: &mut Work<F>) -> Verdict {
     let headers = &work.headers;
     let Some(service) = frontend::find(tables, headers.destination, headers.protocol, Loopback::IsNobody) else {
-        flows::forget_ended(headers, tables);
-        return Verdict::Pass;
+        return step_aside(tables, work);
     };
     if !allows_source(tables, &service, headers.source.0) {
         return drop(tables, service.id(), DropReason::SourceNotAllowed);
@@ -61,8 +65,7 @@ pub fn admit<F: TcFamily, P: Packet, T: Tables<F>>(packet: &P, tables: &mut T, w
     }
 }
 
-/// The first packet of a flow that [`admit`] admitted: chooses a backend with which the client has no other connection from
-/// the same port.
+/// The first packet of a flow that [`admit`] admitted: chooses a backend.
 #[inline(always)]
 pub fn choose<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> Verdict {
     let Work { headers, admitted, chosen, .. } = work;
@@ -78,11 +81,13 @@ pub fn choose<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> 
         attempt += 1;
         let Some((backend, entry)) = candidate else { continue };
         let to = (entry.address(), entry.port());
-        if let Some(insertion) = flows::room(headers, tables, to) {
-            *chosen = Chosen { backend, to, insertion, is_recalled: recalled.is_some() };
-            return Verdict::Continue(Stage::Remember);
-        }
+        let client_port = headers.source.1;
+        let room = flows::room(headers, tables, to, client_port);
+        let insertion = room.unwrap_or(Insertion::New);
+        *chosen = Chosen { backend, to, client_port, insertion, is_recalled: recalled.is_some() };
+        return Verdict::Continue(if room.is_some() { Stage::Remember } else { Stage::Evade });
     }
+    // Every backend that was hit had just been removed.
     drop(tables, service.id(), DropReason::TupleClash)
 }
 
@@ -97,8 +102,12 @@ pub fn remember<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -
     let (service, now) = (admitted.service.id(), tables.now());
 
     // One variable for both keys and one for both flows: each is a piece of the kernel's stack.
-    let mut key = FlowKey::new(chosen.to, headers.source, headers.protocol, Direction::Reply);
+    let client = (headers.source.0, chosen.client_port);
+    let mut key = FlowKey::new(chosen.to, client, headers.protocol, Direction::Reply);
     let mut flow = Flow::new(headers.destination, admitted.flags, chosen.backend, service, now);
+    if client.1 != headers.source.1 {
+        flow = flow.with_client_port(headers.source.1);
+    }
     match tables.insert_flow(&key, &flow, chosen.insertion) {
         Ok(()) => {}
         // Another CPU was faster.
@@ -107,8 +116,11 @@ pub fn remember<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -
     }
     key = FlowKey::new(headers.source, headers.destination, headers.protocol, Direction::Original);
     flow = Flow::new(chosen.to, admitted.flags, chosen.backend, service, now);
+    if client.1 != headers.source.1 {
+        flow = flow.with_client_port(client.1);
+    }
     flow.note(now, headers.tcp);
-    if tables.insert_flow(&key, &flow, crate::Insertion::Replace).is_err() {
+    if tables.insert_flow(&key, &flow, Insertion::Replace).is_err() {
         return drop(tables, service, DropReason::FlowTableFull);
     }
     if !chosen.is_recalled {
@@ -121,8 +133,8 @@ pub fn remember<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -
 /// The first packet of a flow that [`remember`] remembered: translates it.
 #[inline(always)]
 pub fn follow<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, work: &mut Work<F>) -> Verdict {
-    let (to, flags, service) = (work.chosen.to, work.admitted.flags, work.admitted.service.id());
-    translate(packet, tables, work, to, flags, service)
+    let (Chosen { to, client_port, .. }, Admitted { service, flags, .. }) = (work.chosen, work.admitted);
+    translate(packet, tables, work, to, client_port, flags, service.id())
 }
 
 /// A packet whose Service has no endpoint: tells its sender.
@@ -141,6 +153,7 @@ fn translate<F: TcFamily, P: Packet, T: Tables<F>>(
     tables: &mut T,
     work: &mut Work<F>,
     to: (F::Address, Port),
+    client_port: Port,
     flags: FlowFlags,
     service: ServiceId,
 ) -> Verdict {
@@ -155,7 +168,8 @@ fn translate<F: TcFamily, P: Packet, T: Tables<F>>(
     if flags.contains(FlowFlags::LOCAL_NODE_PORT) {
         packet.set_mark(packet.mark() | settings.local_node_port_mark());
     }
-    Verdict::Pass
+    let present = work.headers.source.1;
+    work.with_client_port(client_port, present, service)
 }
 
 /// Who sent a packet.

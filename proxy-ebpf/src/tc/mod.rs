@@ -4,6 +4,7 @@
 //! after the first stage and costs one hash lookup, and once a second per flow a second one that keeps the entry of the other
 //! direction from being evicted.
 
+mod clashes;
 mod egress;
 mod errors;
 mod flows;
@@ -16,6 +17,7 @@ use proxy_common::{
 };
 
 pub use self::{
+    clashes::{change_port, evade},
     egress::{egress, leave},
     errors::{correct, error},
     fragments::{later_fragment, note_fragment},
@@ -57,6 +59,8 @@ pub enum Stage {
     Admit,
     /// The packet may use a frontend: [`choose`].
     Choose,
+    /// The backend has another connection from the same port of the client: [`evade`].
+    Evade,
     /// There is a backend for the packet's flow: [`remember`].
     Remember,
     /// The packet's flow has just begun: [`follow`].
@@ -65,6 +69,8 @@ pub enum Stage {
     Refuse,
     /// The packet leaves the node and is no reply: [`leave`].
     Leave,
+    /// The packet is translated, but for the client's port: [`change_port`].
+    ChangePort,
     /// The packet is an ICMP error: [`error`].
     Error,
     /// The packet is an ICMP error about what was translated: [`correct`].
@@ -83,6 +89,9 @@ pub struct Work<F: Family> {
     /// What an ICMP error quotes.
     quoted: Quoted<F>,
     found: Found<F::Address>,
+    /// The port that the client's end gets, and whose packet it is.
+    client_port: Port,
+    owner: ServiceId,
     /// The packet is the first fragment of a datagram.
     is_first_fragment: bool,
     /// The Service port whose frontend the packet was translated for, if it is a first fragment.
@@ -122,14 +131,21 @@ impl<F: Family> Default for Work<F> {
             len: 0,
             piece: Piece::Whole,
         };
-        let found = Found { to: nobody, service: ServiceId::default() };
-        let chosen =
-            Chosen { backend: BackendId::default(), to: nobody, insertion: Insertion::New, is_recalled: false };
+        let found = Found { to: nobody, client_port: None, service: ServiceId::default() };
+        let chosen = Chosen {
+            backend: BackendId::default(),
+            to: nobody,
+            client_port: nobody.1,
+            insertion: Insertion::New,
+            is_recalled: false,
+        };
         Self {
             headers,
             located,
             quoted,
             found,
+            client_port: Port::default(),
+            owner: ServiceId::default(),
             is_first_fragment: false,
             translated: None,
             admitted: Admitted::default(),
@@ -147,6 +163,16 @@ impl<F: Family> Work<F> {
         self.is_first_fragment
     }
 
+    /// What is left to do for a packet of `service` that is translated, but for the client's port.
+    #[inline(always)]
+    fn with_client_port(&mut self, port: Port, present: Port, service: ServiceId) -> Verdict {
+        if port == present {
+            return Verdict::Pass;
+        }
+        (self.client_port, self.owner) = (port, service);
+        Verdict::Continue(Stage::ChangePort)
+    }
+
     #[inline(always)]
     const fn note_translation(&mut self, service: ServiceId) {
         if self.is_first_fragment {
@@ -159,6 +185,8 @@ impl<F: Family> Work<F> {
 #[derive(Clone, Copy, Debug)]
 struct Found<A> {
     to: (A, Port),
+    /// The port that its other end, the client, gets.
+    client_port: Option<Port>,
     service: ServiceId,
 }
 
@@ -176,6 +204,8 @@ struct Admitted {
 struct Chosen<A> {
     backend: BackendId,
     to: (A, Port),
+    /// The client's port that the backend knows.
+    client_port: Port,
     /// How the reply entry is written.
     insertion: Insertion,
     /// Session affinity remembers a backend that is still one to choose, whether it is this one or not.
