@@ -1,6 +1,6 @@
 //! Two nodes, each between a client and a backend: one where netfilter translates, one where the agent's programs do.
 
-use std::{fmt::Write as _, net::IpAddr, time::Instant};
+use std::{fmt::Write as _, net::IpAddr, path::Path, time::Instant};
 
 use proxy_agent::{
     dataplane::AttachedHooks,
@@ -65,6 +65,12 @@ impl World {
         }
         for device in ["outside", "inside"] {
             node.netns.sysctl(&format!("net/ipv4/conf/{device}/rp_filter"), "0");
+        }
+        // All errors of a node together; a setting of the namespace in newer kernels only.
+        for (name, value) in [("net/ipv4/icmp_msgs_per_sec", "1000000"), ("net/ipv4/icmp_msgs_burst", "100000")] {
+            if node.netns.enter(|| Path::new("/proc/sys").join(name).exists()) {
+                node.netns.sysctl(name, value);
+            }
         }
         Self { client, backend, last: [None, None], hooks: None, node }
     }
