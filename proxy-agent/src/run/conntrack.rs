@@ -30,19 +30,29 @@ enum Rule {
 const MAX: &str = "proc/sys/net/netfilter/nf_conntrack_max";
 const HASH_SIZE: &str = "sys/module/nf_conntrack/parameters/hashsize";
 
-/// Writes what differs from `config`; `root` is where `proc` and `sys` are. What cannot be written is told in one warning.
+/// Writes what differs from `config`; `root` is where `proc` and `sys` are. What cannot be written is told in one warning; what
+/// there is nothing to write to, or belongs to another network namespace, is no reason for one.
 pub(super) fn apply(config: &Conntrack, root: &Path) {
     let mut failures = Vec::new();
+    let mut is_ours = true;
     for Wanted { file, value, rule } in wanted(config, cpus(root)) {
         // The table is made larger for more connections only.
-        if file == HASH_SIZE && !failures.is_empty() {
+        if file == HASH_SIZE && !(is_ours && failures.is_empty()) {
             continue;
         }
         let path = root.join(file);
         let name = file.rsplit('/').next().unwrap_or(file);
         match set(&path, value, rule) {
-            Ok(Some(former)) => info!("conntrack: {name} was {former} and is {value} now"),
-            Ok(None) => {}
+            Ok(Outcome::Written { former }) => info!("conntrack: {name} was {former} and is {value} now"),
+            Ok(Outcome::Right) => {}
+            Ok(Outcome::NotOurs) => {
+                is_ours = false;
+                info!("conntrack: {name} is less than {value}, and can only be set in the first network namespace");
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                is_ours = false;
+                info!("conntrack: this kernel has no {name}");
+            }
             Err(error) => failures.push(format!("{name} to {value}: {error}")),
         }
     }
@@ -87,8 +97,18 @@ fn wanted(config: &Conntrack, cpus: u64) -> Vec<Wanted> {
     all
 }
 
-/// Sets the value, if it must be. Returns the former one then.
-fn set(path: &Path, value: u64, rule: Rule) -> io::Result<Option<u64>> {
+/// What became of a value.
+enum Outcome {
+    /// It is what it should be.
+    Right,
+    /// It is now.
+    Written { former: u64 },
+    /// It is the whole machine's, and read-only here.
+    NotOurs,
+}
+
+/// Sets the value, if it must be.
+fn set(path: &Path, value: u64, rule: Rule) -> io::Result<Outcome> {
     let text = fs::read_to_string(path)?;
     let former: u64 = text.trim().parse().map_err(|_| io::Error::other(format!("{text:?} is no number")))?;
     let is_right = match rule {
@@ -96,10 +116,14 @@ fn set(path: &Path, value: u64, rule: Rule) -> io::Result<Option<u64>> {
         Rule::AtLeast => former >= value,
     };
     if is_right {
-        return Ok(None);
+        return Ok(Outcome::Right);
+    }
+    // The kernel shows the limit in every namespace, and takes away the right to write it in all but the first.
+    if fs::metadata(path)?.permissions().readonly() {
+        return Ok(Outcome::NotOurs);
     }
     fs::write(path, value.to_string())?;
-    Ok(Some(former))
+    Ok(Outcome::Written { former })
 }
 
 /// CPUs of the machine, whatever the process may use of them.
@@ -119,6 +143,8 @@ fn count(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     const NETFILTER: &str = "proc/sys/net/netfilter";
@@ -195,6 +221,15 @@ mod tests {
         apply(&Conntrack::default(), root.path());
         assert_eq!(read(&root, &established), "86400");
         assert_eq!(read(&root, HASH_SIZE), "1\n", "no larger table without a larger limit");
+    }
+
+    #[test]
+    fn the_limit_of_the_first_namespace_is_left_alone_in_others() {
+        let root = machine(&[(MAX, "1\n"), (HASH_SIZE, "1\n")]);
+        let limit = root.path().join(MAX);
+        fs::set_permissions(&limit, fs::Permissions::from_mode(0o444)).expect("it is ours");
+        apply(&Conntrack::default(), root.path());
+        assert_eq!((read(&root, MAX), read(&root, HASH_SIZE)), ("1\n".to_owned(), "1\n".to_owned()));
     }
 
     #[test]

@@ -71,10 +71,11 @@ pub fn cleanup() {
     assert!(!String::from_utf8_lossy(&tables.stdout).contains("proxy-agent"), "{tables:?}");
 }
 
-/// The timeouts of conntrack belong to the network namespace, so they can be set in one.
+/// The timeouts of conntrack belong to the network namespace, so they can be set in one. The limit is the machine's, which is no
+/// reason to warn.
 pub fn kernel_settings() {
     let timeouts =
-        ["--conntrack-tcp-timeout-established=3h", "--conntrack-udp-timeout=17s", "--conntrack-max-per-core=0"];
+        ["--conntrack-tcp-timeout-established=3h", "--conntrack-udp-timeout=17s", "--conntrack-min=1000000000"];
     let mut stage = Stage::new(&[&timeouts[..], &["--oom-score-adj=503"]].concat());
     let read = |stage: &Stage, name: &str| {
         let path = format!("/proc/sys/net/netfilter/nf_conntrack_{name}");
@@ -85,7 +86,8 @@ pub fn kernel_settings() {
     eventually("they are set", || (read(&stage, "tcp_timeout_established") == "10800").then_some(()));
     assert_eq!(read(&stage, "udp_timeout"), "17");
     assert_eq!(read(&stage, "tcp_timeout_close_wait"), "3600", "kube-proxy's default");
-    assert_eq!(stage.ask("status")["settings"]["masquerade_mark"], "0x4000");
+    assert!(stage.log().contains("can only be set in the first network namespace"), "{}", stage.log());
+    assert!(!stage.log().contains("cannot set"), "{}", stage.log());
     let agent = stage.ask("status")["agent"].as_u64().expect("it runs");
     assert_eq!(fs::read_to_string(format!("/proc/{agent}/oom_score_adj")).expect("it runs").trim(), "503");
     stage.stop();
