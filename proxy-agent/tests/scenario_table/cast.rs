@@ -1,10 +1,11 @@
 //! Who takes part in the scenarios, and under which addresses.
 //!
 //! ```text
-//!   crowd 192.0.2.100 …, outside 192.0.2.2 ── eth0 ┐
-//!                                                  ├─ the node ── pod1, pod2 (clients), pod11, pod12 (A, B)
-//!   C, D ── the other node 192.0.3.2 ─────── eth1 ┤
-//!   the rest of the world 192.0.4.2 ──────── eth2 ┘
+//!   crowd 192.0.2.100 …, outside 192.0.2.2 ─── eth0 ┐
+//!   pods C, D ── the node that has them 192.0.3.2 ── eth1 ┤
+//!                                                    ├─ the node ── pod1, pod2 (clients), pod11, pod12 (A, B)
+//!   the rest of the world 192.0.4.2 ────────── eth2 ┤
+//!   another node 192.0.5.2 ────────────────── eth3 ┘
 //! ```
 //! Pod N has `10.1.N.2`, on a link of its own. IPv6 likewise: `2001:db8:2::2` and `fd01:N::2`.
 
@@ -119,7 +120,7 @@ pub enum Client {
     Outside,
     /// Many hosts outside the cluster; each try is another one's.
     Crowd,
-    /// A process of the other node.
+    /// A process of another node.
     OtherNode,
     /// A process of the node, served at its socket.
     Node,
@@ -153,7 +154,7 @@ impl Client {
         match self {
             Self::Outside => family.pick("192.0.2.2", "2001:db8:2::2"),
             Self::Crowd => crowd_ip(number, family),
-            Self::OtherNode => family.pick("192.0.3.2", "2001:db8:3::2"),
+            Self::OtherNode => family.pick("192.0.5.2", "2001:db8:5::2"),
             Self::Node => family.pick("192.0.4.1", "2001:db8:4::1"),
             Self::Pod => pod_ip(ORDINARY_POD, family),
             Self::Sandboxed => pod_ip(SANDBOXED_POD, family),
@@ -207,16 +208,19 @@ pub enum NodeAddress {
     Inner,
     /// Towards the rest of the world.
     Outer,
+    /// Towards another node without endpoints.
+    Side,
 }
 
 impl NodeAddress {
-    pub const ALL: [Self; 3] = [Self::Primary, Self::Inner, Self::Outer];
+    pub const ALL: [Self; 4] = [Self::Primary, Self::Inner, Self::Outer, Self::Side];
 
     pub fn ip(self, family: Family) -> IpAddr {
         match self {
             Self::Primary => family.pick("192.0.2.1", "2001:db8:2::1"),
             Self::Inner => family.pick("192.0.3.1", "2001:db8:3::1"),
             Self::Outer => family.pick("192.0.4.1", "2001:db8:4::1"),
+            Self::Side => family.pick("192.0.5.1", "2001:db8:5::1"),
         }
     }
 }
@@ -244,7 +248,7 @@ pub enum Frontend {
     OtherLoopback,
     /// The nodePort at 0.0.0.0 or `::`.
     Unspecified,
-    /// The nodePort at the address of the other node.
+    /// The nodePort at the address of another node.
     OtherNodesPort,
     /// The nodePort at an address that the node gets in the course of the row.
     NewAddress,

@@ -11,7 +11,7 @@ use proxy_agent::{
     config::{KubeProxy, RunFlags},
     dataplane::devices::PodDevices,
     model::{Change, EndpointSlice, Node, NodeFacts, Service, Update},
-    plan::{Capacities, Changes, Refused, Snapshot, Tables},
+    plan::{Capacities, Changes, Refused, Snapshot, Tables, Usage},
     run::{self, Engine, Localhost, pod_devices},
     source::{Object, decode},
 };
@@ -76,6 +76,21 @@ impl<T: Tables> Control<T> {
         let mut control = Self { config, tables, engine, objects, node, addresses, told: vec![] };
         control.sync();
         control
+    }
+
+    /// Another row, with no objects yet.
+    pub fn begin(&mut self, setting: Setting) {
+        assert_eq!(self.usage(), Usage::default(), "the row before has cleared its objects");
+        self.config = configuration(setting.arguments());
+        self.addresses = cast::node_addresses();
+        self.told.clear();
+        let node = usual_node();
+        self.set(&Objects::new(), &node);
+    }
+
+    /// How much of the tables is used.
+    pub fn usage(&self) -> Usage {
+        self.engine.usage()
     }
 
     /// What the tables hold.

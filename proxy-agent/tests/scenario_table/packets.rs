@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use proxy_agent::plan::{Snapshot, Tables};
+use proxy_agent::plan::{Tables, Usage};
 use proxy_common::{DropReason, NodeAddress, Protocol, Settings};
 use proxy_ebpf::{
     fixtures::frames::{self, Chunk, Segment},
@@ -37,8 +37,11 @@ pub trait Datapath {
     /// How it is called in the list of modes.
     const MODE: Mode;
 
-    /// Forgets everything, and returns the empty tables.
-    fn begin(&mut self, settings: &Settings) -> Shared<Self::Tables>;
+    /// The tables.
+    fn tables(&self) -> Shared<Self::Tables>;
+
+    /// Forgets every flow, and has these settings from now on.
+    fn begin(&mut self, settings: &Settings);
 
     /// The node's own addresses.
     fn set_addresses(&mut self, addresses: &BTreeMap<IpAddr, NodeAddress>);
@@ -274,8 +277,11 @@ impl<D: Datapath> World for PacketWorld<D> {
 
     fn begin(&mut self, row: &Row) {
         self.flows.clear();
-        let tables = self.datapath.begin(&settings(row.setting, NODE_NAMESPACE));
-        self.control = Some(Control::new(row.setting, tables));
+        self.datapath.begin(&settings(row.setting, NODE_NAMESPACE));
+        match &mut self.control {
+            Some(control) => control.begin(row.setting),
+            None => self.control = Some(Control::new(row.setting, self.datapath.tables())),
+        }
         self.written();
     }
 
@@ -342,8 +348,7 @@ impl<D: Datapath> World for PacketWorld<D> {
 
     fn end(&mut self, row: &Row) {
         self.control().clear();
-        let left = self.control().snapshot();
-        assert_eq!(left, Snapshot::default(), "{}: nothing is left in the tables", row.name);
+        assert_eq!(self.control().usage(), Usage::default(), "{}: nothing is left in the tables", row.name);
     }
 }
 

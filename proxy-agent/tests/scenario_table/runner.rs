@@ -61,14 +61,15 @@ pub struct Attempt {
     pub family: Family,
     pub protocol: Protocol,
     pub to: SocketAddr,
-    /// Whether something should come back.
+    /// What should come back.
     pub hope: Hope,
 }
 
-/// Whether it is worth waiting for an answer.
+/// What should come back from a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hope {
     Answer,
+    Error,
     Silence,
 }
 
@@ -175,12 +176,11 @@ impl<W: World> Run<'_, W> {
                 let hope = if matches!(held, Held::Nowhere) { Hope::Silence } else { Hope::Answer };
                 for attempt in self.attempts(&[*client], *to, hope) {
                     let (flow, sight) = self.world.open(&attempt);
-                    match held {
-                        Held::At(pods) => assert!(is_at(sight, pods), "{what}: {attempt:?}: {sight:?}"),
-                        Held::Nowhere => {
-                            assert!(!matches!(sight, Sight::Reached { .. }), "{what}: {attempt:?}: {sight:?}");
-                        }
-                    }
+                    let is_right = match held {
+                        Held::At(pods) => is_at(sight, pods),
+                        Held::Nowhere => !matches!(sight, Sight::Reached { .. }),
+                    };
+                    assert!(is_right, "{what}: {attempt:?}: {sight:?}; dropped so far: {:?}", self.world.drops());
                     self.flows.insert((name, attempt.family, attempt.protocol.number()), (flow, attempt, sight));
                 }
             }
@@ -268,7 +268,9 @@ impl<W: World> Run<'_, W> {
     /// The pod that a connection reaches, which must see what it should.
     fn reached(&mut self, attempt: &Attempt, outcome: &Outcome, what: &str) -> Pod {
         let sight = self.world.connect(attempt);
-        let Sight::Reached { at, source } = sight else { panic!("{what}: {sight:?}") };
+        let Sight::Reached { at, source } = sight else {
+            panic!("{what}: {sight:?}; dropped so far: {:?}", self.world.drops())
+        };
         let pod = Pod::at(at.ip()).unwrap_or_else(|| panic!("{what}: {at} is no pod's"));
         assert!(outcome.port.is_none_or(|port| port == at.port()), "{what}: {pod:?} at {}", at.port());
         let itself = matches!(attempt.client, Client::From(client) | Client::AtSocket(client) if client == pod);
@@ -342,7 +344,11 @@ impl<W: World> Run<'_, W> {
 
 impl Outcome {
     fn hope(&self) -> Hope {
-        if matches!(self.kind, OutcomeKind::Dropped(_)) { Hope::Silence } else { Hope::Answer }
+        match self.kind {
+            OutcomeKind::Reaches(_) | OutcomeKind::Evenly(_) | OutcomeKind::Sticks(..) => Hope::Answer,
+            OutcomeKind::Refused | OutcomeKind::Passes => Hope::Error,
+            OutcomeKind::Dropped(_) => Hope::Silence,
+        }
     }
 }
 

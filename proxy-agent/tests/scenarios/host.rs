@@ -44,12 +44,15 @@ impl Datapath for HostDatapath {
     type Tables = MemoryTables;
     const MODE: Mode = Mode::Host;
 
-    fn begin(&mut self, settings: &Settings) -> Shared<MemoryTables> {
-        *self = Self::default();
+    fn tables(&self) -> Shared<MemoryTables> {
+        self.tables.clone()
+    }
+
+    fn begin(&mut self, settings: &Settings) {
+        (self.v4, self.v6) = (HostTables::default(), HostTables::default());
         (self.v4.settings, self.v6.settings) = (*settings, *settings);
         self.v4.pod_devices.insert(POD_DEVICE);
         self.v6.pod_devices.insert(POD_DEVICE);
-        self.tables.clone()
     }
 
     fn set_addresses(&mut self, addresses: &BTreeMap<IpAddr, NodeAddress>) {

@@ -166,6 +166,18 @@ impl<F: Family<Address: PlainAddress>> FamilyTables<F> {
         self.backends.len()
     }
 
+    /// The backend that a slot names; `None` beyond the end.
+    #[must_use]
+    pub fn slot(&self, index: u32) -> Option<BackendId> {
+        self.slots.get(index)
+    }
+
+    /// A backend, which may be free; `None` beyond the end.
+    #[must_use]
+    pub fn backend(&self, id: BackendId) -> Option<Backend<F::Address>> {
+        self.backends.get(id.get())
+    }
+
     /// The services, the slots that they name, all backends and all source ranges.
     ///
     /// # Errors

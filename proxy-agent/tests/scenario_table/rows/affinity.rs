@@ -13,7 +13,7 @@ use super::{
         row::{Mode, Reason, Row, Setting, evenly, reaches, row, sticks, sticks_anew, still_sticks},
         rules::*,
     },
-    EVERYONE,
+    EVERYONE, slow,
 };
 use crate::objects;
 
@@ -65,16 +65,16 @@ fn clients() -> Vec<Row> {
 fn timeouts() -> Vec<Row> {
     vec![
         row("affinity ends after its timeout", [AffinityTimeout])
-            .given(objects![web().affinity_for(2), slice([A, C])])
+            .given(objects![web().affinity_for(slow(2)), slice([A, C])])
             .expect([Crowd], CLUSTER_IP, sticks([A, C]))
-            .wait(4)
+            .wait(slow(4))
             .expect([Crowd], CLUSTER_IP, sticks_anew([A, C])),
         row("each new connection renews affinity", [AffinityTimeout])
-            .given(objects![web().affinity_for(4), slice([A, C])])
+            .given(objects![web().affinity_for(slow(6)), slice([A, C])])
             .expect([Crowd, Pod], CLUSTER_IP, sticks([A, C]))
-            .wait(2)
+            .wait(slow(4))
             .expect([Crowd, Pod], CLUSTER_IP, still_sticks([A, C]))
-            .wait(3)
+            .wait(slow(4))
             .expect([Crowd, Pod], CLUSTER_IP, still_sticks([A, C])),
         row("the timeout is three hours where none is given", [AffinityTimeout])
             .not_in(Mode::Kernel, Reason::Clock)
@@ -88,9 +88,9 @@ fn timeouts() -> Vec<Row> {
         row("a new timeout holds for clients that are known", [AffinityTimeout, PortChanges])
             .given(objects![web().affinity(), slice([A, C])])
             .expect([Crowd], CLUSTER_IP, sticks([A, C]))
-            .given(objects![web().affinity_for(2)])
+            .given(objects![web().affinity_for(slow(5))])
             .expect([Crowd], CLUSTER_IP, still_sticks([A, C]))
-            .wait(4)
+            .wait(slow(7))
             .expect([Crowd], CLUSTER_IP, sticks_anew([A, C])),
     ]
 }

@@ -40,3 +40,8 @@ pub fn all() -> Vec<Row> {
 const EVERYONE: [Client; 5] = [Client::Outside, Client::OtherNode, Client::Node, Client::Pod, Client::Sandboxed];
 /// One of each kind: packets from outside, and a socket of a pod.
 const SOME: [Client; 2] = [Client::Outside, Client::Pod];
+
+/// So many seconds on a real machine, and more on one that is slower by `PROXY_AGENT_TEST_SLOWNESS`.
+fn slow(seconds: u32) -> u32 {
+    seconds * std::env::var("PROXY_AGENT_TEST_SLOWNESS").map_or(1, |factor| factor.parse().expect("a number"))
+}

@@ -57,7 +57,7 @@ fn guarded() -> Vec<Row> {
             .expect([Outside, OtherNode, Sandboxed, Pod], BALANCER, shut_out()),
         row("several ranges are united", [SourceRanges])
             .given(objects![
-                web().balancer().ranges(&["192.0.2.2/32", "192.0.3.0/24", "2001:db8:2::2/128", "2001:db8:3::/64"]),
+                web().balancer().ranges(&["192.0.2.2/32", "192.0.5.0/24", "2001:db8:2::2/128", "2001:db8:5::/64"]),
                 slice([A]),
             ])
             .expect([Outside, OtherNode], BALANCER, reaches([A]).masqueraded())
