@@ -8,7 +8,7 @@ use proxy_ebpf::{
     Packet, Verdict,
     fixtures::{
         Frontend, UDP_TIMEOUT, World,
-        frames::{self, Chunk, Segment},
+        frames::{self, Chunk, Problem, Segment},
     },
     host::{self, ChecksumState, Hook, HostPacket, HostTables},
     tc::TcFamily,
@@ -192,6 +192,121 @@ proptest! {
         let mut sent = packet.bytes().to_vec();
         checksum.complete(&mut sent);
         prop_assert!(frames::checksums_are_right(&sent), "{:02x?}", sent);
+    }
+
+    /// ICMP errors about translated packets, however much they quote, and fragments of any size: their receiver learns of
+    /// what it sent, and every checksum that was right is right.
+    #[test]
+    fn errors_and_fragments_are_translated(
+        [client, frontend, backend, router] in addresses(),
+        protocol in protocol(),
+        payload in proptest::collection::vec(any::<u8>(), 0..200),
+        // Not to the middle of a checksum, of which nothing can be said.
+        quoted in (2_usize..30).prop_map(|words| words * 4),
+        size in 5_usize..20,
+    ) {
+        let world = World::default()
+            .cluster_ip(frontend, protocol, &[backend])
+            .connection(client, frontend, protocol, backend, TcpState::DATA);
+        let about = |from: SocketAddr, to: SocketAddr, frame: Vec<u8>| {
+            frames::error(from.ip(), to.ip(), Problem::TooBig(1280), frames::quotation(&frame, quoted))
+        };
+        let between = |from, to| packet(protocol, from, to, Segment::Ack, &payload);
+        for (hook, before, after) in [
+            (Hook::Egress, about(router, client, between(client, backend)), about(frontend, client, between(client, frontend))),
+            (Hook::Ingress, about(router, frontend, between(frontend, client)), about(router, backend, between(backend, client))),
+        ] {
+            let (verdict, translated) = run(&mut world.clone(), hook, before);
+            prop_assert_eq!(verdict, Verdict::Pass);
+            prop_assert!(frames::checksums_are_right(&translated));
+            prop_assert_eq!(translated, after);
+        }
+        // The CRC of SCTP covers what is not in the first fragment.
+        let target = if protocol == Protocol::Sctp { SocketAddr::new(backend.ip(), frontend.port()) } else { backend };
+        let mut world = World::default().cluster_ip(frontend, protocol, &[target]);
+        run(&mut world, Hook::Ingress, packet(protocol, client, frontend, Segment::Syn, b""));
+        for (hook, before, after) in [
+            (Hook::Ingress, between(client, frontend), between(client, target)),
+            (Hook::Egress, between(target, client), between(frontend, client)),
+        ] {
+            let pieces = frames::fragments(&before, size * 8).into_iter().zip(frames::fragments(&after, size * 8));
+            for (before, after) in pieces {
+                prop_assert_eq!(run(&mut world, hook, before), (Verdict::Pass, after));
+            }
+        }
+    }
+
+    /// A packet that is damaged anywhere, of any kind, in either direction: nothing panics, nothing gets longer or shorter
+    /// but for answers, and nothing behind the packet's end is touched.
+    #[test]
+    fn damage_is_survived(
+        [client, frontend, backend, router] in addresses(),
+        protocol in protocol(),
+        kind in 0..3,
+        egress in any::<bool>(),
+        cut in 0_usize..200,
+        damage in proptest::collection::vec((14_usize..150, any::<u8>()), 0..4),
+    ) {
+        let mut world = World::default()
+            .cluster_ip(frontend, protocol, &[backend])
+            .connection(client, frontend, protocol, backend, TcpState::DATA);
+        let (hook, from, to) = if egress { (Hook::Egress, backend, client) } else { (Hook::Ingress, client, frontend) };
+        let whole = packet(protocol, from, to, Segment::Ack, &[7; 60]);
+        let mut frame = match kind {
+            0 => whole,
+            1 => frames::fragments(&whole, 40).swap_remove(0),
+            _ => {
+                let (near, far) = if egress { (client, backend) } else { (frontend, client) };
+                let sent = packet(protocol, near, far, Segment::Ack, &[7; 60]);
+                frames::error(router.ip(), near.ip(), Problem::TimeExceeded, frames::quotation(&sent, 60))
+            }
+        };
+        frame.truncate(cut);
+        for (position, value) in damage {
+            if let Some(byte) = frame.get_mut(position) {
+                *byte = value;
+            }
+        }
+        let (verdict, after) = run(&mut world, hook, frame.clone());
+        if verdict != Verdict::Answer {
+            prop_assert_eq!(after.len(), frame.len());
+            prop_assert_eq!(after.get(..14), frame.get(..14), "the link's header");
+        }
+    }
+
+    /// A checksum that was wrong stays wrong: whoever receives the packet can tell.
+    #[test]
+    fn wrong_checksums_stay_wrong(
+        [client, frontend, backend, router] in addresses(),
+        protocol in protocol(),
+        error in any::<bool>(),
+        wrong in 1_u16..0xffff,
+    ) {
+        let mut world = World::default()
+            .cluster_ip(frontend, protocol, &[backend])
+            .connection(client, frontend, protocol, backend, TcpState::DATA);
+        let (hook, mut frame, offset) = if error {
+            let sent = packet(protocol, client, backend, Segment::Ack, b"x");
+            let quoted = frames::quotation(&sent, 8);
+            (Hook::Egress, frames::error(router.ip(), client.ip(), Problem::TimeExceeded, quoted), 2)
+        } else {
+            let offset = match protocol {
+                Protocol::Tcp => 16,
+                Protocol::Udp => 6,
+                Protocol::Sctp => 8,
+            };
+            (Hook::Ingress, packet(protocol, client, frontend, Segment::Ack, b"x"), offset)
+        };
+        let field = ETHERNET + if client.is_ipv4() { 20 } else { 40 } + offset;
+        // The sum changes by less than a whole turn, so it is another one.
+        let before = u16::from_be_bytes([frame[field], frame[field + 1]]);
+        let changed = if u32::from(before) + u32::from(wrong) > 0xffff { before - (0xffff - wrong) } else { before + wrong };
+        frame[field..field + 2].copy_from_slice(&changed.to_be_bytes());
+        prop_assume!(protocol != Protocol::Udp || error || changed != 0);
+        let (verdict, after) = run(&mut world, hook, frame.clone());
+        prop_assert_eq!(verdict, Verdict::Pass);
+        prop_assert_ne!(&after, &frame, "it is translated");
+        prop_assert!(!frames::checksums_are_right(&after));
     }
 
     /// Two connections with the same client port to two frontends with one backend both work, and the backend can tell
