@@ -36,8 +36,12 @@ impl Service {
         let named = if name.name().is_empty() { Err(Reason::Missing) } else { table_name(name.name()) };
         let named = problems.keep(named, || "metadata.name".into()).is_some();
         let namespaced = problems.keep(table_name(name.namespace()), || "metadata.namespace".into()).is_some();
+        // What is said about a field begins with the name.
+        if !named || !namespaced {
+            return problems.finish(None);
+        }
         let cluster_ips = cluster_ips(spec, &mut problems);
-        if !named || !namespaced || cluster_ips.is_empty() {
+        if cluster_ips.is_empty() {
             return problems.finish(None);
         }
         let service_type = service_type(spec, &mut problems);

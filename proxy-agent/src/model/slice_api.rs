@@ -39,8 +39,10 @@ impl EndpointSlice {
             return problems.finish(None);
         }
         let name = namespaced(metadata);
-        if name.name().is_empty() {
-            problems.push("metadata.name", Reason::Missing);
+        let named = if name.name().is_empty() { Err(Reason::Missing) } else { table_name(name.name()) };
+        let named = problems.keep(named, || "metadata.name".into()).is_some();
+        let namespaced = problems.keep(table_name(name.namespace()), || "metadata.namespace".into()).is_some();
+        if !named || !namespaced {
             return problems.finish(None);
         }
         let Some(family) = problems.keep(family(address_type), || "addressType".into()) else {

@@ -11,6 +11,7 @@ mod garbage;
 mod gone;
 mod guards;
 mod health;
+mod hostile;
 mod memory;
 mod property;
 mod story;
