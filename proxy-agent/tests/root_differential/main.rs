@@ -12,7 +12,8 @@
 //! - netfilter leaves alone what does not fit its idea of a connection (a SYN-ACK from the client, a wrong checksum if it looks);
 //!   here a packet of a known flow is translated whatever it says;
 //! - a packet to a Service without endpoints is refused here before anything else of the node looks at it, there after its time to
-//!   live, its options and its checksum were found to be good, and before its fragments are one;
+//!   live and its checksum were found to be good, and before its fragments are one; with IP options or extension headers it is
+//!   dropped without an answer;
 //! - netfilter puts a TCP header together that is itself in several fragments; here such packets are not translated;
 //! - netfilter drops ICMP errors that repeat less than eight bytes of the upper header, and corrects TCP's checksum only in
 //!   those that repeat the whole header;

@@ -5,9 +5,6 @@ use proptest::{prelude::*, sample::select};
 use super::packet::{ACK, FIN, PSH, RST, SYN, URG};
 use super::{addresses::SERVED, packet::Sum};
 
-/// Whether there are IPv6 packets with extension headers: what the programs pass on untranslated is none of this comparison's.
-pub const EXTENSION_HEADERS: bool = false;
-
 /// What a conversation is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

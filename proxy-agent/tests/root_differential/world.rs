@@ -14,7 +14,6 @@ use super::{
     addresses::{Addresses, Family, REFUSED, SERVED, UNSERVED},
     compare::canonical,
     packet::{self, ICMP, ICMP6, Ip, SYN, TCP, UDP},
-    script::EXTENSION_HEADERS,
     script::{Complaint, Conversation, Move, Side, Stranger, Trouble, What},
     support::{Netns, Node, eventually, patience, run},
     wire::Wire,
@@ -323,9 +322,7 @@ impl Worlds {
             What::Stranger(stranger) => self.stranger(*stranger, conversation),
         };
         let fragments = one.shape.fragments.filter(|_| !one.shape.dont_fragment || upper.len() > 1400);
-        let is_bare = source.is_ipv6() && !EXTENSION_HEADERS;
-        let options =
-            if is_bare || fragments.is_some() || matches!(one.what, What::Error(_)) { 0 } else { one.shape.options };
+        let options = if fragments.is_some() || matches!(one.what, What::Error(_)) { 0 } else { one.shape.options };
         let ip = Ip {
             source,
             destination,
@@ -365,7 +362,12 @@ impl Worlds {
         let got = self.netfilter.last[index].as_ref()?;
         // RFC 792 asks for eight bytes; netfilter drops errors with less. It corrects TCP's checksum in quotes that have the
         // whole header, the programs wherever it is quoted.
-        let (upper, protocol) = if got[0] >> 4 == 4 { (usize::from(got[0] & 15) * 4, got[9]) } else { (40, got[6]) };
+        let (upper, protocol) = match (got[0] >> 4, got[6]) {
+            (4, _) => (usize::from(got[0] & 15) * 4, got[9]),
+            // Destination options.
+            (_, 60) => (48, got[40]),
+            (_, protocol) => (40, protocol),
+        };
         let mut quote = &got[..complaint.quote.max(upper + 8).min(got.len()).min(1200)];
         if protocol == TCP && (upper + 16..upper + 20).contains(&quote.len()) {
             quote = &quote[..upper + 15];
