@@ -29,21 +29,22 @@ impl Report {
         let (processed, rest) = after("processed ")?.split_once(" insns (limit ")?;
         let (limit, _) = rest.split_once(')')?;
         let stack = after("stack depth ")?;
-        let (frames, deepest_chain) = match stack.split_once(" max ") {
+        let (frames, deepest_chain) = match stack.split_once("max ") {
             Some((frames, deepest_chain)) => (frames, Some(deepest_chain.trim().parse().ok()?)),
             None => (stack, None),
         };
-        let frames = frames.split('+').map(|frame| frame.trim().parse().ok());
-        Some(Self {
-            processed: processed.parse().ok()?,
-            limit: limit.parse().ok()?,
-            frames: frames.collect::<Option<_>>()?,
-            deepest_chain,
-        })
+        let frames: Option<Vec<u32>> = if frames.is_empty() {
+            // Since 7.3 each function has a line of its own.
+            let functions = log.lines().filter_map(|line| line.strip_prefix("subprog "));
+            functions.map(|line| line.rsplit_once(" stack ")?.1.trim().parse().ok()).collect()
+        } else {
+            frames.split('+').map(|frame| frame.trim().parse().ok()).collect()
+        };
+        Some(Self { processed: processed.parse().ok()?, limit: limit.parse().ok()?, frames: frames?, deepest_chain })
     }
 }
 
-/// As Linux 5.10 and 7.2 write it.
+/// As Linux 5.10, 7.2 and 7.3 write it.
 pub fn reports_of_old_and_new_kernels_are_read() {
     let old = "verification time 912 usec\n\
         stack depth 8+96+256\n\
@@ -59,6 +60,15 @@ pub fn reports_of_old_and_new_kernels_are_read() {
     assert_eq!(
         Report::read(new).expect("complete"),
         Report { processed: 378, limit: 1_000_000, frames: vec![8, 96, 256], deepest_chain: Some(272) }
+    );
+    let newest = "verification time 45147 usec\n\
+        stack depth max 144\n\
+        subprog 0 (connect4) main insns_self 1000 insns_total 1186 stack 144\n\
+        subprog 1 (choose) static insns_self 186 insns_total 186 stack 0\n\
+        processed 1186 insns (limit 1000000) max_states_per_insn 4 total_states 94 peak_states 93 mark_read 0\n";
+    assert_eq!(
+        Report::read(newest).expect("complete"),
+        Report { processed: 1186, limit: 1_000_000, frames: vec![144, 0], deepest_chain: Some(144) }
     );
 }
 

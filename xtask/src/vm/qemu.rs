@@ -96,7 +96,7 @@ impl Guest {
     ) -> anyhow::Result<Self> {
         File::create(console)?;
         let mut qemu: Command = tool("qemu-system-x86_64")?;
-        qemu.args(["-accel", accelerator.name(), "-m", "4096", "-smp", "2", "-no-reboot", "-nodefaults"]);
+        qemu.args(["-accel", accelerator.name(), "-m", "4096", "-smp", "1", "-no-reboot", "-nodefaults"]);
         qemu.args(["-display", "none", "-monitor", "none"]);
         if accelerator == Accelerator::Tcg {
             qemu.args(["-cpu", "max"]);
