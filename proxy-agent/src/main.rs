@@ -1,6 +1,7 @@
 //! The `proxy-agent` program.
 
 use std::{
+    ffi::OsString,
     io::{self, IsTerminal},
     process::ExitCode,
     time::Duration,
@@ -36,7 +37,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(std::env::args_os().map(with_dashes)) {
         Ok(cli) => cli,
         Err(error) => {
             let code = match error.kind() {
@@ -64,6 +65,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A flag with dashes where it has underscores: kube-proxy's, like all of Kubernetes, may be written both ways.
+fn with_dashes(argument: OsString) -> OsString {
+    let Some(text) = argument.to_str().filter(|text| text.starts_with("--")) else { return argument };
+    let (name, value) = text.split_at(text.find('=').unwrap_or(text.len()));
+    (name.replace('_', "-") + value).into()
 }
 
 fn run_agent(flags: &RunFlags) -> Result<()> {

@@ -40,10 +40,18 @@ fn a_folder_or_file_that_is_not_there_is_one_line() {
 #[test]
 fn without_any_source_of_objects_it_says_which_there_are() {
     let lines = complaints(&[]);
+    assert_eq!(lines, complaints(&["--master="]), "what is empty is not given");
     assert_eq!(lines.len(), 1, "{lines:?}");
     for flag in ["--kubeconfig", "--master", "--manifests"] {
         assert!(lines[0].contains(flag), "{lines:?}");
     }
+}
+
+#[test]
+fn flags_may_have_underscores_as_in_all_of_kubernetes() {
+    let lines = complaints(&["--cluster_cidr=10.0.0.0", "--detect_local_mode", "Pods_and_more", "--v=loud"]);
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains("Pods_and_more")), "values stay as they are: {lines:?}");
 }
 
 #[test]

@@ -112,6 +112,24 @@ async fn healthz_and_livez_are_kube_proxys() {
     }
 }
 
+/// As Go's servers, and so kube-proxy's, understand the default `0.0.0.0:10256`.
+#[tokio::test]
+async fn the_unspecified_address_means_both_families() {
+    for unspecified in ["0.0.0.0", "::"] {
+        let port = free_address().port();
+        let health = Arc::new(Health::new(Duration::from_secs(30)));
+        let metrics = Arc::new(Metrics::new(Arc::new(NoCounters)));
+        let mut tasks = JoinSet::new();
+        let address = SocketAddr::new(unspecified.parse().expect("an address"), port);
+        let routes = health_routes(&health, &metrics);
+        listen("the health server", address, routes, OnBusyPort::Fail, &mut tasks).await.expect("listens");
+        for loopback in ["127.0.0.1", "::1"] {
+            let address = SocketAddr::new(loopback.parse().expect("an address"), port);
+            assert_eq!(get(address, "/livez").await.status, 200, "{unspecified} by {loopback}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn metrics_and_mode_are_on_their_own_address() {
     let servers = Servers::start().await;

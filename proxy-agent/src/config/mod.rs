@@ -127,11 +127,11 @@ impl Config {
     }
 
     fn combine(flags: &RunFlags, kube_proxy: KubeProxy, own: Own) -> Self {
+        let given = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
         let objects = match &flags.manifests {
             Some(folder) => Objects::Manifests(folder.clone()),
-            None => Objects::Api { kubeconfig: kube_proxy.kubeconfig.clone(), master: flags.master.clone() },
+            None => Objects::Api { kubeconfig: kube_proxy.kubeconfig.clone(), master: given(&flags.master) },
         };
-        let given = |name: &Option<String>| name.clone().filter(|name| !name.trim().is_empty());
         let Own { socket_lb, kube_ovn, devices, cgroup_root, bpffs_root } = own;
         Self {
             objects,

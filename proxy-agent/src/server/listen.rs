@@ -1,8 +1,16 @@
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use axum::Router;
+use rustix::net::sockopt::set_ipv6_v6only;
 use thiserror::Error;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    task::JoinSet,
+};
 use tracing::{info, warn};
 
 /// Time between two tries to get a port, as in kube-proxy.
@@ -38,7 +46,7 @@ pub async fn listen(
     busy: OnBusyPort,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), ListenError> {
-    let first = match TcpListener::bind(address).await {
+    let first = match listener(address).await {
         Ok(listener) => Some(listener),
         Err(error) if busy == OnBusyPort::Fail => return Err(ListenError { what, address, error }),
         Err(error) => {
@@ -59,10 +67,37 @@ pub async fn listen(
     Ok(())
 }
 
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// Listens on the address. The unspecified one means all addresses of both families, as for Go's servers and so for kube-proxy's,
+/// or IPv4's alone where there is no IPv6.
+async fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+    if !address.ip().is_unspecified() {
+        return TcpListener::bind(address).await;
+    }
+    match on_both_families(address.port()) {
+        Err(error) if is_without_ipv6(&error) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await,
+        result => result,
+    }
+}
+
+fn on_both_families(port: u16) -> io::Result<TcpListener> {
+    let socket = TcpSocket::new_v6()?;
+    set_ipv6_v6only(&socket, false)?;
+    socket.set_reuseaddr(true)?;
+    socket.bind((Ipv6Addr::UNSPECIFIED, port).into())?;
+    socket.listen(BACKLOG)
+}
+
+fn is_without_ipv6(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+}
+
 async fn bind(what: &str, address: SocketAddr) -> TcpListener {
     loop {
         tokio::time::sleep(RETRY).await;
-        if let Ok(listener) = TcpListener::bind(address).await {
+        if let Ok(listener) = listener(address).await {
             info!("{what} listens on {address} now");
             return listener;
         }
