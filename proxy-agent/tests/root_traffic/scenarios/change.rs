@@ -124,7 +124,12 @@ pub fn restart() {
     stage.start();
     check(&stage, "after the second start");
     let to = cluster_ip(Family::V4, 11);
-    assert_eq!(servers(&stage.sandboxed_pod().run(&Task::Tcp { to, count: 2 })).len(), 1);
+    // The programs serve from what was there before the new lists are complete.
+    let (sights, _) = eventually("the new Service is served", || {
+        let sights = stage.sandboxed_pod().run(&Task::Tcp { to, count: 2 });
+        sights.iter().all(|sight| matches!(sight, Sight::Answer { .. })).then_some(sights)
+    });
+    assert_eq!(servers(&sights).len(), 1);
 }
 
 /// Two nodes on one kernel: each agent serves its own.
