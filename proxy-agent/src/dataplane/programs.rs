@@ -7,6 +7,8 @@ use std::{
     fmt, io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::PathBuf,
+    thread,
+    time::Duration,
 };
 
 use aya::{
@@ -270,13 +272,30 @@ fn load_programs(ebpf: &mut Ebpf, features: &Features) -> Result<Programs, LoadE
     Ok(programs)
 }
 
+/// How often a program whose verification was interrupted is loaded again, and after what time.
+const LOAD_ATTEMPTS: u32 = 20;
+const LOAD_PAUSE: Duration = Duration::from_millis(10);
+
+/// The verifier gives up with EAGAIN when a signal is pending (kernel commit c3494801cd17); libbpf tries again, too.
+fn is_interrupted(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::LoadError { io_error, .. } if io_error.raw_os_error() == Some(libc::EAGAIN))
+}
+
 fn load_program(
     ebpf: &mut Ebpf,
     name: &str,
-    load: impl FnOnce(&mut aya::programs::Program) -> Result<OwnedFd, ProgramError>,
+    load: impl Fn(&mut aya::programs::Program) -> Result<OwnedFd, ProgramError>,
 ) -> Result<OwnedFd, LoadError> {
     let program = ebpf.program_mut(name).ok_or_else(|| LoadError::Incomplete { name: name.to_owned() })?;
-    load(program).map_err(|error| {
+    let mut loaded = load(program);
+    for _ in 0..LOAD_ATTEMPTS {
+        if !loaded.as_ref().is_err_and(is_interrupted) {
+            break;
+        }
+        thread::sleep(LOAD_PAUSE);
+        loaded = load(program);
+    }
+    loaded.map_err(|error| {
         if let ProgramError::LoadError { verifier_log, .. } = &error {
             tracing::debug!(program = name, "the verifier says: {verifier_log}");
         }
