@@ -230,7 +230,7 @@ impl Stage {
         if self.setting.names_cgroup {
             words.extend(["--cgroup-root".into(), self.cgroup.path().into()]);
         }
-        words.extend(["--hostname-override", NODE, "--healthz-bind-address", "127.0.0.1:10256"].map(Into::into));
+        words.extend(["--hostname-override", NODE, "--healthz-bind-address", "0.0.0.0:10256"].map(Into::into));
         words.extend(self.arguments.iter().map(OsString::from));
         let mut command = self.node.command(&words[0]);
         command.args(&words[1..]).stdout(Stdio::null());
