@@ -8,6 +8,7 @@
 //! Dropping any of this takes nothing away: only [`cleanup()`] does.
 
 mod bpf;
+pub mod carry;
 mod cgroup;
 mod cleanup;
 pub mod devices;

@@ -11,6 +11,7 @@ use aya::{
     Pod,
     maps::{HashMap, Map, MapData, MapError, MapInfo},
 };
+use aya_obj::generated::BPF_NOEXIST;
 
 use super::TableError;
 use crate::dataplane::bpf;
@@ -104,6 +105,18 @@ impl<K: Pod + Ord, V: Pod> HashTable<K, V> {
             }
         }
         Ok(refused)
+    }
+
+    /// Writes an element, if there is none with its key and there is room; whether it did.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn insert_new(&mut self, key: &K, value: &V) -> Result<bool, TableError> {
+        match self.map.insert(key, value, u64::from(BPF_NOEXIST)).map_err(into_io) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) || is_full(&error) => Ok(false),
+            Err(error) => Err(TableError::new(&self.path, "write", error)),
+        }
     }
 
     /// Removes an element; that it is not there is no error.

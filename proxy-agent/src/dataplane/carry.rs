@@ -1,0 +1,108 @@
+//! Carries the entries of a table over into one that takes its place: of another size, or of another layout.
+//!
+//! The programs of a former agent use the former table until they are replaced, so entries are carried over more than once:
+//! as often as one likes before ([`CarryOver::copy`]), and once after ([`CarryOver::finish`]). Nothing is removed from either
+//! table. It says nothing about pins: where a former table waits is known to [`super::pins`].
+
+use aya::Pod;
+
+use super::tables::{HashTable, TableError};
+
+/// What became of the entries of a former table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// Entries that were written.
+    pub written: usize,
+    /// Entries, the oldest ones, for which there is no room.
+    pub left_behind: usize,
+}
+
+/// A table whose entries are being carried over.
+pub trait CarryOver: Send {
+    /// Makes every entry of the former table one of the new table, also where that has another one for its key. To be called
+    /// while no program uses the new table. The second call writes what has changed since the first one.
+    ///
+    /// # Errors
+    /// A table cannot be read or written.
+    fn copy(&mut self) -> Result<Carried, TableError>;
+
+    /// Adds what the new table has no entry for. To be called when no program uses the former table any more: what the new
+    /// programs have written stays.
+    ///
+    /// # Errors
+    /// As [`Self::copy`].
+    fn finish(&mut self) -> Result<Carried, TableError>;
+}
+
+/// A hash table that takes the place of another one.
+pub struct HashCarry<K0, V0, K1, V1, C, A> {
+    former: HashTable<K0, V0>,
+    table: HashTable<K1, V1>,
+    convert: C,
+    last_used: A,
+}
+
+impl<K0, V0, K1, V1, C, A> HashCarry<K0, V0, K1, V1, C, A>
+where
+    C: Fn(K0, V0) -> Option<(K1, V1)>,
+    A: Fn(&V1) -> u32,
+{
+    /// From `former` to `table`. `convert` says what an entry becomes, `None` if it is left behind on purpose. Where the new
+    /// table is smaller, those entries go over for which `last_used` gives the highest numbers.
+    pub const fn new(former: HashTable<K0, V0>, table: HashTable<K1, V1>, convert: C, last_used: A) -> Self {
+        Self { former, table, convert, last_used }
+    }
+}
+
+impl<K0, V0, K1, V1, C, A> HashCarry<K0, V0, K1, V1, C, A>
+where
+    K0: Pod + Ord,
+    V0: Pod,
+    K1: Pod + Ord,
+    V1: Pod + PartialEq,
+    C: Fn(K0, V0) -> Option<(K1, V1)>,
+    A: Fn(&V1) -> u32,
+{
+    /// The entries that go over, oldest first, and how many do not for want of room.
+    fn entries(&self) -> Result<(Vec<(K1, V1)>, usize), TableError> {
+        let former = self.former.all()?;
+        let mut entries: Vec<(K1, V1)> =
+            former.into_iter().filter_map(|(key, value)| (self.convert)(key, value)).collect();
+        entries.sort_by_key(|(_, value)| (self.last_used)(value));
+        let room = usize::try_from(self.table.capacity()).unwrap_or(usize::MAX);
+        let left_behind = entries.len().saturating_sub(room);
+        entries.drain(..left_behind);
+        Ok((entries, left_behind))
+    }
+}
+
+impl<K0, V0, K1, V1, C, A> CarryOver for HashCarry<K0, V0, K1, V1, C, A>
+where
+    K0: Pod + Ord + Send,
+    V0: Pod + Send,
+    K1: Pod + Ord + Send,
+    V1: Pod + PartialEq + Send,
+    C: Fn(K0, V0) -> Option<(K1, V1)> + Send,
+    A: Fn(&V1) -> u32 + Send,
+{
+    fn copy(&mut self) -> Result<Carried, TableError> {
+        let (mut entries, left_behind) = self.entries()?;
+        let present = self.table.all()?;
+        entries.retain(|(key, value)| present.get(key) != Some(value));
+        let refused = self.table.insert(&entries)?.len();
+        Ok(Carried { written: entries.len() - refused, left_behind: left_behind + refused })
+    }
+
+    fn finish(&mut self) -> Result<Carried, TableError> {
+        let (mut entries, left_behind) = self.entries()?;
+        let present = self.table.all()?;
+        entries.retain(|(key, _)| !present.contains_key(key));
+        let mut carried = Carried { written: 0, left_behind };
+        for (key, value) in &entries {
+            if self.table.insert_new(key, value)? {
+                carried.written += 1;
+            }
+        }
+        Ok(carried)
+    }
+}
