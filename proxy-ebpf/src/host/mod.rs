@@ -22,12 +22,17 @@ pub enum Hook {
 /// IP header.
 pub fn run<F: TcFamily>(packet: &mut HostPacket, tables: &mut HostTables<F>, hook: Hook, l3: usize) -> Verdict {
     let work = &mut Work::default();
-    let (mut verdict, direction) = match hook {
-        Hook::Ingress => (tc::ingress(packet, tables, work, l3), Direction::Original),
-        Hook::Egress => (tc::egress(packet, tables, work, l3), Direction::Reply),
+    let direction = match hook {
+        Hook::Ingress => Direction::Original,
+        Hook::Egress => Direction::Reply,
     };
+    let mut verdict = tc::inspect(packet, work, l3);
     while let Verdict::Continue(stage) = verdict {
         verdict = match stage {
+            Stage::Match => match hook {
+                Hook::Ingress => tc::ingress(packet, tables, work),
+                Hook::Egress => tc::egress(packet, tables, work),
+            },
             Stage::Admit => tc::admit(packet, tables, work),
             Stage::Choose => tc::choose(tables, work),
             Stage::Evade => tc::evade(tables, work),

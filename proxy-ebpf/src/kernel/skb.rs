@@ -29,10 +29,32 @@ pub(super) fn run<const L3: usize>(context: &TcContext, hook: Hook) -> i32 {
     // SAFETY: the context is valid for as long as the program runs. The field holds the `EtherType` without VLAN
     // tags, in network order in its first two bytes.
     let [high, low, ..] = unsafe { (*raw).protocol }.to_ne_bytes();
-    match u16::from_be_bytes([high, low]) {
+    let action = match u16::from_be_bytes([high, low]) {
         V4::ETHERTYPE => stages::<V4, L3>(raw, hook),
         V6::ETHERTYPE => stages::<V6, L3>(raw, hook),
         _ => NEXT,
+    };
+    // One place for the log of all stages: the verifier would look at each.
+    match action {
+        ANSWERED => {
+            trace!(context, "packet refused: {}", DropReason::NoEndpoint.name());
+            Skb::new(raw).send_back()
+        }
+        DROPPED.. => {
+            tell(context, action - DROPPED);
+            DROP
+        }
+        action => action,
+    }
+}
+
+/// Tells the packet log why a packet is dropped.
+#[inline(always)]
+fn tell(context: &TcContext, number: i32) {
+    for reason in DropReason::ALL {
+        if reason as i32 == number {
+            trace!(context, "packet dropped: {}", reason.name());
+        }
     }
 }
 
@@ -41,7 +63,7 @@ const NEXT: i32 = TC_ACT_UNSPEC;
 /// Ends the packet here.
 const DROP: i32 = TC_ACT_SHOT;
 /// The first of the numbers that are not the kernel's: continue with a stage.
-const CONTINUE: i32 = i32::MAX - 16;
+const CONTINUE: i32 = i32::MAX - 64;
 const ADMIT: i32 = CONTINUE;
 const CHOOSE: i32 = CONTINUE + 1;
 const REMEMBER: i32 = CONTINUE + 2;
@@ -53,6 +75,11 @@ const CORRECT: i32 = CONTINUE + 7;
 const LATER_FRAGMENT: i32 = CONTINUE + 8;
 const EVADE: i32 = CONTINUE + 9;
 const CHANGE_PORT: i32 = CONTINUE + 10;
+const MATCH: i32 = CONTINUE + 11;
+/// The packet has become an answer to its sender.
+const ANSWERED: i32 = CONTINUE + 31;
+/// The packet ends here; the number of the reason is added.
+const DROPPED: i32 = CONTINUE + 32;
 
 /// [`Direction`] as a parameter of a function that exists once for each.
 const ORIGINAL: u8 = Direction::Original as u8;
@@ -64,20 +91,25 @@ fn stages<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, hook: 
     // SAFETY: the element is this CPU's own, and TC programs run one after another on a CPU (with softirqs disabled), so
     // nobody else reads or writes it until this program ends. What no stage wrote yet is zeros, and no stage reads it.
     let work = unsafe { &mut *work };
+    let mut action = inspect::<F, L3>(raw, work);
     match hook {
         Hook::Ingress => {
-            let mut action = ingress::<F, L3>(raw, work);
+            if action == MATCH {
+                action = ingress::<F>(raw, work);
+            }
             if action == ADMIT {
                 action = admit::<F>(raw, work);
             }
             if action == CHOOSE {
-                action = choose::<F>(raw, work);
+                action = choose::<F>(work);
             }
-            if action == EVADE {
-                action = evade::<F>(raw, work);
+            for _ in 0..tc::ATTEMPTS {
+                if action == EVADE {
+                    action = evade::<F>(work);
+                }
             }
             if action == REMEMBER {
-                action = remember::<F>(raw, work);
+                action = remember::<F>(work);
             }
             if action == FOLLOW {
                 action = follow::<F>(raw, work);
@@ -103,9 +135,11 @@ fn stages<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, hook: 
             action
         }
         Hook::Egress => {
-            let mut action = egress::<F, L3>(raw, work);
+            if action == MATCH {
+                action = egress::<F>(raw, work);
+            }
             if action == LEAVE {
-                action = leave::<F>(raw, work);
+                action = leave::<F>(work);
             }
             if action == ERROR {
                 action = error::<F, REPLY>(raw, work);
@@ -127,76 +161,83 @@ fn stages<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, hook: 
     }
 }
 
+/// What comes of it is read from `work` by the next stage, which the verifier therefore looks at once, and not once for each
+/// number of extension headers.
 #[inline(never)]
-fn ingress<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
-    action(raw, tc::ingress(&mut Skb::new(raw), &mut KernelTables::<F>::new(), work, L3))
+fn inspect<F: TcFamily, const L3: usize>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
+    action(tc::inspect(&Skb::new(raw), work, L3))
 }
 
 #[inline(never)]
-fn egress<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
-    action(raw, tc::egress(&mut Skb::new(raw), &mut KernelTables::<F>::new(), work, L3))
+fn ingress<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
+    action(tc::ingress(&mut Skb::new(raw), &mut KernelTables::<F>::new(), work))
+}
+
+#[inline(never)]
+fn egress<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
+    action(tc::egress(&mut Skb::new(raw), &mut KernelTables::<F>::new(), work))
 }
 
 #[inline(never)]
 fn admit<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
-    action(raw, tc::admit(&Skb::new(raw), &mut KernelTables::<F>::new(), work))
+    action(tc::admit(&Skb::new(raw), &mut KernelTables::<F>::new(), work))
 }
 
 #[inline(never)]
-fn choose<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
-    action(raw, tc::choose(&mut KernelTables::<F>::new(), work))
+fn choose<F: TcFamily + FamilyMaps>(work: &mut Work<F>) -> i32 {
+    action(tc::choose(&mut KernelTables::<F>::new(), work))
 }
 
 #[inline(never)]
-fn evade<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
-    action(raw, tc::evade(&mut KernelTables::<F>::new(), work))
+fn evade<F: TcFamily + FamilyMaps>(work: &mut Work<F>) -> i32 {
+    action(tc::evade(&mut KernelTables::<F>::new(), work))
 }
 
 #[inline(never)]
 fn change_port<F: TcFamily + FamilyMaps, const DIRECTION: u8>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
     let verdict = tc::change_port(&mut Skb::new(raw), &mut KernelTables::<F>::new(), work, direction::<DIRECTION>());
-    action(raw, verdict)
+    action(verdict)
 }
 
 #[inline(never)]
-fn remember<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
-    action(raw, tc::remember(&mut KernelTables::<F>::new(), work))
+fn remember<F: TcFamily + FamilyMaps>(work: &mut Work<F>) -> i32 {
+    action(tc::remember(&mut KernelTables::<F>::new(), work))
 }
 
 #[inline(never)]
 fn follow<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
-    action(raw, tc::follow(&mut Skb::new(raw), &mut KernelTables::<F>::new(), work))
+    action(tc::follow(&mut Skb::new(raw), &mut KernelTables::<F>::new(), work))
 }
 
 #[inline(never)]
 fn refuse<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
-    action(raw, tc::refuse(&mut Skb::new(raw), work))
+    action(tc::refuse(&mut Skb::new(raw), work))
 }
 
 #[inline(never)]
-fn leave<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
-    action(raw, tc::leave(&mut KernelTables::<F>::new(), work))
+fn leave<F: TcFamily + FamilyMaps>(work: &mut Work<F>) -> i32 {
+    action(tc::leave(&mut KernelTables::<F>::new(), work))
 }
 
 #[inline(never)]
 fn error<F: TcFamily + FamilyMaps, const DIRECTION: u8>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
-    action(raw, tc::error(&Skb::new(raw), &mut KernelTables::<F>::new(), work, direction::<DIRECTION>()))
+    action(tc::error(&Skb::new(raw), &mut KernelTables::<F>::new(), work, direction::<DIRECTION>()))
 }
 
 #[inline(never)]
 fn correct<F: TcFamily + FamilyMaps, const DIRECTION: u8>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
-    action(raw, tc::correct(&mut Skb::new(raw), &mut KernelTables::<F>::new(), work, direction::<DIRECTION>()))
+    action(tc::correct(&mut Skb::new(raw), &mut KernelTables::<F>::new(), work, direction::<DIRECTION>()))
 }
 
 #[inline(never)]
 fn later_fragment<F: TcFamily + FamilyMaps, const DIRECTION: u8>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
     let verdict = tc::later_fragment(&mut Skb::new(raw), &mut KernelTables::<F>::new(), work, direction::<DIRECTION>());
-    action(raw, verdict)
+    action(verdict)
 }
 
 #[inline(never)]
 fn note_fragment<F: TcFamily + FamilyMaps, const DIRECTION: u8>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
-    action(raw, tc::note_fragment(&Skb::new(raw), &mut KernelTables::<F>::new(), work, direction::<DIRECTION>()))
+    action(tc::note_fragment(&Skb::new(raw), &mut KernelTables::<F>::new(), work, direction::<DIRECTION>()))
 }
 
 #[inline(always)]
@@ -205,17 +246,12 @@ const fn direction<const DIRECTION: u8>() -> Direction {
 }
 
 #[inline(always)]
-fn action(raw: *mut __sk_buff, verdict: Verdict) -> i32 {
+fn action(verdict: Verdict) -> i32 {
     match verdict {
         Verdict::Pass => NEXT,
-        Verdict::Drop(reason) => {
-            trace!(&TcContext::new(raw), "packet dropped: {}", reason.name());
-            DROP
-        }
-        Verdict::Answer => {
-            trace!(&TcContext::new(raw), "packet refused: {}", DropReason::NoEndpoint.name());
-            Skb::new(raw).send_back()
-        }
+        Verdict::Drop(reason) => DROPPED + reason as i32,
+        Verdict::Answer => ANSWERED,
+        Verdict::Continue(Stage::Match) => MATCH,
         Verdict::Continue(Stage::Admit) => ADMIT,
         Verdict::Continue(Stage::Choose) => CHOOSE,
         Verdict::Continue(Stage::Remember) => REMEMBER,

@@ -11,21 +11,21 @@ use crate::{
     tables::{Insertion, Tables},
 };
 
-/// Ports that are tried before a connection is given up.
-const ATTEMPTS: usize = 8;
+/// How often [`evade`] runs for a packet, at most: a port each time. Then the connection is given up.
+pub const ATTEMPTS: u8 = 8;
 
-/// The first packet of a flow whose backend has another connection from the same port: finds a free one.
+/// The first packet of a flow whose backend has another connection from the same port: tries another one.
 #[inline(always)]
 pub fn evade<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> Verdict {
     let Work { headers, admitted, chosen, .. } = work;
-    let mut attempt = 0;
-    while attempt < ATTEMPTS {
-        attempt += 1;
-        let port = another(headers.source.1, tables.random());
-        if let Some(insertion) = flows::room(headers, tables, chosen.to, port) {
-            (chosen.client_port, chosen.insertion) = (port, insertion);
-            return Verdict::Continue(Stage::Remember);
-        }
+    let port = another(headers.source.1, tables.random());
+    if let Some(insertion) = flows::room(headers, tables, chosen.to, port) {
+        (chosen.client_port, chosen.insertion) = (port, insertion);
+        return Verdict::Continue(Stage::Remember);
+    }
+    chosen.evasions += 1;
+    if chosen.evasions < ATTEMPTS {
+        return Verdict::Continue(Stage::Evade);
     }
     drop(tables, admitted.service.id(), DropReason::TupleClash)
 }
@@ -44,6 +44,7 @@ pub(super) fn step_aside<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut W
         client_port: headers.source.1,
         insertion: Insertion::New,
         is_recalled: true,
+        evasions: 0,
     };
     Verdict::Continue(Stage::Evade)
 }

@@ -2,7 +2,7 @@
 
 use proxy_common::{Detector, DropReason, Protocol};
 
-use super::{Stage, TcFamily, Verdict, Work, allows_source, drop, flows, inspect};
+use super::{Stage, TcFamily, Verdict, Work, allows_source, drop, flows};
 use crate::{
     frontend::{self, Loopback},
     packet::Packet,
@@ -11,17 +11,9 @@ use crate::{
     tables::Tables,
 };
 
-/// A packet that leaves the node on a device: reverse NAT if it is a reply. `l3` is the offset of the IP header.
+/// A packet that leaves the node on a device: reverse NAT if it is a reply.
 #[inline(always)]
-pub fn egress<F: TcFamily, P: Packet, T: Tables<F>>(
-    packet: &mut P,
-    tables: &mut T,
-    work: &mut Work<F>,
-    l3: usize,
-) -> Verdict {
-    if let Err(verdict) = inspect(packet, work, l3) {
-        return verdict;
-    }
+pub fn egress<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, work: &mut Work<F>) -> Verdict {
     let headers = &work.headers;
     match flows::replied(headers, tables) {
         Some(flow) => {

@@ -4,9 +4,7 @@ use proxy_common::{
     Counter, Detector, Direction, DropReason, Family, Flow, FlowFlags, FlowKey, Port, ServiceId, Settings,
 };
 
-use super::{
-    Admitted, Chosen, Stage, TcFamily, Verdict, Work, allows_source, clashes::step_aside, drop, flows, inspect,
-};
+use super::{Admitted, Chosen, Stage, TcFamily, Verdict, Work, allows_source, clashes::step_aside, drop, flows};
 use crate::{
     affinity, answer, choose,
     frontend::{self, Loopback},
@@ -17,17 +15,9 @@ use crate::{
     tables::{InsertError, Insertion, Tables},
 };
 
-/// A packet that came into the node on a device: translated if its flow is known. `l3` is the offset of the IP header.
+/// A packet that came into the node on a device: translated if its flow is known.
 #[inline(always)]
-pub fn ingress<F: TcFamily, P: Packet, T: Tables<F>>(
-    packet: &mut P,
-    tables: &mut T,
-    work: &mut Work<F>,
-    l3: usize,
-) -> Verdict {
-    if let Err(verdict) = inspect(packet, work, l3) {
-        return verdict;
-    }
+pub fn ingress<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, work: &mut Work<F>) -> Verdict {
     let headers = &work.headers;
     match flows::established(headers, tables) {
         Some(flow) if flow.flags().contains(FlowFlags::OWN) => Verdict::Pass,
@@ -84,7 +74,7 @@ pub fn choose<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> 
         let client_port = headers.source.1;
         let room = flows::room(headers, tables, to, client_port);
         let insertion = room.unwrap_or(Insertion::New);
-        *chosen = Chosen { backend, to, client_port, insertion, is_recalled: recalled.is_some() };
+        *chosen = Chosen { backend, to, client_port, insertion, is_recalled: recalled.is_some(), evasions: 0 };
         return Verdict::Continue(if room.is_some() { Stage::Remember } else { Stage::Evade });
     }
     // Every backend that was hit had just been removed.

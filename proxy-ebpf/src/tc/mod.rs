@@ -1,7 +1,7 @@
 //! What the TC programs do: DNAT and policy where a packet enters the node, reverse NAT where it leaves.
 //!
 //! A program is a chain of stages; each returns a [`Verdict`], which may name the next one. An established packet is done
-//! after the first stage and costs one hash lookup, and once a second per flow a second one that keeps the entry of the other
+//! after the second stage and costs one hash lookup, and once a second per flow a second one that keeps the entry of the other
 //! direction from being evicted.
 
 mod clashes;
@@ -17,7 +17,7 @@ use proxy_common::{
 };
 
 pub use self::{
-    clashes::{change_port, evade},
+    clashes::{ATTEMPTS, change_port, evade},
     egress::{egress, leave},
     errors::{correct, error},
     fragments::{later_fragment, note_fragment},
@@ -26,7 +26,7 @@ pub use self::{
 use crate::{
     answer::AnswerFamily,
     headers::{self, Headers, Kind, Located, ParseFamily, Part, Piece, Quoted},
-    packet::{Packet, Truncated},
+    packet::Packet,
     policy::List,
     rewrite::WriteFamily,
     tables::{Insertion, Tables},
@@ -55,6 +55,8 @@ pub enum Verdict {
 /// In the kernel each stage is a function of its own, because a program has 512 bytes of stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
+    /// The packet has ports: [`ingress`] or [`egress`].
+    Match,
     /// The packet belongs to no flow and may begin one: [`admit`].
     Admit,
     /// The packet may use a frontend: [`choose`].
@@ -138,6 +140,7 @@ impl<F: Family> Default for Work<F> {
             client_port: nobody.1,
             insertion: Insertion::New,
             is_recalled: false,
+            evasions: 0,
         };
         Self {
             headers,
@@ -210,35 +213,39 @@ struct Chosen<A> {
     insertion: Insertion,
     /// Session affinity remembers a backend that is still one to choose, whether it is this one or not.
     is_recalled: bool,
+    /// Other ports of the client that were tried and are taken.
+    evasions: u8,
 }
 
-/// Reads the headers of the packet whose IP header is at `l3`.
-///
-/// # Errors
-/// What becomes of a packet that has no transport header.
+/// The first stage: reads the headers of the packet whose IP header is at `l3`.
 #[inline(always)]
-fn inspect<F: TcFamily, P: Packet>(packet: &P, work: &mut Work<F>, l3: usize) -> Result<(), Verdict> {
-    let pass = |Truncated| Verdict::Pass;
+pub fn inspect<F: TcFamily, P: Packet>(packet: &P, work: &mut Work<F>, l3: usize) -> Verdict {
     work.is_first_fragment = false;
-    let located = F::locate(packet, l3).map_err(pass)?.ok_or(Verdict::Pass)?;
-    match headers::kind::<F, _>(packet, &located).map_err(pass)? {
+    read(packet, work, l3).map_or(Verdict::Pass, Verdict::Continue)
+}
+
+/// Which stage is next, if any.
+#[inline(always)]
+fn read<F: TcFamily, P: Packet>(packet: &P, work: &mut Work<F>, l3: usize) -> Option<Stage> {
+    let located = F::locate(packet, l3).ok()??;
+    match headers::kind::<F, _>(packet, &located).ok()? {
         Kind::Transport(protocol) => {
-            work.headers = headers::transport(packet, &located, protocol).map_err(pass)?;
+            work.headers = headers::transport(packet, &located, protocol).ok()?;
             if located.part.piece == Piece::First {
                 work.is_first_fragment = true;
                 work.translated = None;
             }
-            Ok(())
+            Some(Stage::Match)
         }
         Kind::Error => {
             work.located = located;
-            Err(Verdict::Continue(Stage::Error))
+            Some(Stage::Error)
         }
         Kind::LaterFragment => {
             work.located = located;
-            Err(Verdict::Continue(Stage::LaterFragment))
+            Some(Stage::LaterFragment)
         }
-        Kind::Other => Err(Verdict::Pass),
+        Kind::Other => None,
     }
 }
 
