@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use k8s_openapi::api::{
-    apps::v1::DaemonSet,
-    core::v1::{ConfigMap, Node, Service, ServiceAccount},
+    apps::v1::{DaemonSet, Deployment},
+    core::v1::{ConfigMap, Namespace, Node, Service, ServiceAccount},
     discovery::v1::EndpointSlice,
     rbac::v1::{ClusterRole, ClusterRoleBinding},
 };
@@ -89,6 +89,44 @@ fn the_agent_takes_the_daemon_sets_arguments_and_configuration() {
     let parsed = config::parse(&data[&name(flags.config)]).expect("the configuration is valid");
     assert_eq!(parsed.detect, config::DetectLocal::ClusterCidr);
     assert_eq!(parsed.kubeconfig, None);
+}
+
+#[test]
+fn the_kustomization_has_all_manifests() {
+    #[derive(serde::Deserialize)]
+    struct Kustomization {
+        resources: Vec<String>,
+    }
+
+    let text = fs::read_to_string(deploy().join("kustomization.yaml")).expect("it is there");
+    let Kustomization { mut resources } = serde_saphyr::from_str(&text).expect("it is YAML");
+    let files = fs::read_dir(deploy().join("manifests")).expect("the folder is there");
+    let name = |file: fs::DirEntry| format!("manifests/{}", file.file_name().to_string_lossy());
+    let mut manifests: Vec<_> = files.map(|file| name(file.expect("the folder can be read"))).collect();
+    resources.sort();
+    manifests.sort();
+    assert_eq!(resources, manifests);
+}
+
+#[test]
+fn the_workloads_of_end_to_end_tests_are_what_kubernetes_takes() {
+    fn is_whole<T: serde::de::DeserializeOwned + serde::Serialize>(object: &Value) {
+        assert_eq!(serde_json::to_value(typed::<T>(object)).expect("JSON"), *object, "a field is not known");
+    }
+
+    let text = fs::read_to_string(deploy().join("e2e/workloads.yaml")).expect("the file is there");
+    for document in text.split("\n---\n") {
+        let object: Value = serde_saphyr::from_str(document).expect("it is YAML");
+        match object["kind"].as_str().expect("it has a kind") {
+            "Namespace" => is_whole::<Namespace>(&object),
+            "Deployment" => is_whole::<Deployment>(&object),
+            "Service" => {
+                is_whole::<Service>(&object);
+                assert_eq!(object["spec"]["ipFamilyPolicy"], "RequireDualStack", "the scenarios use both families");
+            }
+            kind => panic!("{kind} is not expected"),
+        }
+    }
 }
 
 #[test]

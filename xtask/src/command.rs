@@ -46,7 +46,7 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
 }
 
 /// The command as a person would type it.
-fn show(command: &Command) -> String {
+pub(crate) fn show(command: &Command) -> String {
     let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
     let words = iter::once(program).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")

@@ -4,6 +4,7 @@ mod build;
 mod check;
 mod command;
 mod demo;
+mod e2e;
 mod faults;
 #[path = "../../proxy-agent/build/object.rs"]
 mod object;
@@ -43,6 +44,8 @@ enum Command {
     Vm(vm::Options),
     /// Let one fault after another happen to a node under load, and count what it costs. Needs root.
     Faults(faults::Options),
+    /// Make a cluster with kind, install the agent, and run scenarios and Kubernetes' own tests of Services in it.
+    E2e(e2e::Options),
     /// Check format, lints and dependencies.
     Check,
     #[command(hide = true)]
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::Verify(options) => verify::run(&options).map(success),
         Command::Vm(options) => vm::run(&options),
         Command::Faults(options) => faults::run(&options).map(success),
+        Command::E2e(options) => e2e::run(&options).map(success),
         Command::Check => check::run().map(success),
     };
     result.unwrap_or_else(|error| {

@@ -4,6 +4,7 @@
 //! without apt, it installs what a user may install and says exactly what is left.
 
 mod apt;
+mod helm;
 mod linker;
 mod rustup;
 
@@ -19,7 +20,7 @@ use crate::{
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Install what only `check` and some tests use as well: cargo-deny, cargo-machete, iptables.
+    /// Install what only `check` and some tests use as well: cargo-deny, cargo-machete, iptables, Helm's engine.
     #[arg(long)]
     all: bool,
 }
@@ -71,6 +72,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         }
         if let Some(missing) = optional(&NEIGHBOURS) {
             eprintln!("{missing}: tests with it will be skipped");
+        }
+        if let Err(error) = helm::install() {
+            eprintln!("Helm's engine is missing ({error:#}): tests of the chart will be skipped");
         }
     }
     println!("Everything is installed.");
