@@ -2,13 +2,15 @@
 
 use std::{
     ffi::OsString,
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand, error::ErrorKind};
+use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
+use clap_complete::Shell;
 use proxy_agent::{
     cli::{CleanupArgs, TableCommand},
     config::{Action, Config, ConfigErrors, RunFlags},
@@ -19,10 +21,12 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// How long a write of the tables may take to end when the process is told to.
 const LAST_WRITE: Duration = Duration::from_secs(2);
+/// As the program is called.
+const NAME: &str = "proxy-agent";
 
 /// Serves Kubernetes Services on a node with eBPF, in place of kube-proxy.
 #[derive(Parser)]
-#[command(version, propagate_version = true)]
+#[command(name = NAME, version, propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -34,6 +38,17 @@ enum Command {
     Run(Box<RunFlags>),
     #[command(flatten)]
     Tables(TableCommand),
+    /// Prints what makes a shell complete the program's commands and flags.
+    Completion {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Prints the program's manual page, or writes those of all commands.
+    Man {
+        /// Write a page for each command into this directory.
+        #[arg(long, value_name = "DIR")]
+        directory: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -51,7 +66,14 @@ fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(flags) => run_agent(&flags),
-        Command::Tables(command) => command.run(&mut io::stdout().lock()).map_err(anyhow::Error::from),
+        // Styles are for terminals only; NO_COLOR and CLICOLOR_FORCE are followed.
+        Command::Tables(command) => command.run(&mut anstream::stdout().lock()).map_err(anyhow::Error::from),
+        Command::Completion { shell } => print_generated(|out| {
+            clap_complete::generate(shell, &mut Cli::command(), NAME, out);
+            Ok(())
+        }),
+        Command::Man { directory: None } => print_generated(|out| clap_mangen::Man::new(Cli::command()).render(out)),
+        Command::Man { directory: Some(directory) } => write_pages(&directory),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -65,6 +87,21 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints what `generate` makes of the command line's definition. A reader that has read enough is no error.
+fn print_generated(generate: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> Result<()> {
+    let mut text = Vec::new();
+    generate(&mut text)?;
+    match io::stdout().lock().write_all(&text) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("cannot write the output"),
+    }
+}
+
+fn write_pages(directory: &Path) -> Result<()> {
+    clap_mangen::generate_to(Cli::command(), directory)
+        .with_context(|| format!("manual pages cannot be written into {}", directory.display()))
 }
 
 /// A flag with dashes where it has underscores: kube-proxy's, like all of Kubernetes, may be written both ways.

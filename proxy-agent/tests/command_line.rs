@@ -7,8 +7,11 @@ use std::{
 };
 
 fn run(arguments: &[&str]) -> Output {
+    program(&[&["run"], arguments].concat())
+}
+
+fn program(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_proxy-agent"))
-        .arg("run")
         .args(arguments)
         .env_remove("RUST_LOG")
         .env_remove("KUBECONFIG")
@@ -106,4 +109,59 @@ fn the_version_can_be_asked_as_kube_proxys() {
     let output = run(&["--version"]);
     assert!(output.status.success(), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stdout).contains(env!("CARGO_PKG_VERSION")), "{output:?}");
+}
+
+/// The commands of the program.
+const COMMANDS: [&str; 8] = ["run", "status", "services", "backends", "flows", "cleanup", "completion", "man"];
+
+#[test]
+fn shells_can_complete_commands_and_flags() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let Output { status, stdout, .. } = program(&["completion", shell]);
+        let text = String::from_utf8(stdout).expect("text");
+        assert!(status.success() && text.contains("cluster-cidr") && text.contains("backends"), "{shell}");
+    }
+    let wrong = program(&["completion", "tcsh"]);
+    let said = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert!(wrong.status.code() == Some(1) && said.contains("'tcsh'") && said.contains("bash"), "{said}");
+}
+
+#[test]
+fn there_is_a_manual_page_for_each_command() {
+    let page = program(&["man"]);
+    let text = String::from_utf8_lossy(&page.stdout).into_owned();
+    assert!(page.status.success() && text.contains("proxy\\-agent\\-services(1)"), "{text}");
+    let folder = tempfile::tempdir().expect("a folder");
+    assert!(program(&["man", "--directory", &folder.path().display().to_string()]).status.success());
+    for command in COMMANDS {
+        let page = fs::read_to_string(folder.path().join(format!("proxy-agent-{command}.1")));
+        assert!(page.expect("a page").contains(".SH OPTIONS"), "{command}");
+    }
+    let lost = program(&["man", "--directory", "/nowhere"]);
+    assert!(String::from_utf8_lossy(&lost.stderr).contains("cannot be written into /nowhere"));
+}
+
+#[test]
+fn tables_that_are_not_there_are_one_line_without_colours() {
+    let Output { status, stdout, stderr } = program(&["services", "--bpffs-root", "/nowhere"]);
+    let said = String::from_utf8(stderr).expect("text");
+    assert_eq!((status.code(), stdout.len()), (Some(1), 0));
+    assert!(said.starts_with("proxy-agent: no tables at /nowhere: is the agent running"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[test]
+fn wrong_filters_name_the_flag_the_value_and_what_is_accepted() {
+    for (arguments, parts) in [
+        (&["flows", "--protocol", "icmp"], ["'icmp'", "--protocol", "tcp, udp, sctp"]),
+        (&["flows", "--state", "dead"], ["'dead'", "--state", "established"]),
+        (&["flows", "--address", "10.0.0"], ["'10.0.0'", "--address", "invalid IP address"]),
+        (&["services", "a/b/c", "-owide"], ["'a/b/c'", "NAME", "[NAMESPACE/]NAME[:PORT]"]),
+        (&["backends", "-o", "xml"], ["'xml'", "--output", "yaml"]),
+    ] {
+        let Output { status, stderr, .. } = program(arguments);
+        let said = String::from_utf8(stderr).expect("text");
+        assert_eq!(status.code(), Some(1), "{said}");
+        assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+    }
 }

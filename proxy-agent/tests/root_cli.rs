@@ -3,16 +3,22 @@
 
 mod support;
 
-use std::{collections::BTreeSet, fmt::Write as _, path::Path};
+use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path};
 
 use clap::Parser;
 use proxy_agent::{
     cli::TableCommand,
-    dataplane::{features::Feature, pins::Direction},
+    dataplane::{
+        features::Feature,
+        pins::{Direction, Pins},
+        read_tables,
+        tables::SettingsTable,
+    },
     plan::Changes,
 };
 use proxy_common::{
-    Backend, BackendId, Port, PortName, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange,
+    Backend, BackendId, Port, PortName, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, Settings,
+    SlotRange,
 };
 use serde_json::Value;
 use support::{Netns, Node, features, run};
@@ -104,6 +110,62 @@ fn the_error_without_tables_says_what_to_do() {
         let error = agent(&node.netns, command, node.pins.path(), &[]).expect_err("nothing is pinned");
         let expected = format!("no tables at {}: is the agent running on this node?", node.pins.path().display());
         assert!(error.starts_with(&expected) && !error.contains('\n'), "{error}");
+    }
+}
+
+#[test]
+fn tables_that_cannot_be_used_are_told_from_none() {
+    let fails = |node: &Node| agent(&node.netns, "services", node.pins.path(), &[]).expect_err("no tables to use");
+    let node = node();
+    let path = node.pins.path().display().to_string();
+    let pin = |name: &str| node.pins.path().join(name);
+    let settings = read_tables(node.pins.path()).expect("pinned").settings.read().expect("readable");
+    let mut table = SettingsTable::open(&Pins::new(node.pins.path())).expect("pinned");
+    table.write(&Settings::UNSET).expect("can be written");
+    assert!(fails(&node).starts_with(&format!("the tables at {path} are empty")), "{}", fails(&node));
+    table.write(&settings).expect("can be written");
+    fails_not(&node);
+
+    // Somebody else's map where a table should be, and a program.
+    for (foreign, said) in [
+        (
+            "counters",
+            format!("what is pinned as {path}/services_v4 is another program's, or an agent's of another version"),
+        ),
+        ("links/connect4", format!("{path}/services_v4 is a pinned link, and no table of the agent's")),
+    ] {
+        fs::rename(pin("services_v4"), pin("aside")).expect("pins can be renamed");
+        fs::rename(pin(foreign), pin("services_v4")).expect("pins can be renamed");
+        assert!(fails(&node).starts_with(&said), "{}", fails(&node));
+        fs::rename(pin("services_v4"), pin(foreign)).expect("pins can be renamed");
+        fs::rename(pin("aside"), pin("services_v4")).expect("pins can be renamed");
+    }
+    fails_not(&node);
+
+    for name in ["services_v4", "drops"] {
+        fs::remove_file(pin(name)).expect("pinned");
+    }
+    let said = fails(&node);
+    assert!(said.starts_with(&format!("{path} is broken: services_v4, drops are not pinned there")), "{said}");
+    let folder = tempfile::tempdir().expect("a folder");
+    let said = agent(&node.netns, "services", folder.path(), &[]).expect_err("no tables");
+    assert!(said.ends_with("with --bpffs-root") && said.contains("is not on a bpf file system"), "{said}");
+}
+
+fn fails_not(node: &Node) {
+    agent(&node.netns, "services", node.pins.path(), &[]).expect("the tables are as they were");
+}
+
+#[test]
+fn a_service_is_asked_for_by_name() {
+    let node = node();
+    let ask = |command, name| agent(&node.netns, command, node.pins.path(), &["-o", "yaml", name]);
+    let services = ask("services", "shop/web").expect("known");
+    assert!(services.contains("frontend: 10.96.0.1:80"), "{services}");
+    assert!(ask("backends", "web").expect("known").contains("endpoint: 10.0.0.2:8080"));
+    for command in ["services", "backends", "flows"] {
+        let error = ask(command, "shop/wep").expect_err("nobody has the name");
+        assert_eq!(error, "this node serves no Service \"shop/wep\"; did you mean shop/web?");
     }
 }
 

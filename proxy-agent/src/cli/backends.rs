@@ -4,7 +4,7 @@ use proxy_common::{Backend, Family, PlainAddress, V4, V6};
 use serde::Serialize;
 
 use super::{
-    print::Rows,
+    print::{Detail, Rows, or_dash},
     text::{IntoIp, endpoint, service},
 };
 use crate::plan::{FamilySnapshot, Snapshot};
@@ -56,14 +56,18 @@ fn lists<A: Copy>(backend: &Backend<A>) -> Vec<&'static str> {
 }
 
 impl Rows for BackendsView {
-    const HEADINGS: &'static [&'static str] = &["SERVICE", "ENDPOINT", "ON NODE", "LISTS"];
+    const HEADINGS: (&'static [&'static str], &'static [&'static str]) =
+        (&["SERVICE", "ENDPOINT", "ON NODE", "LISTS"], &["ID"]);
 
-    fn rows(&self) -> Vec<Vec<String>> {
+    fn rows(&self, detail: Detail) -> Vec<Vec<String>> {
         let cells = |row: &Row| {
-            let Row { service, endpoint, local, lists, id: _ } = row;
+            let Row { service, endpoint, local, lists, id } = row;
             let on_node = if *local { "yes" } else { "no" }.to_owned();
-            let lists = if lists.is_empty() { "-".to_owned() } else { lists.join(",") };
-            vec![service.clone(), endpoint.clone(), on_node, lists]
+            let mut cells = vec![service.clone(), endpoint.clone(), on_node, or_dash(Some(lists.join(",")))];
+            if detail == Detail::Wide {
+                cells.push(id.to_string());
+            }
+            cells
         };
         self.0.iter().map(cells).collect()
     }

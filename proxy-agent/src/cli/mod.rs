@@ -1,41 +1,51 @@
 //! The commands that look at the pinned tables, and the one that removes them.
 //!
 //! They need no running agent and no configuration: everything they show comes from the kernel. Each
-//! command first builds a view, without IO, and then prints it, as a table or as JSON.
+//! command first builds a view and then prints it: for people, as JSON or as YAML. The fields of views are for programs,
+//! and keep their names and meaning; docs/commands.md lists them.
 
 mod backends;
+mod error;
 mod flows;
 mod print;
+mod select;
 mod services;
 mod status;
 mod text;
 
 use std::{
+    collections::BTreeMap,
     io::{self, Write},
     path::PathBuf,
+    thread,
 };
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
+use proxy_common::{PortName, ServiceId};
 use rustix::time::{ClockId, clock_gettime};
-use serde::Serialize;
 
-use self::print::Rows;
+use self::flows::FlowsArgs;
+pub use self::{
+    error::CommandError,
+    print::Output,
+    select::{SelectorError, ServiceSelector, UnknownService},
+};
 use crate::dataplane::{
-    self, CleanupError, pins,
+    self, diagnosis, pins,
     tables::{TableError, Tables},
 };
 
 /// The commands that look at the node's tables, and the one that removes them.
 #[derive(Clone, Debug, Subcommand)]
 pub enum TableCommand {
-    /// Shows the kernel's features, what is attached where, how full the tables are, and counters.
+    /// Shows the kernel's features, what is attached where, how full the tables are, counters, and what is wrong.
     Status(ShowArgs),
     /// Lists the frontends that this node serves, and how often their Services refused or dropped something.
-    Services(ShowArgs),
+    Services(ListArgs),
     /// Lists the endpoints that connections are sent to.
-    Backends(ShowArgs),
-    /// Lists the connections that are being translated.
-    Flows(ShowArgs),
+    Backends(ListArgs),
+    /// Lists the connections that are being translated, in packets and at sockets.
+    Flows(FlowsArgs),
     /// Removes all programs, tables and rules of the agent from this node.
     Cleanup(CleanupArgs),
 }
@@ -51,6 +61,17 @@ pub struct ShowArgs {
     pub output: Output,
 }
 
+/// What to list.
+#[derive(Clone, Debug, Args)]
+pub struct ListArgs {
+    /// Only this Service: `[NAMESPACE/]NAME[:PORT]`.
+    #[arg(value_name = "NAME")]
+    pub service: Option<ServiceSelector>,
+    /// Where to look, and how to print.
+    #[command(flatten)]
+    pub show: ShowArgs,
+}
+
 /// What to remove.
 #[derive(Clone, Debug, Args)]
 pub struct CleanupArgs {
@@ -63,55 +84,14 @@ pub struct CleanupArgs {
     pub cgroup_root: Option<PathBuf>,
 }
 
-/// How to print.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// Columns for people.
-    #[default]
-    Table,
-    /// JSON for programs.
-    Json,
-}
-
-/// Why a command failed: one line that says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum CommandError {
-    /// Nothing is pinned there.
-    #[error(
-        "no tables at {path}: is the agent running on this node? If it uses another directory, name it with --bpffs-root"
-    )]
-    NoTables {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// Reading needs rights.
-    #[error("not allowed to read the tables at {path}: run as root")]
-    NotAllowed {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// A table cannot be read.
-    #[error(transparent)]
-    Table(TableError),
-    /// What is attached cannot be read.
-    #[error("cannot read what is attached: {0}")]
-    Attached(io::Error),
-    /// Something could not be removed.
-    #[error(transparent)]
-    Cleanup(#[from] CleanupError),
-    /// The output cannot be written.
-    #[error("cannot write the output: {0}")]
-    Output(#[from] io::Error),
-}
-
 impl TableCommand {
-    /// Carries out the command and prints to `out`.
+    /// Carries out the command and prints to `out`, with ANSI styles.
     ///
     /// # Errors
-    /// There are no tables, they cannot be read, or `out` cannot be written. A reader that has read enough
-    /// is none.
+    /// There are no tables, they cannot be read, nothing has a name that was asked for, or `out` cannot be written. A
+    /// reader that has read enough is none.
     pub fn run(&self, out: &mut impl Write) -> Result<(), CommandError> {
-        match self.print(out) {
+        match self.print(out).and_then(|()| Ok(out.flush()?)) {
             Err(CommandError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             result => result,
         }
@@ -120,27 +100,30 @@ impl TableCommand {
     fn print(&self, out: &mut impl Write) -> Result<(), CommandError> {
         match self {
             Self::Status(show) => {
-                let tables = open(show)?;
-                let status = status::read(&tables, &show.bpffs_root).map_err(|error| error.at(show))?;
-                match show.output {
-                    Output::Table => write!(out, "{status}")?,
-                    Output::Json => json(&status, out)?,
+                let status = status::read(&show.open()?, &show.bpffs_root).map_err(|error| error.at(show))?;
+                show.output.print(&status, out)?;
+            }
+            Self::Services(ListArgs { service, show }) => {
+                let tables = show.open()?;
+                let mut snapshot = show.read(tables.snapshot())?;
+                if let Some(service) = service {
+                    let ids = service.ids(&snapshot.names)?;
+                    services::keep(&mut snapshot, &ids);
                 }
+                show.output.print(&services::view(&snapshot, &show.read(tables.drops.all())?), out)?;
             }
-            Self::Services(show) => {
-                let tables = open(show)?;
-                let read = || Ok(services::view(&tables.snapshot()?, &tables.drops.all()?));
-                list(&read().map_err(|error| CommandError::of_table(error, show))?, show.output, out)?;
+            Self::Backends(ListArgs { service, show }) => {
+                let mut snapshot = show.read(show.open()?.snapshot())?;
+                if let Some(service) = service {
+                    let ids = service.ids(&snapshot.names)?;
+                    services::keep(&mut snapshot, &ids);
+                }
+                show.output.print(&backends::view(&snapshot), out)?;
             }
-            Self::Backends(show) => {
-                let snapshot = open(show)?.snapshot().map_err(|error| CommandError::of_table(error, show))?;
-                list(&backends::view(&snapshot), show.output, out)?;
-            }
-            Self::Flows(show) => {
-                let tables = open(show)?;
-                let contents = flows::Contents::read(&tables).map_err(|error| CommandError::of_table(error, show))?;
-                list(&contents.view(seconds_since_boot()), show.output, out)?;
-            }
+            Self::Flows(flows) => flows.run(out, || {
+                thread::sleep(flows.interval());
+                true
+            })?,
             Self::Cleanup(CleanupArgs { bpffs_root, cgroup_root }) => {
                 let removed = dataplane::cleanup(bpffs_root, cgroup_root.as_deref())?;
                 for what in &removed {
@@ -155,36 +138,28 @@ impl TableCommand {
     }
 }
 
-impl CommandError {
-    fn of_table(error: TableError, show: &ShowArgs) -> Self {
-        let path = show.bpffs_root.clone();
-        if error.is_missing() {
-            Self::NoTables { path }
-        } else if error.is_denied() {
-            Self::NotAllowed { path }
-        } else {
-            Self::Table(error)
-        }
+impl ShowArgs {
+    /// The tables, of this version's layout.
+    fn open(&self) -> Result<Tables, CommandError> {
+        let tables = self.read(dataplane::read_tables(&self.bpffs_root))?;
+        diagnosis::check_layout(&self.read(tables.settings.read())?, &self.bpffs_root)?;
+        Ok(tables)
+    }
+
+    /// What was read, or what its error means.
+    fn read<T>(&self, result: Result<T, TableError>) -> Result<T, CommandError> {
+        result.map_err(|error| diagnosis::of_error(error, &self.bpffs_root).into())
     }
 }
 
-fn open(show: &ShowArgs) -> Result<Tables, CommandError> {
-    dataplane::read_tables(&show.bpffs_root).map_err(|error| CommandError::of_table(error, show))
-}
-
-fn list<R: Rows + Serialize>(rows: &R, output: Output, out: &mut impl Write) -> io::Result<()> {
-    match output {
-        Output::Table => print::table(rows, out),
-        Output::Json => json(rows, out),
-    }
-}
-
-fn json(value: &impl Serialize, out: &mut impl Write) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, value)?;
-    writeln!(out)
-}
+/// Names of Service ports, by id.
+type Names = BTreeMap<ServiceId, PortName>;
 
 /// The clock by which the programs note when they saw a packet (`bpf_ktime_get_ns`).
 fn seconds_since_boot() -> u32 {
     u32::try_from(clock_gettime(ClockId::Monotonic).tv_sec).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+#[path = "view_tests.rs"]
+mod tests;

@@ -1,12 +1,12 @@
 //! `proxy-agent services`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proxy_common::{DropKey, DropReason, Family, PlainAddress, ServiceFlags, ServiceId, V4, V6};
 use serde::Serialize;
 
 use super::{
-    print::Rows,
+    print::{Detail, Rows, or_dash},
     text::{IntoIp, address, endpoint},
 };
 use crate::plan::{FamilySnapshot, Snapshot};
@@ -22,6 +22,7 @@ pub(super) struct ServicesView(Vec<Row>);
 /// A frontend.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 struct Row {
+    /// Empty if the id has no name; `name` is then the id.
     namespace: String,
     name: String,
     port: String,
@@ -44,6 +45,8 @@ struct Row {
     /// Packets and calls that were dropped or refused for the Service's port, at all its frontends, by reason.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     drops: BTreeMap<&'static str, u64>,
+    /// Number of the Service's port in the tables.
+    id: u32,
 }
 
 /// For whom a frontend is.
@@ -64,6 +67,16 @@ struct Sources {
     ranges: Vec<String>,
     /// Whether this node's own processes may use the frontend.
     node: bool,
+}
+
+/// Leaves only what belongs to these Service ports.
+pub(super) fn keep(snapshot: &mut Snapshot, ids: &BTreeSet<ServiceId>) {
+    fn family<F: Family>(tables: &mut FamilySnapshot<F>, ids: &BTreeSet<ServiceId>) {
+        tables.services.retain(|_, entry| ids.contains(&entry.id()));
+        tables.backends.retain(|_, backend| ids.contains(&backend.service()));
+    }
+    family(&mut snapshot.v4, ids);
+    family(&mut snapshot.v6, ids);
 }
 
 /// The frontends in the tables.
@@ -105,6 +118,7 @@ fn add<F: Family<Address: IntoIp + PlainAddress>>(
             affinity_seconds: flags.contains(ServiceFlags::AFFINITY).then(|| entry.affinity_timeout()),
             sources: flags.contains(ServiceFlags::SOURCE_RANGES).then(sources),
             drops: drops_of(entry.id(), drops),
+            id: entry.id().get(),
         }
     }));
 }
@@ -135,33 +149,41 @@ impl Type {
 }
 
 impl Sources {
-    /// The first ranges, how many there are more, and `node` if the node's own processes are let through.
-    fn text(&self) -> String {
+    /// The ranges, and `node` if the node's own processes are let through. Unless it is to be wide, only the first ranges and how
+    /// many there are more.
+    fn text(&self, detail: Detail) -> String {
         let Self { ranges, node } = self;
-        let more = ranges.len().saturating_sub(SHOWN_RANGES);
-        let shown = ranges.iter().take(SHOWN_RANGES).cloned();
+        let shown = match detail {
+            Detail::Usual => SHOWN_RANGES.min(ranges.len()),
+            Detail::Wide => ranges.len(),
+        };
+        let more = ranges.len() - shown;
         let more = (more > 0).then(|| format!("+{more}"));
-        shown.chain(more).chain(node.then(|| "node".to_owned())).collect::<Vec<_>>().join(",")
+        let node = node.then(|| "node".to_owned());
+        ranges.iter().take(shown).cloned().chain(more).chain(node).collect::<Vec<_>>().join(",")
     }
 }
 
 impl Rows for ServicesView {
-    const HEADINGS: &'static [&'static str] = &[
-        "NAMESPACE",
-        "NAME",
-        "PORT",
-        "PROTOCOL",
-        "TYPE",
-        "FRONTEND",
-        "POLICY",
-        "CLUSTER",
-        "LOCAL",
-        "AFFINITY",
-        "SOURCES",
-        "DROPS",
-    ];
+    const HEADINGS: (&'static [&'static str], &'static [&'static str]) = (
+        &[
+            "NAMESPACE",
+            "NAME",
+            "PORT",
+            "PROTOCOL",
+            "TYPE",
+            "FRONTEND",
+            "POLICY",
+            "CLUSTER",
+            "LOCAL",
+            "AFFINITY",
+            "SOURCES",
+            "DROPS",
+        ],
+        &["DROPPED FOR", "ID"],
+    );
 
-    fn rows(&self) -> Vec<Vec<String>> {
+    fn rows(&self, detail: Detail) -> Vec<Vec<String>> {
         let cells = |row: &Row| {
             let Row {
                 namespace,
@@ -176,27 +198,28 @@ impl Rows for ServicesView {
                 affinity_seconds,
                 sources,
                 drops,
+                id,
             } = row;
-            let affinity = affinity_seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds}s"));
-            vec![
-                or_dash(namespace),
+            let mut cells = vec![
+                or_dash(Some(namespace)),
                 name.clone(),
-                or_dash(port),
+                or_dash(Some(port)),
                 (*protocol).to_owned(),
                 r#type.name().to_owned(),
                 frontend.clone(),
                 (*policy).to_owned(),
                 cluster_endpoints.to_string(),
                 local_endpoints.to_string(),
-                affinity,
-                sources.as_ref().map_or_else(|| "-".to_owned(), Sources::text),
+                or_dash(affinity_seconds.map(|seconds| format!("{seconds}s"))),
+                or_dash(sources.as_ref().map(|sources| sources.text(detail))),
                 drops.values().sum::<u64>().to_string(),
-            ]
+            ];
+            if detail == Detail::Wide {
+                let reasons: Vec<String> = drops.iter().map(|(reason, count)| format!("{reason}={count}")).collect();
+                cells.extend([or_dash(Some(reasons.join(","))), id.to_string()]);
+            }
+            cells
         };
         self.0.iter().map(cells).collect()
     }
-}
-
-fn or_dash(text: &str) -> String {
-    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }

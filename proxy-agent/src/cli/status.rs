@@ -1,6 +1,10 @@
 //! `proxy-agent status`.
 
-use std::{collections::BTreeMap, fmt, io, path::Path};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    path::Path,
+};
 
 use proxy_common::{
     Counter, DROP_MARK, Detector, DropKey, DropReason, Family, FamilySettings, PlainAddress, PortName, ServiceId,
@@ -10,10 +14,11 @@ use serde::Serialize;
 
 use super::{
     CommandError, ShowArgs,
-    print::columns,
+    print::{Detail, View, columns, or_dash, warning},
     text::{IntoIp, address, service},
 };
 use crate::dataplane::{
+    diagnosis,
     features::Features,
     lock,
     nft::{self, Presence},
@@ -22,8 +27,10 @@ use crate::dataplane::{
     tables::{FamilyTables, TableError, Tables},
 };
 
-/// Service ports with the most drops that the text shows; JSON has all.
+/// Service ports with the most drops that the text shows, if it is not to be wide.
 const SHOWN_SERVICE_DROPS: usize = 20;
+/// Percentage of a table's room from which on somebody should know.
+const NEARLY_FULL: usize = 90;
 
 /// Everything there is to know.
 #[derive(Debug, PartialEq, Serialize)]
@@ -45,6 +52,8 @@ pub(super) struct StatusView {
     drops: BTreeMap<&'static str, u64>,
     /// The same for single Service ports, the greatest count first.
     service_drops: Vec<ServiceDropsView>,
+    /// What somebody should look at, a sentence each.
+    warnings: Vec<String>,
 }
 
 /// Packets and calls that were dropped or refused for a Service port.
@@ -101,6 +110,18 @@ struct TableView {
     table: &'static str,
     entries: usize,
     capacity: u32,
+    /// What becomes of it when it is full.
+    #[serde(skip)]
+    eviction: Eviction,
+}
+
+/// What a full table does with something new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Eviction {
+    /// Refuses it.
+    None,
+    /// Gives up what was not used for longest.
+    Oldest,
 }
 
 /// What went wrong while the status was read.
@@ -113,7 +134,7 @@ pub(super) enum StatusError {
 impl StatusError {
     pub(super) fn at(self, show: &ShowArgs) -> CommandError {
         match self {
-            Self::Table(error) => CommandError::of_table(error, show),
+            Self::Table(error) => diagnosis::of_error(error, &show.bpffs_root).into(),
             Self::Attached(error) => CommandError::Attached(error),
         }
     }
@@ -136,7 +157,7 @@ pub(super) fn read(tables: &Tables, bpffs_root: &Path) -> Result<StatusView, Sta
     let pins = Pins::new(bpffs_root);
     let settings = tables.settings.read()?;
     let (counters, drops) = split(&tables.counters.read()?);
-    Ok(StatusView {
+    let view = StatusView {
         version: env!("CARGO_PKG_VERSION"),
         agent: lock::holder(bpffs_root)?,
         kernel: match Features::probe() {
@@ -153,7 +174,51 @@ pub(super) fn read(tables: &Tables, bpffs_root: &Path) -> Result<StatusView, Sta
         counters,
         drops,
         service_drops: service_drops_view(&tables.drops.all()?, &tables.names.all()?),
-    })
+        warnings: Vec::new(),
+    };
+    let warnings = warnings(&view);
+    Ok(StatusView { warnings, ..view })
+}
+
+/// What somebody should look at.
+fn warnings(view: &StatusView) -> Vec<String> {
+    let StatusView { agent, kernel, masquerading, socket_hooks, devices, tables, .. } = view;
+    let mut warnings = Vec::new();
+    if agent.is_none() {
+        warnings.push("no agent is running: what is in the tables stays as it is".to_owned());
+    }
+    if let KernelView::Unknown { error } = kernel {
+        warnings.push(format!("what the kernel can do is not known: {error}"));
+    }
+    match masquerading {
+        Some(Presence::Installed) => {}
+        Some(Presence::Missing) => {
+            warnings.push("the nftables table is missing: nothing is masqueraded; the agent makes it anew".to_owned());
+        }
+        Some(Presence::Unsupported) => {
+            warnings.push("the kernel has no nf_tables: nothing is masqueraded; load the module nf_tables".to_owned());
+        }
+        None => warnings.push("whether the nftables table is there cannot be known: run as root".to_owned()),
+    }
+    if socket_hooks.is_empty() {
+        warnings.push("nothing is attached to a cgroup: the node's own processes are not served".to_owned());
+    }
+    if devices.is_empty() {
+        warnings.push(
+            "nothing is attached to a device of this network namespace: clients outside are not served".to_owned(),
+        );
+    }
+    for TableView { table, entries, capacity, eviction } in tables {
+        let full = usize::try_from(*capacity).unwrap_or(usize::MAX).saturating_mul(NEARLY_FULL) / 100;
+        if *entries >= full.max(1) {
+            let consequence = match eviction {
+                Eviction::Oldest => "what was not used lately is given up for what is new",
+                Eviction::None => "when it is full, new Services or endpoints are not served",
+            };
+            warnings.push(format!("table {table} is nearly full ({entries} of {capacity}): {consequence}"));
+        }
+    }
+    warnings
 }
 
 fn service_drops_view(drops: &BTreeMap<DropKey, u64>, names: &BTreeMap<ServiceId, PortName>) -> Vec<ServiceDropsView> {
@@ -234,8 +299,9 @@ fn tables_view(tables: &Tables) -> Result<Vec<TableView>, TableError> {
     let Tables { names, v4, v6, counters: _, drops, settings: _ } = tables;
     let mut views = family_tables_view::<V4>(v4)?;
     views.extend(family_tables_view::<V6>(v6)?);
-    views.push(TableView { table: maps::NAMES, entries: names.all()?.len(), capacity: names.capacity() });
-    views.push(TableView { table: maps::DROPS, entries: drops.all()?.len(), capacity: drops.capacity() });
+    let view = |table, entries, capacity, eviction| TableView { table, entries, capacity, eviction };
+    views.push(view(maps::NAMES, names.count()?, names.capacity(), Eviction::None));
+    views.push(view(maps::DROPS, drops.count()?, drops.capacity(), Eviction::Oldest));
     Ok(views)
 }
 
@@ -243,22 +309,30 @@ fn family_tables_view<F: Family<Address: PlainAddress>>(
     tables: &FamilyTables<F>,
 ) -> Result<Vec<TableView>, TableError> {
     let snapshot = tables.snapshot()?;
-    let view = |map: maps::FamilyMap, entries, capacity| TableView { table: map.name::<F>(), entries, capacity };
+    let view = |map: maps::FamilyMap, entries, capacity, eviction| TableView {
+        table: map.name::<F>(),
+        entries,
+        capacity,
+        eviction,
+    };
+    let FamilyTables { services, flows, sockets, source_ranges, node_addresses, affinity, socket_affinity, .. } =
+        tables;
+    let (full, lru) = (Eviction::None, Eviction::Oldest);
     Ok(vec![
-        view(maps::SERVICES, snapshot.services.len(), tables.services.capacity()),
-        view(maps::SLOTS, snapshot.slots.len(), tables.slots_capacity()),
-        view(maps::BACKENDS, snapshot.backends.len(), tables.backends_capacity()),
-        view(maps::FLOWS, tables.flows.all()?.len(), tables.flows.capacity()),
-        view(maps::SOCKETS, tables.sockets.all()?.len(), tables.sockets.capacity()),
-        view(maps::SOURCE_RANGES, snapshot.source_ranges.len(), tables.source_ranges.capacity()),
-        view(maps::NODE_ADDRESSES, tables.node_addresses.all()?.len(), tables.node_addresses.capacity()),
-        view(maps::AFFINITY, tables.affinity.all()?.len(), tables.affinity.capacity()),
-        view(maps::SOCKET_AFFINITY, tables.socket_affinity.all()?.len(), tables.socket_affinity.capacity()),
+        view(maps::SERVICES, snapshot.services.len(), services.capacity(), full),
+        view(maps::SLOTS, snapshot.slots.len(), tables.slots_capacity(), full),
+        view(maps::BACKENDS, snapshot.backends.len(), tables.backends_capacity(), full),
+        view(maps::FLOWS, flows.count()?, flows.capacity(), lru),
+        view(maps::SOCKETS, sockets.count()?, sockets.capacity(), lru),
+        view(maps::SOURCE_RANGES, snapshot.source_ranges.len(), source_ranges.capacity(), full),
+        view(maps::NODE_ADDRESSES, node_addresses.count()?, node_addresses.capacity(), full),
+        view(maps::AFFINITY, affinity.count()?, affinity.capacity(), lru),
+        view(maps::SOCKET_AFFINITY, socket_affinity.count()?, socket_affinity.capacity(), lru),
     ])
 }
 
-impl fmt::Display for StatusView {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl View for StatusView {
+    fn write_text(&self, detail: Detail, out: &mut dyn Write) -> io::Result<()> {
         let Self {
             version,
             agent,
@@ -273,17 +347,12 @@ impl fmt::Display for StatusView {
             counters,
             drops,
             service_drops,
+            warnings,
         } = self;
-        let SettingsView {
-            masquerade_mark,
-            masquerade_all,
-            local_node_port_mark,
-            host_namespace_only,
-            udp_timeout_seconds,
-            pods_v4,
-            pods_v6,
-        } = settings;
         writeln!(out, "proxy-agent {version}, table layout {layout_version}")?;
+        for text in warnings {
+            writeln!(out, "{} {text}", warning("WARNING:"))?;
+        }
         match agent {
             Some(process) => writeln!(out, "agent: running, process {process}")?,
             None => writeln!(out, "agent: not running")?,
@@ -292,31 +361,7 @@ impl fmt::Display for StatusView {
             KernelView::Known(features) => writeln!(out, "{features}")?,
             KernelView::Unknown { error } => writeln!(out, "kernel: {error}")?,
         }
-        writeln!(
-            out,
-            "masquerading: mark {masquerade_mark}, {}, {}",
-            if *masquerade_all { "every clusterIP" } else { "as needed" },
-            match masquerading {
-                Some(Presence::Installed) => "nftables table present",
-                Some(Presence::Missing) => "nftables table MISSING",
-                Some(Presence::Unsupported) => "NO nf_tables in the kernel",
-                None => "nftables table UNKNOWN",
-            },
-        )?;
-        if let Some(packets) = dropped_by_mark {
-            writeln!(out, "drop mark {DROP_MARK:#x}: {packets} packets dropped")?;
-        }
-        if let Some(mark) = local_node_port_mark {
-            writeln!(out, "nodePort traffic under policy Local: mark {mark}")?;
-        }
-        let sockets = match (socket_hooks.is_empty(), host_namespace_only) {
-            (true, _) => "none",
-            (false, true) => "the node's own network namespace",
-            (false, false) => "all below the cgroup",
-        };
-        writeln!(out, "sockets served: {sockets}")?;
-        writeln!(out, "UDP timeout: {udp_timeout_seconds}s")?;
-        writeln!(out, "pods: IPv4 {pods_v4}, IPv6 {pods_v6}")?;
+        settings.write_text(*masquerading, *dropped_by_mark, !socket_hooks.is_empty(), out)?;
 
         let rows = socket_hooks.iter().map(|SocketHookView { hook, program, cgroup }| {
             vec![(*hook).to_owned(), program.to_string(), or_dash(*cgroup)]
@@ -326,7 +371,7 @@ impl fmt::Display for StatusView {
             vec![device.clone(), index.to_string(), or_dash(*ingress), or_dash(*egress), (*mechanism).to_owned()]
         });
         section(out, &["DEVICE", "INDEX", "INGRESS", "EGRESS", "BY"], rows.collect())?;
-        let rows = tables.iter().map(|TableView { table, entries, capacity }| {
+        let rows = tables.iter().map(|TableView { table, entries, capacity, eviction: _ }| {
             vec![(*table).to_owned(), entries.to_string(), capacity.to_string()]
         });
         section(out, &["TABLE", "ENTRIES", "CAPACITY"], rows.collect())?;
@@ -334,18 +379,60 @@ impl fmt::Display for StatusView {
         section(out, &["COUNTER", "COUNT"], rows.collect())?;
         let rows = drops.iter().map(|(reason, count)| vec![(*reason).to_owned(), count.to_string()]);
         section(out, &["DROPPED", "COUNT"], rows.collect())?;
-        let rows = service_drops.iter().take(SHOWN_SERVICE_DROPS).map(|ServiceDropsView { service, reason, count }| {
+        let shown = match detail {
+            Detail::Usual => SHOWN_SERVICE_DROPS,
+            Detail::Wide => usize::MAX,
+        };
+        let rows = service_drops.iter().take(shown).map(|ServiceDropsView { service, reason, count }| {
             vec![service.clone(), (*reason).to_owned(), count.to_string()]
         });
         section(out, &["DROPPED FOR", "REASON", "COUNT"], rows.collect())
     }
 }
 
-fn or_dash(value: Option<impl ToString>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+impl SettingsView {
+    fn write_text(
+        &self,
+        masquerading: Option<Presence>,
+        dropped_by_mark: Option<u64>,
+        has_socket_hooks: bool,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        let Self {
+            masquerade_mark,
+            masquerade_all,
+            local_node_port_mark,
+            host_namespace_only,
+            udp_timeout_seconds,
+            pods_v4,
+            pods_v6,
+        } = self;
+        let presence = match masquerading {
+            Some(Presence::Installed) => "nftables table present",
+            Some(Presence::Missing) => "nftables table MISSING",
+            Some(Presence::Unsupported) => "NO nf_tables in the kernel",
+            None => "nftables table UNKNOWN",
+        };
+        let which = if *masquerade_all { "every clusterIP" } else { "as needed" };
+        writeln!(out, "masquerading: mark {masquerade_mark}, {which}, {presence}")?;
+        if let Some(packets) = dropped_by_mark {
+            writeln!(out, "drop mark {DROP_MARK:#x}: {packets} packets dropped")?;
+        }
+        if let Some(mark) = local_node_port_mark {
+            writeln!(out, "nodePort traffic under policy Local: mark {mark}")?;
+        }
+        let sockets = match (has_socket_hooks, host_namespace_only) {
+            (false, _) => "none",
+            (true, true) => "the node's own network namespace",
+            (true, false) => "all below the cgroup",
+        };
+        writeln!(out, "sockets served: {sockets}")?;
+        writeln!(out, "UDP timeout: {udp_timeout_seconds}s")?;
+        writeln!(out, "pods: IPv4 {pods_v4}, IPv6 {pods_v6}")
+    }
 }
 
-fn section(out: &mut fmt::Formatter<'_>, headings: &[&str], rows: Vec<Vec<String>>) -> fmt::Result {
+fn section(out: &mut dyn Write, headings: &[&str], rows: Vec<Vec<String>>) -> io::Result<()> {
     writeln!(out)?;
     writeln!(out, "{}", columns(headings, rows))
 }

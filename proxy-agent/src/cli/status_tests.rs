@@ -4,6 +4,7 @@ use proxy_common::{DEFAULT_MASQUERADE_MARK, Protocol};
 use serde_json::json;
 
 use super::*;
+use crate::cli::print::plain;
 use crate::dataplane::{features::Feature, pins::SocketHook, status::DeviceMechanism};
 
 fn settings() -> Settings {
@@ -46,17 +47,23 @@ fn view() -> StatusView {
             cgroup: Some(1),
         })],
         devices: devices_view(&attached, |index| (index == 2).then(|| "eth0".to_owned())),
-        tables: vec![TableView { table: "services_v4", entries: 3, capacity: 100 }],
+        tables: vec![TableView { table: "services_v4", entries: 3, capacity: 100, eviction: Eviction::None }],
         counters,
         drops,
         service_drops: service_drops_view(&service_drops, &names),
+        warnings: vec!["no agent is running".to_owned()],
     }
+}
+
+fn text(view: &StatusView) -> String {
+    plain(view, Detail::Usual)
 }
 
 #[test]
 fn everything_on_one_page() {
     let expected = "\
 proxy-agent 1.2.3, table layout 1
+WARNING: no agent is running
 agent: not running
 kernel 6.6.1: socket_hooks, btf, receive_hooks, bounded_loops, mappable_arrays, batch_update, cgroup_link, \
 netns_cookie, peer_name_hooks, ring_buffer, cgroup_memory, set_retval, tcx
@@ -88,7 +95,7 @@ DROPPED FOR    REASON              COUNT
 shop/web:http  source_not_allowed  70
 shop/web:http  no_endpoint         1
 ";
-    assert_eq!(view().to_string(), expected);
+    assert_eq!(text(&view()), expected);
 }
 
 #[test]
@@ -99,21 +106,21 @@ fn what_is_wrong_stands_out() {
         masquerading: Some(Presence::Unsupported),
         ..view()
     };
-    let text = view.to_string();
-    assert!(text.contains("agent: running, process 42\nkernel: not allowed\n"), "{text}");
-    assert!(text.contains("NO nf_tables in the kernel"), "{text}");
+    let said = text(&view);
+    assert!(said.contains("agent: running, process 42\nkernel: not allowed\n"), "{said}");
+    assert!(said.contains("NO nf_tables in the kernel"), "{said}");
     let view = StatusView { masquerading: Some(Presence::Missing), ..view };
-    assert!(view.to_string().contains("nftables table MISSING"), "{view}");
+    assert!(text(&view).contains("nftables table MISSING"), "{view:?}");
 }
 
 #[test]
 fn whose_sockets_are_served() {
     let settings = settings().with_flags(SettingsFlags::HOST_NAMESPACE_ONLY).with_local_node_port_mark(0x8_0000);
     let view = StatusView { settings: settings_view(&settings), ..view() };
-    let text = view.to_string();
-    assert!(text.contains("policy Local: mark 0x80000\nsockets served: the node's own network namespace\n"), "{text}");
+    let said = text(&view);
+    assert!(said.contains("policy Local: mark 0x80000\nsockets served: the node's own network namespace\n"), "{said}");
     let view = StatusView { socket_hooks: Vec::new(), ..view };
-    assert!(view.to_string().contains("sockets served: none\n"), "{view}");
+    assert!(text(&view).contains("sockets served: none\n"), "{view:?}");
 }
 
 #[test]
@@ -128,4 +135,41 @@ fn the_same_as_json() {
         json!({ "device": "eth0", "index": 2, "ingress": 31, "egress": 32, "mechanism": "tcx" })
     );
     assert_eq!(json["settings"]["pods_v4"], "10.244.0.0/16");
+}
+
+#[test]
+fn what_somebody_should_look_at_is_said_first() {
+    let fine = StatusView { agent: Some(42), ..view() };
+    assert_eq!(warnings(&fine), Vec::<String>::new());
+    let full = |entries, eviction| TableView { table: "flows_v4", entries, capacity: 100, eviction };
+    let bad = StatusView {
+        agent: None,
+        masquerading: Some(Presence::Missing),
+        socket_hooks: vec![],
+        devices: vec![],
+        tables: vec![full(89, Eviction::None), full(90, Eviction::Oldest), full(100, Eviction::None)],
+        ..fine
+    };
+    let said = warnings(&bad);
+    let parts = [
+        "no agent is running",
+        "nftables table is missing",
+        "nothing is attached to a cgroup",
+        "nothing is attached to a device",
+        "flows_v4 is nearly full (90 of 100): what was not used lately",
+        "flows_v4 is nearly full (100 of 100): when it is full, new Services",
+    ];
+    assert_eq!(said.len(), parts.len(), "{said:?}");
+    for (warning, part) in said.iter().zip(parts) {
+        assert!(warning.contains(part), "{warning} does not contain {part}");
+    }
+}
+
+#[test]
+fn the_wide_text_has_every_service() {
+    let drop = ServiceDropsView { service: "shop/web".to_owned(), reason: "malformed", count: 1 };
+    let service_drops = (0..=SHOWN_SERVICE_DROPS).map(|_| ServiceDropsView { service: drop.service.clone(), ..drop });
+    let view = StatusView { service_drops: service_drops.collect(), ..view() };
+    let lines = |detail| plain(&view, detail).matches("shop/web").count();
+    assert_eq!((lines(Detail::Usual), lines(Detail::Wide)), (SHOWN_SERVICE_DROPS, SHOWN_SERVICE_DROPS + 1));
 }

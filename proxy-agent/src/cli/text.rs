@@ -30,9 +30,14 @@ pub(super) fn address(address: impl IntoIp) -> String {
     address.into_ip().to_string()
 }
 
+/// Address and port as the standard library's.
+pub(super) fn socket_address((address, port): (impl IntoIp, Port)) -> SocketAddr {
+    SocketAddr::new(address.into_ip(), port.get())
+}
+
 /// `10.0.0.1:80` or `[fd00::1]:80`.
-pub(super) fn endpoint((address, port): (impl IntoIp, Port)) -> String {
-    SocketAddr::new(address.into_ip(), port.get()).to_string()
+pub(super) fn endpoint(endpoint: (impl IntoIp, Port)) -> String {
+    socket_address(endpoint).to_string()
 }
 
 /// `namespace/name:port`, or the number if the id has no name.

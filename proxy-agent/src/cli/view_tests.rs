@@ -1,20 +1,22 @@
 //! What the commands show of given tables.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use proxy_common::{
-    Backend, BackendId, DropKey, DropReason, FlowFlags, Port, ServiceEntry, ServiceFlags, ServiceKey, SlotRange,
-    SourceRangeKey,
+    Backend, BackendId, DropKey, DropReason, Port, PortName, Protocol, ServiceEntry, ServiceFlags, ServiceId,
+    ServiceKey, SlotRange, SourceRangeKey,
 };
 use serde_json::json;
 
-use super::*;
-use crate::{
-    cli::{backends, print::columns, services},
-    plan::Snapshot,
+use super::{
+    backends,
+    print::{Detail, Output, View, plain},
+    services,
 };
+use crate::plan::Snapshot;
 
 const WEB: ServiceId = ServiceId::new(1);
 const DNS: ServiceId = ServiceId::new(2);
-const CLIENT: ([u8; 4], Port) = ([192, 0, 2, 9], Port::new(40_000));
 const FRONTEND: ([u8; 4], Port) = ([10, 96, 0, 1], Port::new(80));
 const POD: ([u8; 4], Port) = ([10, 0, 0, 2], Port::new(8080));
 
@@ -57,8 +59,8 @@ fn drops() -> BTreeMap<DropKey, u64> {
     [(DropKey::new(WEB, refused), 5), (DropKey::new(WEB, shut_out), 7), (DropKey::new(DNS, refused), 3)].into()
 }
 
-fn text<R: Rows>(view: &R) -> String {
-    columns(R::HEADINGS, view.rows())
+fn text(view: &impl View) -> String {
+    plain(view, Detail::Usual)
 }
 
 #[test]
@@ -68,7 +70,8 @@ NAMESPACE  NAME  PORT  PROTOCOL  TYPE       FRONTEND       POLICY   CLUSTER  LOC
 -          #9    -     UDP       ClusterIP  [fd00::1]:53   Cluster  0        0      -         -                                        0
 shop       web   http  TCP       ClusterIP  10.96.0.1:80   Cluster  2        1      10800s    -                                        12
 shop       web   http  TCP       External   192.0.2.1:80   Local    2        1      -         198.51.100.0/24,198.51.101.0/25,+2,node  12
-shop       web   http  TCP       NodePort   0.0.0.0:30080  Local    2        1      -         -                                        12";
+shop       web   http  TCP       NodePort   0.0.0.0:30080  Local    2        1      -         -                                        12
+";
     assert_eq!(text(&services::view(&snapshot(), &drops())), expected);
 }
 
@@ -81,7 +84,7 @@ fn services_as_json() {
         json!({
             "namespace": "shop", "name": "web", "port": "http", "protocol": "TCP", "frontend": "10.96.0.1:80",
             "type": "ClusterIP", "policy": "Cluster", "cluster_endpoints": 2, "local_endpoints": 1,
-            "affinity_seconds": 10800, "drops": {"no_endpoint": 5, "source_not_allowed": 7},
+            "affinity_seconds": 10800, "drops": {"no_endpoint": 5, "source_not_allowed": 7}, "id": 1,
         })
     );
     let ranges = json!(["198.51.100.0/24", "198.51.101.0/25", "198.51.102.0/26", "198.51.103.0/27"]);
@@ -98,82 +101,46 @@ fn backends_tell_whether_they_are_here_and_chosen() {
 SERVICE        ENDPOINT       ON NODE  LISTS
 shop/web:http  10.0.0.2:8080  yes      cluster,local
 shop/web:http  10.0.1.2:8080  no       cluster
-shop/web:http  10.0.1.3:8080  no       -";
+shop/web:http  10.0.1.3:8080  no       -
+";
     assert_eq!(text(&backends::view(&snapshot())), expected);
 }
 
 #[test]
 fn no_rows_are_headings_only() {
-    assert_eq!(text(&backends::view(&Snapshot::default())), "SERVICE  ENDPOINT  ON NODE  LISTS");
+    assert_eq!(text(&backends::view(&Snapshot::default())), "SERVICE  ENDPOINT  ON NODE  LISTS\n");
     assert_eq!(serde_json::to_string(&backends::view(&Snapshot::default())).expect("serializes"), "[]");
 }
 
-/// A TCP connection of which this was seen from client and server.
-fn connection(client: TcpState, server: Option<TcpState>) -> Contents {
-    let mut contents = Contents { names: names(), ..Contents::default() };
-    let id = BackendId::new(1);
-    let mut original = Flow::new(POD, FlowFlags::NONE, id, WEB, 100);
-    original.note(100, client);
-    contents.v4.flows.insert(FlowKey::new(CLIENT, FRONTEND, Protocol::Tcp, Direction::Original), original);
-    if let Some(state) = server {
-        let mut reply = Flow::new(FRONTEND, FlowFlags::NONE, id, WEB, 100);
-        reply.note(107, state);
-        contents.v4.flows.insert(FlowKey::new(POD, CLIENT, Protocol::Tcp, Direction::Reply), reply);
-    }
-    contents
+#[test]
+fn wide_is_everything() {
+    let services = plain(&services::view(&snapshot(), &drops()), Detail::Wide);
+    let line = services.lines().find(|line| line.contains("192.0.2.1:80")).expect("listed");
+    let ranges = "198.51.100.0/24,198.51.101.0/25,198.51.102.0/26,198.51.103.0/27,node";
+    assert!(line.contains(ranges) && line.ends_with("12     no_endpoint=5,source_not_allowed=7  1"), "{line}");
+    let backends = plain(&backends::view(&snapshot()), Detail::Wide);
+    assert!(backends.lines().any(|line| line.ends_with("cluster        2")), "{backends}");
 }
 
 #[test]
-fn a_connection_is_one_row_with_the_newest_of_both_sides() {
-    let contents = connection(TcpState::SYN.with(TcpState::DATA), Some(TcpState::SYN));
-    let expected = "\
-SERVICE        PROTOCOL  CLIENT           FRONTEND      BACKEND        STATE        IDLE
-shop/web:http  TCP       192.0.2.9:40000  10.96.0.1:80  10.0.0.2:8080  established  3s";
-    assert_eq!(text(&contents.view(110)), expected);
+fn yaml_is_what_json_is() {
+    let view = services::view(&snapshot(), &drops());
+    let print = |output: Output| {
+        let mut out = Vec::new();
+        output.print(&view, &mut out).expect("memory can be written");
+        String::from_utf8(out).expect("text")
+    };
+    let json: serde_json::Value = serde_json::from_str(&print(Output::Json)).expect("JSON");
+    let yaml: serde_json::Value = serde_saphyr::from_str(&print(Output::Yaml)).expect("YAML");
+    assert_eq!(yaml, json);
 }
 
 #[test]
-fn answers_to_the_nodes_own_datagrams_are_no_flow() {
-    let mut contents = Contents { names: names(), ..Contents::default() };
-    let own = Flow::new(POD, FlowFlags::OWN, BackendId::new(0), DNS, 100);
-    contents.v4.flows.insert(FlowKey::new(CLIENT, POD, Protocol::Udp, Direction::Original), own);
-    assert_eq!(contents.view(110).rows(), Vec::<Vec<String>>::new());
-}
-
-#[test]
-fn the_state_follows_what_both_sides_sent() {
-    let (syn, data) = (TcpState::SYN, TcpState::SYN.with(TcpState::DATA));
-    let (fin, rst) = (data.with(TcpState::FIN), data.with(TcpState::RST));
-    for (client, server, expected) in [
-        (syn, None, "opening"),
-        (syn, Some(TcpState::NONE), "opening"),
-        (syn, Some(syn), "opening"),
-        (data, Some(data), "established"),
-        (fin, Some(data), "closing"),
-        (data, Some(fin), "closing"),
-        (fin, Some(fin), "closed"),
-        (data, Some(rst), "closed"),
-        (rst, Some(TcpState::NONE), "closed"),
-    ] {
-        let rows = connection(client, server).view(110).rows();
-        assert_eq!(rows[0][5], expected, "{client:?} {server:?}");
-    }
-}
-
-#[test]
-fn sockets_are_shown_once_with_what_their_application_asked_for() {
-    let mut contents = Contents { names: names(), ..Contents::default() };
-    let id = BackendId::new(1);
-    let reply = |cookie, protocol| SocketKey::new(cookie, POD, protocol, Direction::Reply);
-    contents.v4.sockets.insert(reply(7, Protocol::Tcp), SocketEntry::new(FRONTEND, id, WEB, 50));
-    contents.v4.sockets.insert(reply(8, Protocol::Udp), SocketEntry::new(FRONTEND, id, DNS, 50));
-    let original = SocketKey::new(8, FRONTEND, Protocol::Udp, Direction::Original);
-    contents.v4.sockets.insert(original, SocketEntry::new(POD, id, DNS, 96));
-    let expected = "\
-SERVICE          PROTOCOL  CLIENT    FRONTEND      BACKEND        STATE   IDLE
-kube-system/dns  UDP       socket 8  10.96.0.1:80  10.0.0.2:8080  active  4s
-shop/web:http    TCP       socket 7  10.96.0.1:80  10.0.0.2:8080  active  -";
-    assert_eq!(text(&contents.view(100)), expected);
-    let json = serde_json::to_value(contents.view(100)).expect("serializes");
-    assert_eq!((&json[0]["kind"], json[1].get("idle_seconds")), (&json!("socket"), None));
+fn one_service_is_its_frontends_and_endpoints() {
+    let mut snapshot = snapshot();
+    services::keep(&mut snapshot, &BTreeSet::from([WEB]));
+    assert_eq!(text(&services::view(&snapshot, &drops())).lines().count(), 1 + 3);
+    assert_eq!(text(&backends::view(&snapshot)).lines().count(), 1 + 3);
+    services::keep(&mut snapshot, &BTreeSet::from([DNS]));
+    assert_eq!(text(&services::view(&snapshot, &drops())).lines().count(), 1);
 }

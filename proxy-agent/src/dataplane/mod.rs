@@ -12,6 +12,7 @@ pub mod carry;
 mod cgroup;
 mod cleanup;
 pub mod devices;
+pub mod diagnosis;
 pub mod features;
 mod grace;
 mod hooks;

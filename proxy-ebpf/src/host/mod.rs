@@ -7,7 +7,11 @@ pub use packet::{ChecksumState, HostPacket};
 use proxy_common::Direction;
 pub use tables::HostTables;
 
-use crate::tc::{self, Stage, TcFamily, Verdict, Work};
+use crate::{
+    packet::Packet,
+    tables::Tables,
+    tc::{self, Stage, TcFamily, Verdict, Work},
+};
 
 /// Which of the TC programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +24,8 @@ pub enum Hook {
 
 /// Runs a TC program's stages, in the order in which the kernel's entry point runs them. `l3` is the offset of the
 /// IP header.
-pub fn run<F: TcFamily>(packet: &mut HostPacket, tables: &mut HostTables<F>, hook: Hook, l3: usize) -> Verdict {
-    let work = &mut Work::default();
+pub fn run<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, hook: Hook, l3: usize) -> Verdict {
+    let work = &mut Work::<F>::default();
     let direction = match hook {
         Hook::Ingress => Direction::Original,
         Hook::Egress => Direction::Reply,

@@ -88,16 +88,19 @@ pub(crate) fn update_batch<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], valu
     }
 }
 
-/// Reads all elements of a hash map (`BPF_MAP_LOOKUP_BATCH`, since 5.6). Elements that come or go
-/// meanwhile may be in the result or not; none is in it twice.
+/// Shows all elements of a hash map to `visit`, some thousands at a time (`BPF_MAP_LOOKUP_BATCH`, since 5.6). Elements that
+/// come or go meanwhile may be shown or not; none is shown twice.
 ///
 /// `K` and `V` must be the map's key and value.
 ///
 /// # Errors
 /// `EINVAL` on kernels without the command; otherwise what the kernel says.
-pub(crate) fn lookup_all<K: Pod, V: Pod>(map: BorrowedFd<'_>, max_entries: u32) -> io::Result<Vec<(K, V)>> {
+pub(crate) fn visit_all<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    max_entries: u32,
+    mut visit: impl FnMut(K, V),
+) -> io::Result<()> {
     let mut room = usize::try_from(max_entries.clamp(1, 4096)).map_err(io::Error::other)?;
-    let mut all = Vec::new();
     // Where to go on: the kernel's 32-bit bucket number for hashes; 8 bytes are room enough for it.
     let mut position = 0_u64;
     let mut first = true;
@@ -130,10 +133,11 @@ pub(crate) fn lookup_all<K: Pod, V: Pod>(map: BorrowedFd<'_>, max_entries: u32) 
         for (key, value) in keys.iter().zip(&values).take(read) {
             // SAFETY: the vectors were zeroed and the kernel wrote elements of plain data over them;
             // `Pod` types are valid for every bit pattern.
-            all.push(unsafe { (key.assume_init(), value.assume_init()) });
+            let (key, value) = unsafe { (key.assume_init(), value.assume_init()) };
+            visit(key, value);
         }
         if end {
-            return Ok(all);
+            return Ok(());
         }
         position = next;
         first = false;

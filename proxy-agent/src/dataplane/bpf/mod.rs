@@ -26,7 +26,7 @@ pub(crate) use self::{
         Hook, LinkTarget, Target, attach_program, attached, create_link, detach_link, detach_program, link_info,
         program_id, update_link,
     },
-    map::{create_map, create_map_of_maps, lookup_all, set_inner_map, update_batch},
+    map::{create_map, create_map_of_maps, set_inner_map, update_batch, visit_all},
     netns::{netns_cookie, netns_cookie_by_connecting},
     probe::{knows_batch_update, knows_cgroup_link, knows_mappable_arrays, knows_ring_buffer, knows_tcx, try_program},
 };

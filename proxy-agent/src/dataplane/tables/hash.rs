@@ -61,12 +61,34 @@ impl<K: Pod + Ord, V: Pod> HashTable<K, V> {
     /// # Errors
     /// The map cannot be read.
     pub fn all(&self) -> Result<BTreeMap<K, V>, TableError> {
+        let mut all = BTreeMap::new();
+        self.visit(|key, value| {
+            all.insert(key, value);
+        })?;
+        Ok(all)
+    }
+
+    /// Shows all elements to `visit`, without holding more than some thousands of them. Those that come or go meanwhile may be
+    /// shown or not; where the kernel reads one element at a time, some may then be shown twice.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn visit(&self, visit: impl FnMut(K, V)) -> Result<(), TableError> {
         match self.writes {
-            Writes::Batched => bpf::lookup_all(self.descriptor.as_fd(), self.capacity)
-                .map(|all| all.into_iter().collect())
+            Writes::Batched => bpf::visit_all(self.descriptor.as_fd(), self.capacity, visit)
                 .map_err(|error| TableError::new(&self.path, "read", error)),
-            Writes::Single => self.all_singly(),
+            Writes::Single => self.visit_singly(visit),
         }
+    }
+
+    /// How many elements there are, about.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn count(&self) -> Result<usize, TableError> {
+        let mut count = 0;
+        self.visit(|_, _| count += 1)?;
+        Ok(count)
     }
 
     /// The value of a key.
@@ -144,14 +166,14 @@ impl<K: Pod + Ord, V: Pod> HashTable<K, V> {
     }
 
     /// Element by element. A key that goes while it is visited makes the kernel start anew; the number
-    /// of steps is bounded so that this ends, and elements are counted once.
-    fn all_singly(&self) -> Result<BTreeMap<K, V>, TableError> {
+    /// of steps is bounded so that this ends.
+    fn visit_singly(&self, mut visit: impl FnMut(K, V)) -> Result<(), TableError> {
         let bound = usize::try_from(self.capacity).unwrap_or(usize::MAX).saturating_mul(2);
-        self.map
-            .iter()
-            .take(bound)
-            .map(|element| element.map_err(|error| TableError::new(&self.path, "read", into_io(error))))
-            .collect()
+        for element in self.map.iter().take(bound) {
+            let (key, value) = element.map_err(|error| TableError::new(&self.path, "read", into_io(error)))?;
+            visit(key, value);
+        }
+        Ok(())
     }
 }
 

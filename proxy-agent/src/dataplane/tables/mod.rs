@@ -3,6 +3,7 @@
 //! Knows the order of the writes and nothing of what they mean.
 
 mod hash;
+mod lookup;
 mod node_addresses;
 mod sockets;
 mod trie;
@@ -27,6 +28,7 @@ use proxy_common::{
 use self::hash::into_io;
 pub use self::{
     hash::{HashTable, Writes},
+    lookup::{Lookups, Overlay},
     node_addresses::NodeAddressTables,
     sockets::SocketTables,
     trie::SourceRanges,
@@ -57,6 +59,12 @@ impl TableError {
     #[must_use]
     pub fn is_denied(&self) -> bool {
         matches!(self.error.raw_os_error(), Some(libc::EPERM | libc::EACCES))
+    }
+
+    /// Where the table is, or should be.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Whether nothing is pinned where the table should be.

@@ -57,6 +57,19 @@ impl<A: PlainAddress + Ord> SourceRanges<A> {
         self.map.keys().take(bound).map(key).collect()
     }
 
+    /// The narrowest range that holds the key's address, for the key's Service port, by its value; see
+    /// [`SourceRangeKey::lookup`].
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn get(&self, lookup: &SourceRangeKey<A>) -> Result<Option<u32>, TableError> {
+        match self.map.get(&key(lookup), 0) {
+            Ok(value) => Ok(Some(value)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(TableError::new(&self.path, "read", into_io(error))),
+        }
+    }
+
     /// Writes ranges and returns those for which there is no room.
     ///
     /// # Errors
