@@ -145,6 +145,12 @@ pub(super) fn name_of(field: &str) -> String {
     FLAGS.iter().find(is_it).map_or_else(|| field.to_owned(), |flag| format!("--{}", flag.name))
 }
 
+/// The field that a flag stands for.
+#[cfg(test)]
+pub(super) fn field_of(name: &str) -> Option<&'static str> {
+    FLAGS.iter().find(|flag| flag.name == name).map(|flag| flag.field)
+}
+
 impl Args for FieldFlags {
     fn augment_args(command: Command) -> Command {
         FLAGS.iter().fold(command, |command, flag| {

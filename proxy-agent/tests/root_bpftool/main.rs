@@ -55,7 +55,8 @@ fn address(text: &str) -> SocketAddr {
 
 /// The Services of the page's table.
 fn write(stage: &Stage) {
-    let endpoints = [(stage.backends[0].endpoint(Family::V4), NODE), (stage.backends[1].endpoint(Family::V4), OTHER_NODE)];
+    let endpoints =
+        [(stage.backends[0].endpoint(Family::V4), NODE), (stage.backends[1].endpoint(Family::V4), OTHER_NODE)];
     let shop = json!({
         "type": "LoadBalancer",
         "externalTrafficPolicy": "Local",

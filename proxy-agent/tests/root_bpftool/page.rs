@@ -71,7 +71,10 @@ impl Page {
             let mut rest = text.lines();
             for line in lines {
                 let line = line.replace(&PAGE_PORT.to_string(), &port.to_string());
-                assert!(rest.any(|printed| contains(printed, &line)), "{command}: no line {line:?} (any more) in\n{text}");
+                assert!(
+                    rest.any(|printed| contains(printed, &line)),
+                    "{command}: no line {line:?} (any more) in\n{text}"
+                );
             }
         }
     }

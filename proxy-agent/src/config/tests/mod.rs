@@ -1,4 +1,5 @@
 mod effective;
+mod reference;
 
 use std::{fs, time::Duration};
 
