@@ -1,6 +1,8 @@
 //! The chart, rendered by Helm's own engine. Where that is not installed (`cargo xtask setup --all`), the tests are listed as
 //! ignored.
 
+#![expect(unreachable_pub, reason = "a test program has no outside; `pub` says what the other modules use")]
+
 mod expected;
 
 use std::{
