@@ -4,10 +4,11 @@
 
 use std::{
     ffi::c_void,
-    io,
+    io, iter,
     marker::PhantomData,
     os::fd::BorrowedFd,
     ptr::NonNull,
+    slice,
     sync::atomic::{AtomicU32, Ordering, fence},
 };
 
@@ -79,6 +80,34 @@ impl<T: Pod> Mapped<T> {
         }
         // SAFETY: all words of `value` were written, and a `Pod` type is valid for every bit pattern.
         Some(unsafe { value.assume_init() })
+    }
+
+    /// The elements that have a bit set, with their indexes. All others are passed over quickly: large arrays are mostly
+    /// zeros.
+    pub(super) fn nonzero(&self) -> impl Iterator<Item = (u32, T)> {
+        let mut from = 0;
+        iter::from_fn(move || {
+            let index = self.next_nonzero(from)?;
+            from = index + 1;
+            Some((index, self.get(index)?))
+        })
+    }
+
+    /// The index of the first such element, from this one on.
+    fn next_nonzero(&self, from: u32) -> Option<u32> {
+        const WORD: usize = size_of::<u32>();
+        let elements = usize::try_from(self.elements).ok()?;
+        let words = elements * Self::STRIDE / WORD;
+        // SAFETY: as in `words`; that many words are within the mapping, also those between elements.
+        let memory = unsafe { slice::from_raw_parts(self.memory.cast::<AtomicU32>().as_ptr(), words) };
+        let mut at = usize::try_from(from).ok()? * Self::STRIDE / WORD;
+        while at < words {
+            if memory[at].load(Ordering::Relaxed) != 0 {
+                return (at * WORD / Self::STRIDE).try_into().ok();
+            }
+            at += 1;
+        }
+        None
     }
 
     /// Writes the element at `index`; false beyond the end.

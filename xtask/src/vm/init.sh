@@ -44,8 +44,10 @@ run() {
         set -- /usr/sbin/setpriv --bounding-set=-sys_resource --inh-caps=-sys_resource "$@"
     fi
     echo "guest: running $name"
+    begun=$(date +%s)
     (cd "$folder" && exec timeout -s KILL 900 "$@")
     echo "guest: $name ended with $?"
+    echo "guest: $name took $(($(date +%s) - begun)) s"
 }
 
 . /runs

@@ -27,7 +27,7 @@ const NETWORK: [&str; 12] = [
 ];
 /// nftables with address translation, as far as the agent's rules and those of tests go. What a kernel does not have is
 /// built into another module.
-const NFTABLES: [&str; 12] = [
+const NFTABLES: [&str; 14] = [
     "nf_tables",
     "nft_chain_nat",
     "nft_nat",
@@ -37,6 +37,8 @@ const NFTABLES: [&str; 12] = [
     "nft_counter",
     "nft_limit",
     "nft_log",
+    "nft_reject_ipv4",
+    "nft_reject_ipv6",
     "nft_reject_inet",
     "nft_fib_inet",
     "nf_conntrack_netlink",

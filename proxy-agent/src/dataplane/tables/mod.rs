@@ -195,10 +195,8 @@ impl<F: Family<Address: PlainAddress>> FamilyTables<F> {
         let ranges = services.values().flat_map(|entry| [entry.cluster(), entry.local()]);
         let indexes = ranges.flat_map(|range| range.offset()..range.offset().saturating_add(range.count()));
         let slots = indexes.filter_map(|index| Some((index, self.slots.get(index)?))).collect();
-        let backends = (0..self.backends.len())
-            .filter_map(|index| Some((BackendId::new(index), self.backends.get(index)?)))
-            .filter(|(_, backend)| !backend.is_free())
-            .collect();
+        let backends = self.backends.nonzero().map(|(index, backend)| (BackendId::new(index), backend));
+        let backends = backends.filter(|(_, backend)| !backend.is_free()).collect();
         Ok(FamilySnapshot { services, slots, backends, source_ranges: self.source_ranges.all()? })
     }
 
