@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
 use proxy_agent::{
-    cli::{CleanupArgs, TableCommand},
+    cli::{CleanupArgs, Instead, TableCommand},
     config::{Action, Config, ConfigErrors, RunFlags},
     error::one_line,
     run,
@@ -118,7 +118,8 @@ fn run_agent(flags: &RunFlags) -> Result<()> {
         Action::Run => run_until_stopped(flags, config),
         Action::WriteConfig => write_config(flags),
         Action::CleanUp => {
-            let arguments = CleanupArgs { bpffs_root: config.bpffs_root, cgroup_root: config.cgroup_root };
+            let Config { bpffs_root, cgroup_root, .. } = config;
+            let arguments = CleanupArgs { bpffs_root, cgroup_root, instead: Instead::default() };
             Ok(TableCommand::Cleanup(arguments).run(&mut io::stdout().lock())?)
         }
         Action::Initialize => {

@@ -49,7 +49,7 @@ impl Agent {
         let client = api::connect(&server).await.expect("an address is enough");
         let (sender, updates) = source::channel();
         let mut tasks = JoinSet::new();
-        api::start(&client, "node-a", list_silence, &sender, &mut tasks);
+        api::start(&client, "node-a", list_silence, &sender, &std::sync::Arc::default(), &mut tasks);
         Self { updates, _tasks: tasks, services: None, slices: None, nodes: None, resets: 0 }
     }
 

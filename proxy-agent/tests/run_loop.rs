@@ -204,6 +204,14 @@ impl Loop {
         }
     }
 
+    /// The value of a metric.
+    fn gauge(&self, name: &str) -> i64 {
+        let text = self.metrics.encode().expect("text");
+        let value =
+            text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name}: {text}"));
+        value.trim().parse().expect("a number")
+    }
+
     async fn stop(mut self) -> Result<(), DriveError> {
         let _ = self.stop.take().expect("stopped once").send(());
         self.task.await.expect("the loop does not panic")
@@ -264,7 +272,7 @@ async fn a_slow_api_server_changes_nothing_until_it_has_answered() {
     let options = Server { kubeconfig: None, master: Some(server.url()), qps: 5.0, burst: 50 };
     let client = api::connect(&options).await.expect("an address is enough");
     let mut tasks = JoinSet::new();
-    api::start(&client, "node-a", LIST_SILENCE, &agent.updates, &mut tasks);
+    api::start(&client, "node-a", LIST_SILENCE, &agent.updates, agent.metrics.freshness(), &mut tasks);
     sleep(Duration::from_millis(1500)).await;
     assert_eq!(tables.lock().applies, 0);
     agent.until_served(&[("10.96.0.9:80", &["10.0.0.9:8080"])]).await;
@@ -275,6 +283,48 @@ async fn a_slow_api_server_changes_nothing_until_it_has_answered() {
     agent.until_served(&[("10.96.0.1:80", &["10.0.0.2:8080"])]).await;
     server.state().delete(Resource::Services, "web");
     agent.until_served(&[]).await;
+}
+
+/// While the server is away, all stays as it is, and metrics say for how long. What was deleted meanwhile goes when it is back.
+#[tokio::test]
+async fn an_api_server_that_is_away_takes_nothing_away_and_is_told_of() {
+    let tables = Shared::new(100);
+    let mut server = FakeApi::start().await;
+    server.state().put(Resource::Services, service("web", "10.96.0.1"));
+    server.state().put(Resource::Services, service("old", "10.96.0.2"));
+    server.state().put(Resource::EndpointSlices, slice("web-1", "web", &["10.0.0.1"]));
+    let agent = Loop::start(&tables);
+    let options = Server { kubeconfig: None, master: Some(server.url()), qps: 5.0, burst: 50 };
+    let client = api::connect(&options).await.expect("an address is enough");
+    let mut tasks = JoinSet::new();
+    api::start(&client, "node-a", LIST_SILENCE, &agent.updates, agent.metrics.freshness(), &mut tasks);
+    let before = [("10.96.0.1:80", &["10.0.0.1:8080"][..]), ("10.96.0.2:80", &[])];
+    agent.until_served(&before).await;
+    let failing = |kind: &str| agent.gauge(&format!("proxy_agent_source_failing_seconds{{kind=\"{kind}\"}}"));
+    let kinds = ["Service", "EndpointSlice", "Node"];
+    assert_eq!(kinds.map(failing), [0; 3]);
+    assert!(agent.gauge("proxy_agent_source_last_event_age_seconds{kind=\"Service\"}") < 60);
+
+    server.stop();
+    until("all kinds are told of", || kinds.map(failing).iter().all(|seconds| *seconds > 0)).await;
+    agent.until_served(&before).await;
+    server.state().delete(Resource::Services, "old");
+    server.state().put(Resource::EndpointSlices, slice("web-1", "web", &["10.0.0.2"]));
+
+    server.restart().await;
+    agent.until_served(&[("10.96.0.1:80", &["10.0.0.2:8080"])]).await;
+    until("all kinds are watched again", || kinds.map(failing) == [0; 3]).await;
+}
+
+/// Waits until it holds.
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    for _ in 0..1200 {
+        if holds() {
+            return;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    panic!("waited in vain: {what}");
 }
 
 #[tokio::test(start_paused = true)]

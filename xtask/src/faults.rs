@@ -29,7 +29,7 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let Options { rounds, seed, connections, only } = options;
     let mut cargo = command::cargo();
-    cargo.args(["test", "--package", "proxy-agent", "--test", "root_faults", "--", "--nocapture"]);
+    cargo.args(["test", "--package", "proxy-agent", "--test", "root_faults", "--", "no_fault", "--nocapture"]);
     cargo.env("PROXY_AGENT_FAULTS_ROUNDS", rounds.to_string());
     cargo.env("PROXY_AGENT_FAULTS_SEED", seed.to_string());
     cargo.env("PROXY_AGENT_FAULTS_CONNECTIONS", connections.to_string());

@@ -4,7 +4,9 @@
 //! command first builds a view and then prints it: for people, as JSON or as YAML. The fields of views are for programs,
 //! and keep their names and meaning; docs/commands.md lists them.
 
+mod ages;
 mod backends;
+mod cleanup;
 mod error;
 mod flows;
 mod print;
@@ -26,6 +28,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use self::flows::FlowsArgs;
 pub use self::{
+    cleanup::{CleanupArgs, Instead},
     error::CommandError,
     print::Output,
     select::{SelectorError, ServiceSelector, UnknownService},
@@ -46,7 +49,7 @@ pub enum TableCommand {
     Backends(ListArgs),
     /// Lists the connections that are being translated, in packets and at sockets.
     Flows(FlowsArgs),
-    /// Removes all programs, tables and rules of the agent from this node.
+    /// Removes all programs, tables and rules of the agent from this node; or what kube-proxy left there; or only hands over.
     Cleanup(CleanupArgs),
 }
 
@@ -70,18 +73,6 @@ pub struct ListArgs {
     /// Where to look, and how to print.
     #[command(flatten)]
     pub show: ShowArgs,
-}
-
-/// What to remove.
-#[derive(Clone, Debug, Args)]
-pub struct CleanupArgs {
-    /// The agent's directory on a BPF file system.
-    #[arg(long, value_name = "DIR", default_value = pins::DEFAULT_ROOT)]
-    pub bpffs_root: PathBuf,
-    /// The cgroup that the programs are attached to; counts on kernels before 5.7 only. Default: the root of
-    /// the cgroup2 file system.
-    #[arg(long, value_name = "DIR")]
-    pub cgroup_root: Option<PathBuf>,
 }
 
 impl TableCommand {
@@ -124,15 +115,7 @@ impl TableCommand {
                 thread::sleep(flows.interval());
                 true
             })?,
-            Self::Cleanup(CleanupArgs { bpffs_root, cgroup_root }) => {
-                let removed = dataplane::cleanup(bpffs_root, cgroup_root.as_deref())?;
-                for what in &removed {
-                    writeln!(out, "removed {what}")?;
-                }
-                if removed.is_empty() {
-                    writeln!(out, "nothing to remove")?;
-                }
-            }
+            Self::Cleanup(arguments) => cleanup::run(arguments, out)?,
         }
         Ok(())
     }

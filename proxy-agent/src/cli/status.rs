@@ -14,17 +14,21 @@ use serde::Serialize;
 
 use super::{
     CommandError, ShowArgs,
+    ages::AgesView,
     print::{Detail, View, columns, or_dash, warning},
     text::{IntoIp, address, service},
 };
-use crate::dataplane::{
-    diagnosis,
-    features::Features,
-    lock,
-    nft::{self, Presence},
-    pins::{Direction, Pins},
-    status::{self, AttachedDevice, AttachedSocketHook},
-    tables::{FamilyTables, TableError, Tables},
+use crate::{
+    dataplane::{
+        self, diagnosis,
+        features::Features,
+        lock,
+        nft::{self, Presence},
+        pins::{Direction, Pins},
+        status::{self, AttachedDevice, AttachedSocketHook},
+        tables::{FamilyTables, TableError, Tables},
+    },
+    freshness::now,
 };
 
 /// Service ports with the most drops that the text shows, if it is not to be wide.
@@ -40,6 +44,8 @@ pub(super) struct StatusView {
     agent: Option<u32>,
     kernel: KernelView,
     layout_version: u32,
+    /// How old the tables may be; `None` if the agent that made them did not tell.
+    ages: Option<AgesView>,
     settings: SettingsView,
     /// Whether the nftables table is in this network namespace; `None` if that cannot be known.
     masquerading: Option<Presence>,
@@ -165,6 +171,7 @@ pub(super) fn read(tables: &Tables, bpffs_root: &Path) -> Result<StatusView, Sta
             Err(error) => KernelView::Unknown { error: error.to_string() },
         },
         layout_version: settings.layout_version(),
+        ages: dataplane::read_freshness(bpffs_root).ok().map(|times| AgesView::new(&times, now())),
         settings: settings_view(&settings),
         masquerading: nft::presence().ok(),
         dropped_by_mark: nft::dropped().ok().flatten(),
@@ -182,10 +189,12 @@ pub(super) fn read(tables: &Tables, bpffs_root: &Path) -> Result<StatusView, Sta
 
 /// What somebody should look at.
 fn warnings(view: &StatusView) -> Vec<String> {
-    let StatusView { agent, kernel, masquerading, socket_hooks, devices, tables, .. } = view;
+    let StatusView { agent, ages, kernel, masquerading, socket_hooks, devices, tables, .. } = view;
     let mut warnings = Vec::new();
     if agent.is_none() {
         warnings.push("no agent is running: what is in the tables stays as it is".to_owned());
+    } else {
+        warnings.extend(ages.iter().flat_map(AgesView::warnings));
     }
     if let KernelView::Unknown { error } = kernel {
         warnings.push(format!("what the kernel can do is not known: {error}"));
@@ -338,6 +347,7 @@ impl View for StatusView {
             agent,
             kernel,
             layout_version,
+            ages,
             settings,
             masquerading,
             dropped_by_mark,
@@ -356,6 +366,9 @@ impl View for StatusView {
         match agent {
             Some(process) => writeln!(out, "agent: running, process {process}")?,
             None => writeln!(out, "agent: not running")?,
+        }
+        if let Some(ages) = ages {
+            ages.write_text(out)?;
         }
         match kernel {
             KernelView::Known(features) => writeln!(out, "{features}")?,

@@ -6,11 +6,18 @@ use serde_json::json;
 use super::*;
 use crate::cli::print::plain;
 use crate::dataplane::{features::Feature, pins::SocketHook, status::DeviceMechanism};
+use crate::freshness::{KindTimes, Times};
 
 fn settings() -> Settings {
     let prefix = FamilySettings::new(Detector::Prefix, [10, 244, 0, 0], [255, 255, 0, 0]);
     let device = FamilySettings::new(Detector::Device, [0; 16], [0; 16]);
     Settings::new(SettingsFlags::MASQUERADE_ALL, DEFAULT_MASQUERADE_MARK, 250, prefix, device)
+}
+
+/// Slices are not watched any more; of the Node nothing was ever heard.
+fn times() -> Times {
+    let kinds = [(9_990, 0), (2_000, 2_800), (0, 0)].map(|(heard, failing)| KindTimes { heard, failing });
+    Times { synced: 9_991, kinds }
 }
 
 fn view() -> StatusView {
@@ -38,6 +45,7 @@ fn view() -> StatusView {
         agent: None,
         kernel: KernelView::Known(Features::new("6.6.1".to_owned(), Feature::ALL.into())),
         layout_version: 1,
+        ages: Some(AgesView::new(&times(), 10_000)),
         settings: settings_view(&settings()),
         masquerading: Some(Presence::Installed),
         dropped_by_mark: Some(4),
@@ -65,6 +73,10 @@ fn everything_on_one_page() {
 proxy-agent 1.2.3, table layout 1
 WARNING: no agent is running
 agent: not running
+tables last in step: 9s ago
+Services: last event 10s ago
+EndpointSlices: last event 8000s ago, NOT WATCHED for 7200s
+Nodes: last event never
 kernel 6.6.1: socket_hooks, btf, receive_hooks, bounded_loops, mappable_arrays, batch_update, cgroup_link, \
 netns_cookie, peer_name_hooks, ring_buffer, cgroup_memory, set_retval, tcx
 masquerading: mark 0x4000, every clusterIP, nftables table present
@@ -107,7 +119,9 @@ fn what_is_wrong_stands_out() {
         ..view()
     };
     let said = text(&view);
-    assert!(said.contains("agent: running, process 42\nkernel: not allowed\n"), "{said}");
+    assert!(said.contains("agent: running, process 42\n"), "{said}");
+    assert!(said.contains("kernel: not allowed\n"), "{said}");
+    assert_eq!(warnings(&view).iter().filter(|text| text.contains("listed or watched for 7200s")).count(), 1);
     assert!(said.contains("NO nf_tables in the kernel"), "{said}");
     let view = StatusView { masquerading: Some(Presence::Missing), ..view };
     assert!(text(&view).contains("nftables table MISSING"), "{view:?}");
@@ -139,7 +153,7 @@ fn the_same_as_json() {
 
 #[test]
 fn what_somebody_should_look_at_is_said_first() {
-    let fine = StatusView { agent: Some(42), ..view() };
+    let fine = StatusView { agent: Some(42), ages: None, ..view() };
     assert_eq!(warnings(&fine), Vec::<String>::new());
     let full = |entries, eviction| TableView { table: "flows_v4", entries, capacity: 100, eviction };
     let bad = StatusView {

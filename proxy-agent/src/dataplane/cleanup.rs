@@ -12,6 +12,7 @@ use super::{
     nft::{self, Presence},
     pins::{Direction, Pins, SocketHook, unpin},
     programs::map_names,
+    tables::FRESHNESS,
     tc::clsact,
 };
 
@@ -76,7 +77,7 @@ pub fn cleanup(bpffs_root: &Path, cgroup_root: Option<&Path>) -> Result<Removed,
             step(format!("programs at cgroup {}", root.display()), result.map(|()| true));
         }
         step(format!("links pinned at {}", bpffs_root.display()), pins.remove_links().map(|()| true));
-        let tables = map_names().try_for_each(|name| unpin(&pins.map(name)));
+        let tables = map_names().chain([FRESHNESS]).try_for_each(|name| unpin(&pins.map(name)));
         step(format!("tables pinned at {}", bpffs_root.display()), tables.map(|()| true));
         pins.remove_directories();
     }

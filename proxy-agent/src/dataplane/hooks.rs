@@ -86,14 +86,12 @@ impl Hooks {
             masquerading,
             reported: BTreeSet::new(),
         };
-        // Packets are served before sockets, so that there is somebody to undo what a socket does not.
         hooks.sync_pods();
+        // Sockets are served before packets: a flow that a packet began would be taken for that of a socket which gets the
+        // same port soon after and reaches the endpoint by itself. Where sockets shall not be served any more, packets are first.
+        hooks.attach_sockets()?;
         hooks.sync_devices();
-        let Self { programs, cgroup_root, sockets, pins, features, .. } = &hooks.hooks;
-        match sockets {
-            SocketHooks::Attached => cgroup::attach(programs, cgroup_root, pins, features)?,
-            SocketHooks::Detached => cgroup::detach(cgroup_root, pins)?,
-        }
+        hooks.detach_sockets()?;
         Ok(hooks)
     }
 }
@@ -156,6 +154,22 @@ impl AttachedHooks {
     #[must_use]
     pub fn devices(&self) -> &Devices {
         self.watcher.devices()
+    }
+
+    fn attach_sockets(&self) -> Result<(), CgroupError> {
+        let Hooks { programs, cgroup_root, sockets, pins, features, .. } = &self.hooks;
+        match sockets {
+            SocketHooks::Attached => cgroup::attach(programs, cgroup_root, pins, features),
+            SocketHooks::Detached => Ok(()),
+        }
+    }
+
+    fn detach_sockets(&self) -> Result<(), CgroupError> {
+        let Hooks { cgroup_root, sockets, pins, .. } = &self.hooks;
+        match sockets {
+            SocketHooks::Attached => Ok(()),
+            SocketHooks::Detached => cgroup::detach(cgroup_root, pins),
+        }
     }
 
     /// Attaches programs to the devices that should have them, and takes them from the others.

@@ -13,10 +13,12 @@ mod cgroup;
 mod cleanup;
 pub mod devices;
 pub mod diagnosis;
+mod drain;
 pub mod features;
 mod grace;
 mod hooks;
 mod ipv6;
+mod kube_proxy;
 pub mod lock;
 mod mapped;
 mod memlock;
@@ -42,7 +44,9 @@ use std::{
 pub use self::{
     cgroup::CgroupError,
     cleanup::{CleanupError, Removed, cleanup},
+    drain::{DrainError, Drained, drain},
     hooks::{AttachError, AttachedHooks, Hooks},
+    kube_proxy::remove_kube_proxy,
     packet_log::PacketLogReader,
     programs::{Adoption, LoadError, PacketLog, loader},
     tc::DeviceError,
@@ -54,8 +58,11 @@ use self::{
     memlock::LimitError,
     mounts::MountError,
     pins::Pins,
-    tables::{HashTable, KernelTables, NodeAddressTables, SettingsTable, SocketTables, TableError, Writes},
+    tables::{
+        FreshnessTable, HashTable, KernelTables, NodeAddressTables, SettingsTable, SocketTables, TableError, Writes,
+    },
 };
+use crate::freshness::Times;
 
 /// Where things are, and which devices count.
 #[derive(Clone, Debug)]
@@ -130,6 +137,8 @@ pub struct Dataplane {
     pub node_addresses: NodeAddressTables,
     /// What the socket hooks noted, for [`stranded`].
     pub sockets: SocketTables,
+    /// How old the tables may be, for whoever reads them.
+    pub freshness: FreshnessTable,
     /// The programs, to be attached.
     pub hooks: Hooks,
     /// What the programs tell of packets, if [`Config::packet_log`] asks for it.
@@ -198,8 +207,17 @@ impl Dataplane {
         let node_addresses = NodeAddressTables::open(&pins, writes)?;
         let sockets = SocketTables::open(&pins, writes)?;
         let tables = KernelTables::open(&pins, writes)?;
-        Ok(Self { adoption, features, tables, node_addresses, sockets, hooks, packet_log })
+        let freshness = FreshnessTable::open_or_make(&pins)?;
+        Ok(Self { adoption, features, tables, node_addresses, sockets, freshness, hooks, packet_log })
     }
+}
+
+/// How old the tables that are pinned in the agent's directory may be.
+///
+/// # Errors
+/// Nothing is pinned there, or by an agent that did not tell.
+pub fn read_freshness(bpffs_root: &Path) -> Result<Times, TableError> {
+    FreshnessTable::open(&Pins::new(bpffs_root))?.read()
 }
 
 /// Opens the tables that are pinned in the agent's directory, for reading; no agent need be running.

@@ -1,6 +1,6 @@
 //! What the index is told: by the sources of objects, and by whoever watches this node's network.
 
-use super::{EndpointSlice, Node, NodeFacts, ObjectName, Service};
+use super::{EndpointSlice, Kind, Node, NodeFacts, ObjectName, Service};
 
 /// A change to the objects of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,4 +24,17 @@ pub enum Update {
     Node(Change<Node>),
     /// This node's addresses or routes changed: all of them as they are now.
     Facts(NodeFacts),
+}
+
+impl Update {
+    /// The kind of object that it is about; `None` if it is about the node's network.
+    #[must_use]
+    pub const fn kind(&self) -> Option<Kind> {
+        match self {
+            Self::Service(_) => Some(Kind::Service),
+            Self::Slice(_) => Some(Kind::EndpointSlice),
+            Self::Node(_) => Some(Kind::Node),
+            Self::Facts(_) => None,
+        }
+    }
 }

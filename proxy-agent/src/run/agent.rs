@@ -1,10 +1,10 @@
 //! The agent of one node, from its configuration to the end of the process.
 
-use std::{collections::BTreeSet, future::Future, path::Path, sync::Arc};
+use std::{collections::BTreeSet, future::Future, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
 use proxy_common::{Counter, Settings};
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{sync::watch, task::JoinSet, time::sleep};
 use tracing::{info, warn};
 
 use super::{
@@ -20,8 +20,10 @@ use crate::{
         mounts,
         nft::{self, Presence},
         stranded,
-        tables::Tables,
+        tables::{FreshnessTable, Tables},
     },
+    error::one_line,
+    freshness::Freshness,
     notices::{LogOnly, Notices},
     plan::Capacities,
     server::{Health, HealthCheckServers, Metrics, OnBusyPort, Statistics, health_routes, listen, metrics_routes},
@@ -54,13 +56,14 @@ pub async fn run(flags: &RunFlags, config: Config, stop: impl Future<Output = ()
     let former = former_settings(&config);
     protect(config.kube_proxy.oom_score_adj);
     let (dataplane, tables) = tokio::task::spawn_blocking(move || open(&dataplane_config)).await??;
-    let Dataplane { adoption, features: _, tables: plan_tables, node_addresses, sockets, hooks, packet_log } =
+    let Dataplane { adoption, features: _, tables: plan_tables, node_addresses, sockets, freshness, hooks, packet_log } =
         dataplane;
 
     let health = Arc::new(Health::new(config.kube_proxy.sync_period));
     let metrics = Arc::new(Metrics::new(Arc::new(Counters(tables))));
     let mut tasks = JoinSet::new();
     serve(&config.kube_proxy, &health, &metrics, &mut tasks).await?;
+    tasks.spawn(note_freshness(freshness, Arc::clone(metrics.freshness())));
     if let Some(reader) = packet_log {
         tasks.spawn(reader.run());
     }
@@ -69,7 +72,7 @@ pub async fn run(flags: &RunFlags, config: Config, stop: impl Future<Output = ()
     let addresses = network::Configuration::new(&config.kube_proxy);
     let (listening, health_check_addresses) = watch::channel(BTreeSet::new());
     tasks.spawn(network::follow(node_addresses, addresses, watcher.clone(), updates.clone(), listening));
-    let notices = objects.start(&node_name, updates, &mut tasks)?;
+    let notices = objects.start(&node_name, updates, metrics.freshness(), &mut tasks)?;
     let health_checks = HealthCheckServers::start(health_check_addresses, Arc::clone(&health), notices, &mut tasks);
 
     let (gone_backends, gone) = stranded::channel();
@@ -109,6 +112,22 @@ pub fn initialize(config: &Config) -> Result<()> {
 fn protect(score: i16) {
     if let Err(error) = std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
         info!("oom_score_adj cannot be set to {score}: {error}");
+    }
+}
+
+/// Writes into the tables how old they may be, for whoever reads them. Once a second is enough.
+async fn note_freshness(mut table: FreshnessTable, freshness: Arc<Freshness>) {
+    let mut written = None;
+    loop {
+        let times = freshness.times();
+        if written != Some(times) {
+            if let Err(error) = table.write(&times) {
+                warn!("{}", one_line(&error));
+                return;
+            }
+            written = Some(times);
+        }
+        sleep(Duration::from_secs(1)).await;
     }
 }
 
@@ -197,14 +216,20 @@ impl Source {
     }
 
     /// Starts to send updates. Returns who tells the owners of the objects what they should know.
-    fn start(self, node_name: &str, updates: Updates, tasks: &mut JoinSet<()>) -> Result<Arc<dyn Notices>> {
+    fn start(
+        self,
+        node_name: &str,
+        updates: Updates,
+        freshness: &Arc<Freshness>,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<Arc<dyn Notices>> {
         match self {
             Self::Manifests(manifests) => {
                 manifests.start(updates).map_err(|error| anyhow!("no thread for the folder of manifests: {error}"))?;
                 Ok(Arc::new(LogOnly))
             }
             Self::Api(client) => {
-                api::start(&client, node_name, LIST_SILENCE, &updates, tasks);
+                api::start(&client, node_name, LIST_SILENCE, &updates, freshness, tasks);
                 Ok(Arc::new(Events::start(&client, node_name, tasks)))
             }
         }

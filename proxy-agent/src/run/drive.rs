@@ -174,6 +174,9 @@ impl Driver {
     fn take<T: Tables + Send + 'static>(&mut self, engine: &mut Engine<T>, burst: &mut Vec<Update>) {
         let (mut services, mut slices) = (0, 0);
         for update in burst.drain(..) {
+            if let Some(kind) = update.kind() {
+                self.observers.metrics.freshness().heard(kind);
+            }
             let counter = match &update {
                 Update::Service(_) => Some(&mut services),
                 Update::Slice(_) => Some(&mut slices),
@@ -234,6 +237,7 @@ impl Driver {
                 let now = Timestamp::now();
                 let first = !health.was_synced();
                 health.synced(now);
+                metrics.freshness().synced();
                 metrics.synced(kind, begin.elapsed(), &self.triggers, now);
                 metrics.set_usage(engine.usage(), engine.capacities());
                 metrics.set_no_local_endpoints(engine.no_local_endpoints());

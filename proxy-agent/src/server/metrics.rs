@@ -19,8 +19,14 @@ use prometheus_client::{
 };
 use proxy_common::{V4, V6, maps};
 
-use super::statistics::{Reader, Statistics};
-use crate::plan::{Capacities, NoLocalEndpoints, Usage};
+use super::{
+    ages::Ages,
+    statistics::{Reader, Statistics},
+};
+use crate::{
+    freshness::Freshness,
+    plan::{Capacities, NoLocalEndpoints, Usage},
+};
 
 type Seconds = Gauge<f64, AtomicU64>;
 type ByLabel = Family<[(&'static str, &'static str); 1], Gauge>;
@@ -39,6 +45,7 @@ pub enum SyncKind {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    freshness: Arc<Freshness>,
     sync_duration: Histogram,
     sync_full_duration: Histogram,
     sync_partial_duration: Histogram,
@@ -70,6 +77,7 @@ impl Metrics {
         let sync = || Histogram::new(exponential_buckets(0.001, 2.0, 15));
         let mut metrics = Self {
             registry: Registry::default(),
+            freshness: Arc::default(),
             sync_duration: sync(),
             sync_full_duration: sync(),
             sync_partial_duration: sync(),
@@ -88,6 +96,12 @@ impl Metrics {
         };
         metrics.register(statistics);
         metrics
+    }
+
+    /// How old what the tables hold may be; told with the other metrics.
+    #[must_use]
+    pub const fn freshness(&self) -> &Arc<Freshness> {
+        &self.freshness
     }
 
     /// Everything in the text format of `OpenMetrics`.
@@ -227,6 +241,7 @@ impl Metrics {
         registry.register("proxy_agent_map_entries", "Entries in a table", self.map_entries.clone());
         registry.register("proxy_agent_map_capacity", "Entries that a table has room for", self.map_capacity.clone());
         registry.register_collector(Box::new(Reader(statistics)));
+        registry.register_collector(Box::new(Ages(Arc::clone(&self.freshness))));
     }
 }
 

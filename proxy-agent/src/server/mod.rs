@@ -3,6 +3,7 @@
 //! Owns the two servers, those of health check ports, the health state and the metrics. Never decides whether something is wrong:
 //! the run loop says what it does, and this module says it on.
 
+mod ages;
 mod health;
 mod health_check;
 mod listen;

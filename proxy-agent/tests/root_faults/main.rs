@@ -8,6 +8,8 @@
 //! - every new connection and every datagram was answered, by a backend that counted at the time;
 //! - what others attached and wrote is as it was.
 //!
+//! The same load goes on while kube-proxy's rules go and come back (`migration.rs`).
+//!
 //! `cargo xtask faults` sets how long it goes on; the environment variables are in [`Orders::from_environment`].
 
 #![expect(unreachable_pub, reason = "a test program has no outside; `pub` says what the other modules use")]
@@ -16,9 +18,11 @@
 #[allow(dead_code, reason = "shared with root_traffic; each uses what it needs")]
 mod client;
 mod fault;
+mod kube_proxy;
 mod load;
 #[path = "../root_traffic/manifests.rs"]
 mod manifests;
+mod migration;
 #[path = "../root_traffic/peer.rs"]
 #[allow(dead_code, reason = "shared with root_traffic; each uses what it needs")]
 mod peer;
@@ -35,18 +39,36 @@ use std::{env, process::ExitCode, str::FromStr};
 
 use libtest_mimic::{Arguments, Trial};
 
-use self::fault::Fault;
+use self::{fault::Fault, kube_proxy::Mode, support::Netns};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().collect();
-    if arguments.get(1).is_some_and(|first| first == load::COMMAND) {
-        return load::main(&arguments[2..]);
+    match arguments.get(1).map(String::as_str) {
+        Some(load::COMMAND) => return load::main(&arguments[2..]),
+        Some(peer::COMMAND) => return peer::main(&arguments[2..]),
+        Some(_) | None => {}
     }
     let trial = Trial::test("no_fault_costs_a_connection", || {
         runner::run(&Orders::from_environment());
         Ok(())
     });
-    libtest_mimic::run(&Arguments::from_args(), vec![trial]).exit_code()
+    let migrations = Mode::ALL.map(|mode| {
+        let trial = Trial::test(format!("from_kube_proxy_and_back_by_{}", mode.name()), move || {
+            migration::there_and_back(mode);
+            Ok(())
+        });
+        // Who may not try cannot run the test either, but can list it.
+        let is_missing = rustix::process::geteuid().is_root() && !mode.works_in(&Netns::new());
+        trial.with_kind(format!("needs {}", mode.name())).with_ignored_flag(is_missing)
+    });
+    let sets = Trial::test("kube_proxys_sets_and_device_are_removed", || {
+        migration::sets_and_device();
+        Ok(())
+    });
+    let has_ipset = std::process::Command::new("ipset").arg("version").output().is_ok();
+    let sets = sets.with_kind("needs ipset").with_ignored_flag(!has_ipset);
+    let trials = [trial, sets].into_iter().chain(migrations).collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
 /// What is run.

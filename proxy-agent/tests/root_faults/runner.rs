@@ -80,10 +80,7 @@ pub fn run(orders: &Orders) {
         );
         assert!(report.exchanges > u64::from(half), "{who}: the connections were used");
         assert!(report.connections.len() > 10 && report.datagrams.len() > 10, "{who}: there was load");
-        complaints.extend(report.broken.iter().map(|broken| format!("{who}: broken: {broken}")));
-        for attempt in lost(&report.connections).chain(lost(&report.datagrams)) {
-            complaints.push(format!("{who}: lost: {attempt:?}"));
-        }
+        complaints.extend(complaints_of(who, &report));
         for attempt in report.connections.iter().chain(&report.datagrams) {
             complaints.extend(runner.wrong(attempt).map(|why| format!("{who}: {why}: {attempt:?}")));
         }
@@ -93,6 +90,13 @@ pub fn run(orders: &Orders) {
     }
     complaints.truncate(30);
     assert!(complaints.is_empty(), "seed {seed}:\n{}", complaints.join("\n"));
+}
+
+/// What a client's report says that it should not.
+pub fn complaints_of(who: &str, report: &Report) -> Vec<String> {
+    let broken = report.broken.iter().map(|broken| format!("{who}: broken: {broken}"));
+    let lost = lost(&report.connections).chain(lost(&report.datagrams));
+    broken.chain(lost.map(|attempt| format!("{who}: lost: {attempt:?}"))).collect()
 }
 
 fn lost(attempts: &[Attempt]) -> impl Iterator<Item = &Attempt> {
@@ -205,7 +209,8 @@ impl Runner {
     }
 }
 
-fn cluster_ips(number: u8) -> [SocketAddr; 2] {
+/// The addresses of a Service, by its number.
+pub fn cluster_ips(number: u8) -> [SocketAddr; 2] {
     [
         SocketAddr::new([10, 96, 0, number].into(), PORT),
         SocketAddr::new(format!("fd96::{number:x}").parse().expect("a well-formed address"), PORT),
@@ -243,14 +248,14 @@ fn tc(node: &Netns, arguments: &str) -> String {
 }
 
 /// A client process.
-struct Load {
+pub struct Load {
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
 }
 
 impl Load {
-    fn start(place: Place<'_>, held: u32) -> Self {
+    pub fn start(place: Place<'_>, held: u32) -> Self {
         let task = Task { services: cluster_ips(1).into(), held, slowness: slowness() };
         let mut command = place.program(load::COMMAND);
         command.arg(serde_json::to_string(&task).expect("a task is serializable"));
@@ -263,7 +268,7 @@ impl Load {
         Self { child, stdin, stdout }
     }
 
-    fn end(&mut self) -> Report {
+    pub fn end(&mut self) -> Report {
         self.stdin = None;
         let mut text = String::new();
         self.stdout.read_to_string(&mut text).expect("the client lives");

@@ -20,7 +20,7 @@ use crate::{
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Install what only `check` and some tests use as well: cargo-deny, cargo-machete, iptables, Helm's engine.
+    /// Install what only `check` and some tests use as well: cargo-deny, cargo-machete, iptables, ipset, Helm's engine.
     #[arg(long)]
     all: bool,
 }
@@ -41,8 +41,9 @@ const PROGRAMS: [Program; 3] = [
 ];
 
 /// What some tests run. Where one is missing, those tests are listed as ignored.
-const NEIGHBOURS: [Program; 2] = [
+const NEIGHBOURS: [Program; 3] = [
     Program { name: "iptables-nft", packages: &["iptables"], purpose: "rules of others, beside the agent's" },
+    Program { name: "ipset", packages: &["ipset"], purpose: "what kube-proxy leaves" },
     Program { name: "iptables-legacy", packages: &["iptables"], purpose: "rules of others, beside the agent's" },
 ];
 

@@ -5,7 +5,7 @@
 //! without the nft program. Touches no other table.
 
 mod keep;
-mod netlink;
+pub(super) mod netlink;
 mod ruleset;
 
 use std::io;

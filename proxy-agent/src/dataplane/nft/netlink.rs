@@ -14,20 +14,22 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use super::NftError;
 
 /// One message of a transaction, with the name by which errors call it.
-pub(super) struct Step {
-    pub(super) name: &'static str,
-    pub(super) message: NfTablesMessage,
+pub(in crate::dataplane) struct Step {
+    pub(in crate::dataplane) name: &'static str,
+    /// Which family's tables it is about.
+    pub(in crate::dataplane) family: NetfilterProtoFamily,
+    pub(in crate::dataplane) message: NfTablesMessage,
 }
 
 /// Carries out all steps or none.
 ///
 /// # Errors
 /// The kernel refuses one.
-pub(super) fn transaction(steps: &[Step]) -> Result<(), NftError> {
+pub(in crate::dataplane) fn transaction(steps: &[Step]) -> Result<(), NftError> {
     let mut buffer = Vec::new();
     append(&mut buffer, 0, 0, control(ControlMessage::BatchBegin));
     for (sequence, step) in (1..).zip(steps) {
-        append(&mut buffer, sequence, NLM_F_ACK | NLM_F_CREATE, inet(step));
+        append(&mut buffer, sequence, NLM_F_ACK | NLM_F_CREATE, of(step));
     }
     append(&mut buffer, 0, 0, control(ControlMessage::BatchEnd));
     // Each step is acknowledged or refused; the first refusal ends it.
@@ -40,7 +42,7 @@ pub(super) fn transaction(steps: &[Step]) -> Result<(), NftError> {
 /// It is not, or the kernel does not say.
 pub(super) fn ask(step: &Step) -> Result<(), NftError> {
     let mut buffer = Vec::new();
-    append(&mut buffer, 1, NLM_F_ACK, inet(step));
+    append(&mut buffer, 1, NLM_F_ACK, of(step));
     exchange(&buffer, std::slice::from_ref(step), 1).map(drop)
 }
 
@@ -48,9 +50,9 @@ pub(super) fn ask(step: &Step) -> Result<(), NftError> {
 ///
 /// # Errors
 /// The kernel does not answer.
-pub(super) fn dump(step: &Step) -> Result<Vec<NfTablesMessage>, NftError> {
+pub(in crate::dataplane) fn dump(step: &Step) -> Result<Vec<NfTablesMessage>, NftError> {
     let mut buffer = Vec::new();
-    append(&mut buffer, 1, NLM_F_DUMP, inet(step));
+    append(&mut buffer, 1, NLM_F_DUMP, of(step));
     exchange(&buffer, std::slice::from_ref(step), 1)
 }
 
@@ -92,8 +94,8 @@ fn exchange(messages: &[u8], steps: &[Step], answers: usize) -> Result<Vec<NfTab
     Ok(told)
 }
 
-fn inet(step: &Step) -> NetfilterMessage {
-    NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0), step.message.clone())
+fn of(step: &Step) -> NetfilterMessage {
+    NetfilterMessage::new(NetfilterHeader::new(step.family, 0, 0), step.message.clone())
 }
 
 /// The messages around a batch name the subsystem that it is for.

@@ -30,10 +30,13 @@
 //! If another one masquerades, the bit is still cleared by the second chain.
 
 use netlink_packet_core::{DefaultNla, Nla as _};
-use netlink_packet_netfilter::nftables::{
-    Bitwise, ChainAttribute, ChainMessage, Cmp, DataAttribute, ExpressionAttribute, Expressions, Hook, Immediate,
-    InetHookNumber, ListAttribute, Meta, MetaKey, NfTablesMessage, Operator, Register, RuleAttribute, RuleMessage,
-    TableAttribute, TableMessage, Verdict, VerdictAttribute,
+use netlink_packet_netfilter::{
+    NetfilterProtoFamily,
+    nftables::{
+        Bitwise, ChainAttribute, ChainMessage, Cmp, DataAttribute, ExpressionAttribute, Expressions, Hook, Immediate,
+        InetHookNumber, ListAttribute, Meta, MetaKey, NfTablesMessage, Operator, Register, RuleAttribute, RuleMessage,
+        TableAttribute, TableMessage, Verdict, VerdictAttribute,
+    },
 };
 use proxy_common::DROP_MARK;
 
@@ -81,19 +84,19 @@ pub(super) fn install(masquerade_mark: u32) -> Vec<Step> {
 /// The steps that remove the table. Making it first keeps them from failing if it is not there.
 pub(super) fn remove() -> Vec<Step> {
     let name = || TableMessage { attributes: vec![TableAttribute::Name(TABLE.to_owned())] };
-    vec![table("table"), Step { name: "former table", message: NfTablesMessage::DeleteTable(name()) }]
+    vec![table("table"), step("former table", NfTablesMessage::DeleteTable(name()))]
 }
 
 /// Asks for the table.
 pub(super) fn query() -> Step {
     let attributes = vec![TableAttribute::Name(TABLE.to_owned())];
-    Step { name: "query", message: NfTablesMessage::GetTable(TableMessage { attributes }) }
+    step("query", NfTablesMessage::GetTable(TableMessage { attributes }))
 }
 
 /// Asks for the table's rules.
 pub(super) fn rules() -> Step {
     let attributes = vec![RuleAttribute::Table(TABLE.to_owned())];
-    Step { name: "rules", message: NfTablesMessage::GetRule(RuleMessage { attributes }) }
+    step("rules", NfTablesMessage::GetRule(RuleMessage { attributes }))
 }
 
 /// The packets that the drop chains counted.
@@ -129,9 +132,13 @@ fn counted(attribute: &RuleAttribute) -> Option<u64> {
     })
 }
 
-fn table(step: &'static str) -> Step {
+fn step(name: &'static str, message: NfTablesMessage) -> Step {
+    Step { name, family: NetfilterProtoFamily::Inet, message }
+}
+
+fn table(name: &'static str) -> Step {
     let attributes = vec![TableAttribute::Name(TABLE.to_owned())];
-    Step { name: step, message: NfTablesMessage::NewTable(TableMessage { attributes }) }
+    step(name, NfTablesMessage::NewTable(TableMessage { attributes }))
 }
 
 fn chain(name: &'static str, kind: &str, hook: InetHookNumber, priority: u32) -> Step {
@@ -141,7 +148,7 @@ fn chain(name: &'static str, kind: &str, hook: InetHookNumber, priority: u32) ->
         ChainAttribute::Hook(vec![Hook::Number(hook.into()), Hook::Priority(priority)]),
         ChainAttribute::Type(kind.to_owned()),
     ];
-    Step { name, message: NfTablesMessage::NewChain(ChainMessage { attributes }) }
+    step(name, NfTablesMessage::NewChain(ChainMessage { attributes }))
 }
 
 /// A rule at the end of a chain, from groups of expressions.
@@ -153,7 +160,7 @@ fn rule<const N: usize>(chain: &'static str, parts: [Vec<Expressions>; N]) -> St
         RuleAttribute::Chain(chain.to_owned()),
         RuleAttribute::Expressions(expressions),
     ];
-    Step { name: chain, message: NfTablesMessage::NewRule(RuleMessage { attributes }) }
+    step(chain, NfTablesMessage::NewRule(RuleMessage { attributes }))
 }
 
 /// The mark is a number in host order in the register.

@@ -2,6 +2,7 @@
 //!
 //! Knows the order of the writes and nothing of what they mean.
 
+mod freshness;
 mod hash;
 mod lookup;
 mod node_addresses;
@@ -25,8 +26,10 @@ use proxy_common::{
     PortName, ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey, V4, V6, maps,
 };
 
+pub(super) use self::freshness::NAME as FRESHNESS;
 use self::hash::into_io;
 pub use self::{
+    freshness::FreshnessTable,
     hash::{HashTable, Writes},
     lookup::{Lookups, Overlay},
     node_addresses::NodeAddressTables,

@@ -146,8 +146,8 @@ fn parent(direction: Direction) -> TcHandle {
     })
 }
 
-/// Sends a request and returns the messages of the answer.
-fn request(message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
+/// Sends an rtnetlink request and returns the messages of the answer.
+pub(crate) fn request(message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
     let socket = Socket::new(NETLINK_ROUTE)?;
     socket.connect(&SocketAddr::new(0, 0))?;
     let mut header = NetlinkHeader::default();

@@ -42,7 +42,8 @@ impl DeviceError {
     }
 }
 
-/// Attaches both programs to a device, replacing in place those of a former agent.
+/// Attaches both programs to a device, replacing in place those of a former agent. The one for what leaves comes first: an
+/// answer to what the other one translates must not leave before there is somebody to translate it back.
 ///
 /// # Errors
 /// The kernel refuses, or the device is gone.
@@ -53,7 +54,7 @@ pub(super) fn attach(
     pins: &Pins,
     features: &Features,
 ) -> Result<(), DeviceError> {
-    for direction in Direction::ALL {
+    for direction in [Direction::Egress, Direction::Ingress] {
         let name = classifier_name(direction, link_layer);
         let program = programs.classifier(direction, link_layer).ok_or(io::ErrorKind::NotFound);
         let result = program.map_err(io::Error::from).and_then(|program| {

@@ -11,16 +11,20 @@ mod listed;
 mod retry;
 mod watch;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use kube::{Api, Client, runtime::watcher};
 use tokio::task::JoinSet;
+use tower::service_fn;
 
 pub use self::connect::{ConnectError, Server, connect};
 pub use self::events::Events;
 use self::{listed::Listed, watch::Watch};
 use super::{Object, Updates};
-use crate::model::{EndpointSlice, Node, Service};
+use crate::{
+    freshness::Freshness,
+    model::{EndpointSlice, Kind, Node, Service},
+};
 
 /// What kube-proxy does not even watch. A label that is set later looks like a deletion.
 const NOT_OURS: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
@@ -29,13 +33,36 @@ const NOT_OURS: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/s
 /// give up on a request after a minute.
 pub const LIST_SILENCE: Duration = Duration::from_secs(90);
 
-/// Starts watching in `tasks`. They end when nobody listens to `updates` any more.
-pub fn start(client: &Client, node_name: &str, list_silence: Duration, updates: &Updates, tasks: &mut JoinSet<()>) {
+/// Starts watching in `tasks`; `freshness` is told when that does not work. They end when nobody listens to `updates` any more.
+pub fn start(
+    client: &Client,
+    node_name: &str,
+    list_silence: Duration,
+    updates: &Updates,
+    freshness: &Arc<Freshness>,
+    tasks: &mut JoinSet<()>,
+) {
     let everything = watcher::Config::default;
-    spawn::<Service>(client, everything().labels(NOT_OURS), list_silence, updates, tasks);
-    spawn::<EndpointSlice>(client, everything().labels(NOT_OURS), list_silence, updates, tasks);
+    spawn::<Service>(client, everything().labels(NOT_OURS), list_silence, updates, freshness, tasks);
+    spawn::<EndpointSlice>(client, everything().labels(NOT_OURS), list_silence, updates, freshness, tasks);
     let own = format!("metadata.name={node_name}");
-    spawn::<Node>(client, everything().fields(&own), list_silence, updates, tasks);
+    spawn::<Node>(client, everything().fields(&own), list_silence, updates, freshness, tasks);
+}
+
+/// A client that tells when the server answers about this kind: a watch that goes on where it stopped has no event to show for it.
+fn telling(client: &Client, kind: Kind, freshness: &Arc<Freshness>) -> Client {
+    let (inner, freshness) = (client.clone(), Arc::clone(freshness));
+    let service = service_fn(move |request| {
+        let (inner, freshness) = (inner.clone(), Arc::clone(&freshness));
+        async move {
+            let response = inner.send(request).await?;
+            if response.status().is_success() {
+                freshness.works(kind);
+            }
+            Ok::<_, kube::Error>(response)
+        }
+    });
+    Client::new(service, client.default_namespace())
 }
 
 fn spawn<T: Object>(
@@ -43,9 +70,10 @@ fn spawn<T: Object>(
     config: watcher::Config,
     list_silence: Duration,
     updates: &Updates,
+    freshness: &Arc<Freshness>,
     tasks: &mut JoinSet<()>,
 ) {
-    let api: Api<Listed<T>> = Api::all(client.clone());
-    let watch = Watch::new(list_silence, updates.clone());
+    let api: Api<Listed<T>> = Api::all(telling(client, T::KIND, freshness));
+    let watch = Watch::new(list_silence, updates.clone(), Arc::clone(freshness));
     tasks.spawn(watch.run(api, config));
 }

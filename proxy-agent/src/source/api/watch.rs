@@ -1,6 +1,6 @@
 //! One kind of object: list, watch, and what to do when either fails.
 
-use std::{collections::HashSet, pin::pin, time::Duration};
+use std::{collections::HashSet, pin::pin, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use kube::{
@@ -13,6 +13,7 @@ use tracing::{debug, trace};
 use super::{listed::Listed, retry::Retry};
 use crate::{
     error::one_line,
+    freshness::Freshness,
     model::Change,
     source::{Decoded, Object, Reports, Updates},
 };
@@ -23,6 +24,7 @@ pub(super) struct Watch<T> {
     updates: Updates,
     reports: Reports,
     retry: Retry,
+    freshness: Arc<Freshness>,
     /// The list so far, while it is incomplete.
     list: Option<List<T>>,
 }
@@ -45,9 +47,9 @@ enum Recovery {
 }
 
 impl<T: Object> Watch<T> {
-    pub(super) fn new(list_silence: Duration, updates: Updates) -> Self {
+    pub(super) fn new(list_silence: Duration, updates: Updates, freshness: Arc<Freshness>) -> Self {
         let retry = Retry::new(format!("{}s", T::KIND));
-        Self { list_silence, updates, reports: Reports::default(), retry, list: None }
+        Self { list_silence, updates, reports: Reports::default(), retry, freshness, list: None }
     }
 
     /// Watches until nobody listens any more.
@@ -71,6 +73,7 @@ impl<T: Object> Watch<T> {
                     },
                     Err(failure) => failure,
                 };
+                self.freshness.fails(T::KIND);
                 sleep(self.retry.failed(&failure, Instant::now())).await;
                 if recovery == Recovery::Relist {
                     break;
