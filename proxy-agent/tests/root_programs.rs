@@ -149,14 +149,15 @@ impl Kernel {
         let at = |then: u32| {
             uptime.checked_sub(world.now - then).expect("the machine is up for longer than the oldest entry is old")
         };
-        let flows = world.flows.iter().map(|(key, flow)| {
+        let installed = |(key, flow): (&FlowKey<F::Address>, &Flow<F::Address>)| {
             let seen = at(flow.last_seen());
             let mut installed = Flow::new(flow.to(), flow.flags(), flow.backend(), flow.service(), seen);
             installed.note(seen, flow.state());
             let installed = flow.client_port().map_or(installed, |port| installed.with_client_port(port));
             (*key, installed)
-        });
-        self.refill::<FlowKey<F::Address>, _>(maps::FLOWS.name::<F>(), flows);
+        };
+        self.refill(maps::FLOWS.name::<F>(), world.flows.iter().map(installed));
+        self.refill(maps::YOUNG_FLOWS.name::<F>(), world.young_flows.iter().map(installed));
         let fragments = world.fragments.iter().map(|(key, entry)| {
             let noted = at(entry.noted());
             (*key, Fragment::translated(entry.address(), entry.mark(), entry.service(), noted))

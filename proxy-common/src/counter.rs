@@ -1,6 +1,6 @@
 //! Drop reasons and counters: one list for verdicts, table indexes, metric labels and messages.
 
-use crate::ServiceId;
+use crate::{Family, FlowTable, ServiceId};
 
 /// Why the datapath dropped or refused something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,14 +88,50 @@ pub enum Counter {
     Flows,
     /// Connections and packets that were dropped or refused.
     Drop(DropReason),
+    /// Entries that the TC programs added to a table of flows.
+    FlowsAdded(FamilyFlows),
+    /// Entries that the TC programs removed from a table of flows.
+    FlowsRemoved(FamilyFlows),
+}
+
+/// A family's table of flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FamilyFlows {
+    is_v6: bool,
+    table: FlowTable,
+}
+
+impl FamilyFlows {
+    const COUNT: u32 = 4;
+
+    /// The family's table.
+    #[must_use]
+    pub const fn of<F: Family>(table: FlowTable) -> Self {
+        Self { is_v6: F::VERSION == 6, table }
+    }
+
+    const fn number(self) -> u32 {
+        self.is_v6 as u32 * 2 + self.table as u32
+    }
+
+    fn all() -> impl Iterator<Item = Self> {
+        [false, true].into_iter().flat_map(|is_v6| FlowTable::ALL.map(|table| Self { is_v6, table }))
+    }
 }
 
 impl Counter {
     const FIRST_DROP: u32 = 2;
+    #[expect(clippy::cast_possible_truncation, reason = "there are few reasons")]
+    const FIRST_ADDED: u32 = Self::FIRST_DROP + DropReason::ALL.len() as u32;
+    const FIRST_REMOVED: u32 = Self::FIRST_ADDED + FamilyFlows::COUNT;
 
     /// All counters, in the order of their indexes.
     pub fn all() -> impl Iterator<Item = Self> {
-        [Self::SocketConnections, Self::Flows].into_iter().chain(DropReason::ALL.into_iter().map(Self::Drop))
+        [Self::SocketConnections, Self::Flows]
+            .into_iter()
+            .chain(DropReason::ALL.into_iter().map(Self::Drop))
+            .chain(FamilyFlows::all().map(Self::FlowsAdded))
+            .chain(FamilyFlows::all().map(Self::FlowsRemoved))
     }
 
     /// Index into the table.
@@ -105,6 +141,8 @@ impl Counter {
             Self::SocketConnections => 0,
             Self::Flows => 1,
             Self::Drop(reason) => Self::FIRST_DROP + reason as u32,
+            Self::FlowsAdded(flows) => Self::FIRST_ADDED + flows.number(),
+            Self::FlowsRemoved(flows) => Self::FIRST_REMOVED + flows.number(),
         }
     }
 }

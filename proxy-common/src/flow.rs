@@ -1,4 +1,4 @@
-//! The `flows` tables: connections that the TC programs translate, two entries for each.
+//! The `flows` and `young_flows` tables: connections that the TC programs translate, two entries for each.
 
 use crate::{BackendId, Port, Protocol, ServiceId};
 
@@ -10,6 +10,33 @@ pub enum Direction {
     Original = 0,
     /// Backend to client: the source becomes the frontend (reverse NAT).
     Reply = 1,
+}
+
+/// Which of the two tables of flows.
+///
+/// A connection begins in the young one and becomes part of the other when both of its ends have shown that they are there:
+/// so whoever invents senders fills the young one only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum FlowTable {
+    /// `flows`: the connection is confirmed. What is said here goes before what the young table says.
+    Confirmed = 0,
+    /// `young_flows`: the connection is not confirmed, or this is what was known when it was.
+    Young = 1,
+}
+
+impl FlowTable {
+    /// Both, in the order in which they are asked.
+    pub const ALL: [Self; 2] = [Self::Confirmed, Self::Young];
+
+    /// The table of the newer connections or of the older ones, as a metric label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::Young => "young",
+        }
+    }
 }
 
 /// Addresses and ports as they are on the wire before translation.
@@ -106,8 +133,8 @@ impl FlowFlags {
     }
 }
 
-/// What a flow entry has seen of a TCP connection or SCTP association, in its own direction; a set of bits. Empty for
-/// UDP. In brackets, what counts as the same in SCTP.
+/// What a flow entry has seen of a TCP connection or SCTP association, in its own direction; a set of bits. In brackets, what
+/// counts as the same in SCTP. Of UDP, only that an answer was seen: [`Self::DATA`] in the reply entry of a young flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct TcpState(u8);
@@ -167,7 +194,7 @@ pub struct Flow<A> {
     service: u32,
     last_seen: u32,
     client_port: u16,
-    pad: u16,
+    awaited: u16,
 }
 
 impl<A: Copy> Flow<A> {
@@ -183,7 +210,7 @@ impl<A: Copy> Flow<A> {
             service: service.get(),
             last_seen: now,
             client_port: 0,
-            pad: 0,
+            awaited: 0,
         }
     }
 
@@ -238,6 +265,18 @@ impl<A: Copy> Flow<A> {
     #[must_use]
     pub const fn last_seen(&self) -> u32 {
         self.last_seen
+    }
+
+    /// The lower half of the acknowledgment number that confirms a TCP connection, if a SYN with ACK has passed this reply
+    /// entry: its sequence number plus one (RFC 9293 §3.5).
+    #[must_use]
+    pub const fn awaited(&self) -> u16 {
+        self.awaited
+    }
+
+    /// Sets what [`Self::awaited`] gives.
+    pub const fn await_acknowledgment(&mut self, number: u16) {
+        self.awaited = number;
     }
 
     /// Notes a packet. Writes only what changes, so that an established flow's cache line stays

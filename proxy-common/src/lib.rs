@@ -28,9 +28,9 @@ mod source_range;
 
 pub use affinity::{AffinityEntry, AffinityKey, SocketAffinityKey};
 pub use backend::{Backend, BackendId};
-pub use counter::{Counter, DropKey, DropReason};
+pub use counter::{Counter, DropKey, DropReason, FamilyFlows};
 pub use family::{Family, V4, V6};
-pub use flow::{Direction, Flow, FlowFlags, FlowKey, TcpState};
+pub use flow::{Direction, Flow, FlowFlags, FlowKey, FlowTable, TcpState};
 pub use fragment::{Fragment, FragmentKey};
 pub use name::{NAME_LEN, PortName};
 pub use net::{Port, Protocol};
@@ -44,7 +44,7 @@ pub use source_range::{ALLOWED, SourceRange, SourceRangeKey};
 
 /// Version of every layout in this crate together. An agent that finds pinned tables of another
 /// version does not adopt them.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Mark bit that asks for masquerading (kube-proxy's `masqueradeBit`, default 14).
 pub const DEFAULT_MASQUERADE_MARK: u32 = 0x4000;

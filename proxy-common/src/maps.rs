@@ -33,8 +33,11 @@ pub const SERVICES: FamilyMap = FamilyMap { v4: "services_v4", v6: "services_v6"
 pub const SLOTS: FamilyMap = FamilyMap { v4: "slots_v4", v6: "slots_v6", capacity: SLOTS_CAPACITY };
 /// Endpoints: [`BackendId`](crate::BackendId) → [`Backend`](crate::Backend). Array, mmap-able.
 pub const BACKENDS: FamilyMap = FamilyMap { v4: "backends_v4", v6: "backends_v6", capacity: BACKENDS_CAPACITY };
-/// Translated connections: [`FlowKey`](crate::FlowKey) → [`Flow`](crate::Flow). LRU hash.
+/// Translated connections that are confirmed: [`FlowKey`](crate::FlowKey) → [`Flow`](crate::Flow). LRU hash.
 pub const FLOWS: FamilyMap = FamilyMap { v4: "flows_v4", v6: "flows_v6", capacity: FLOWS_CAPACITY };
+/// Connections that are not confirmed yet, of which [`FLOWS`] has none or a newer entry: the same key and value. LRU hash.
+pub const YOUNG_FLOWS: FamilyMap =
+    FamilyMap { v4: "young_flows_v4", v6: "young_flows_v6", capacity: YOUNG_FLOWS_CAPACITY };
 /// Translated sockets: [`SocketKey`](crate::SocketKey) → [`SocketEntry`](crate::SocketEntry). LRU hash.
 pub const SOCKETS: FamilyMap = FamilyMap { v4: "sockets_v4", v6: "sockets_v6", capacity: SOCKETS_CAPACITY };
 /// Who may use a Service port: [`SourceRangeKey`](crate::SourceRangeKey) → [`ALLOWED`](crate::ALLOWED). LPM trie.
@@ -54,8 +57,19 @@ pub const SOCKET_AFFINITY: FamilyMap =
 pub const FRAGMENTS: FamilyMap = FamilyMap { v4: "fragments_v4", v6: "fragments_v6", capacity: FRAGMENTS_CAPACITY };
 
 /// The maps that exist once for each family.
-pub const FAMILY_MAPS: [FamilyMap; 10] =
-    [SERVICES, SLOTS, BACKENDS, FLOWS, SOCKETS, SOURCE_RANGES, NODE_ADDRESSES, AFFINITY, SOCKET_AFFINITY, FRAGMENTS];
+pub const FAMILY_MAPS: [FamilyMap; 11] = [
+    SERVICES,
+    SLOTS,
+    BACKENDS,
+    FLOWS,
+    YOUNG_FLOWS,
+    SOCKETS,
+    SOURCE_RANGES,
+    NODE_ADDRESSES,
+    AFFINITY,
+    SOCKET_AFFINITY,
+    FRAGMENTS,
+];
 
 /// [`ServiceId`](crate::ServiceId) → [`PortName`](crate::PortName). Hash.
 pub const NAMES: &str = "names";
@@ -79,6 +93,8 @@ pub const SLOTS_CAPACITY: usize = 1_048_576;
 pub const BACKENDS_CAPACITY: usize = 262_144;
 /// Flow entries, per family: two for each connection.
 pub const FLOWS_CAPACITY: usize = 262_144;
+/// Flow entries of connections that are not confirmed, per family: two for each.
+pub const YOUNG_FLOWS_CAPACITY: usize = FLOWS_CAPACITY / 4;
 /// Socket entries, per family.
 pub const SOCKETS_CAPACITY: usize = 131_072;
 /// Service ports with a name.

@@ -98,13 +98,18 @@ pub struct Settings {
     local_node_port_mark: u32,
     udp_timeout: u32,
     half_closed_timeout: u32,
+    established_timeout: u32,
     v4: FamilySettings<[u8; 4]>,
     v6: FamilySettings<[u8; 16]>,
+    pad: u32,
 }
 
 impl Settings {
     /// Default of [`Self::half_closed_timeout`]: kube-proxy's `conntrack.tcpCloseWaitTimeout`, an hour.
     pub const DEFAULT_HALF_CLOSED_TIMEOUT: u32 = 3600;
+
+    /// Default of [`Self::established_timeout`]: kube-proxy's `conntrack.tcpEstablishedTimeout`, a day.
+    pub const DEFAULT_ESTABLISHED_TIMEOUT: u32 = 86_400;
 
     /// What the table holds before an agent wrote it.
     pub const UNSET: Self = Self {
@@ -115,12 +120,14 @@ impl Settings {
         local_node_port_mark: 0,
         udp_timeout: 0,
         half_closed_timeout: 0,
+        established_timeout: 0,
         v4: FamilySettings::new(Detector::None, [0; 4], [0; 4]),
         v6: FamilySettings::new(Detector::None, [0; 16], [0; 16]),
+        pad: 0,
     };
 
-    /// Settings of this layout version, with the default timeout of half-closed connections, without a cookie of the
-    /// node's network namespace and without a mark for nodePort traffic.
+    /// Settings of this layout version, with the default timeouts of established and half-closed connections, without a cookie of
+    /// the node's network namespace and without a mark for nodePort traffic.
     ///
     /// `udp_timeout`: seconds without a datagram after which a UDP flow has ended.
     #[must_use]
@@ -139,8 +146,10 @@ impl Settings {
             local_node_port_mark: 0,
             udp_timeout,
             half_closed_timeout: Self::DEFAULT_HALF_CLOSED_TIMEOUT,
+            established_timeout: Self::DEFAULT_ESTABLISHED_TIMEOUT,
             v4,
             v6,
+            pad: 0,
         }
     }
 
@@ -163,6 +172,13 @@ impl Settings {
     #[must_use]
     pub const fn with_half_closed_timeout(mut self, seconds: u32) -> Self {
         self.half_closed_timeout = seconds;
+        self
+    }
+
+    /// The same settings with another timeout of established connections, in seconds.
+    #[must_use]
+    pub const fn with_established_timeout(mut self, seconds: u32) -> Self {
+        self.established_timeout = seconds;
         self
     }
 
@@ -223,6 +239,12 @@ impl Settings {
     #[must_use]
     pub const fn half_closed_timeout(&self) -> u32 {
         self.half_closed_timeout
+    }
+
+    /// Seconds without a packet after which a TCP connection or SCTP association has ended.
+    #[must_use]
+    pub const fn established_timeout(&self) -> u32 {
+        self.established_timeout
     }
 
     /// IPv4's part.

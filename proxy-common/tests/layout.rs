@@ -28,7 +28,7 @@ fn sizes_are_the_sum_of_the_fields() {
     assert_eq!(size_of::<SocketEntry<A6>>(), 16 + 2 + 2 + 4 + 4 + 4);
     assert_eq!(size_of::<FamilySettings<A4>>(), 4 + 4 + 4);
     assert_eq!(size_of::<FamilySettings<A6>>(), 16 + 16 + 4);
-    assert_eq!(size_of::<Settings>(), 4 + 4 + 8 + 4 + 4 + 4 + 4 + 12 + 36);
+    assert_eq!(size_of::<Settings>(), 4 + 4 + 8 + 4 + 4 + 4 + 4 + 4 + 12 + 36 + 4);
     assert_eq!(size_of::<PortName>(), 64 + 64 + 64 + 1 + 7);
     assert_eq!(size_of::<NodeAddress>(), 4);
     assert_eq!(size_of::<SourceRange<A4>>(), 4 + 4);
@@ -89,7 +89,7 @@ fn tables_stay_within_their_memory_budget() {
         hash(maps::SERVICES_CAPACITY, key, size_of::<ServiceEntry>())
             + array(maps::SLOTS_CAPACITY, 4)
             + array(maps::BACKENDS_CAPACITY, backend)
-            + lru(maps::FLOWS_CAPACITY, flow.0, flow.1)
+            + lru(maps::FLOWS_CAPACITY + maps::YOUNG_FLOWS_CAPACITY, flow.0, flow.1)
             + lru(maps::SOCKETS_CAPACITY, socket.0, socket.1)
             + trie(maps::SOURCE_RANGES_CAPACITY, 4 + address)
             + hash(maps::NODE_ADDRESSES_CAPACITY, address, size_of::<NodeAddress>())
@@ -114,5 +114,5 @@ fn tables_stay_within_their_memory_budget() {
     let names = hash(maps::NAMES_CAPACITY, 4, size_of::<PortName>());
     let drops = lru(maps::DROPS_CAPACITY, size_of::<DropKey>(), 8);
     let total = (v4 + v6 + names + drops) >> 20;
-    assert!(total <= 240, "the full tables take {total} MiB");
+    assert!(total <= 250, "the full tables take {total} MiB");
 }

@@ -440,6 +440,26 @@ impl<F: Family> Headers<F> {
         }
     }
 
+    /// The sequence number of a TCP segment (RFC 9293 §3.1).
+    ///
+    /// # Errors
+    /// [`Truncated`] if the packet ends before it.
+    #[inline(always)]
+    pub fn sequence<P: Packet>(&self, packet: &P) -> Result<u32, Truncated> {
+        const OFFSET: usize = 4;
+        packet.load(self.l4 + OFFSET).map(u32::from_be_bytes)
+    }
+
+    /// The acknowledgment number of a TCP segment, which means something if [`Self::acknowledges`].
+    ///
+    /// # Errors
+    /// [`Truncated`] if the packet ends before it.
+    #[inline(always)]
+    pub fn acknowledgment<P: Packet>(&self, packet: &P) -> Result<u32, Truncated> {
+        const OFFSET: usize = 8;
+        packet.load(self.l4 + OFFSET).map(u32::from_be_bytes)
+    }
+
     /// Bytes from the transport header to the end of the packet as the IP header states it: a short frame is padded.
     ///
     /// # Errors

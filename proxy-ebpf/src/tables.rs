@@ -1,9 +1,9 @@
 //! The tables as the pipeline sees them.
 
 use proxy_common::{
-    AffinityEntry, AffinityKey, Backend, BackendId, Counter, DropKey, DropReason, Family, Flow, FlowKey, Fragment,
-    FragmentKey, NodeAddress, ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey,
-    SourceRangeKey,
+    AffinityEntry, AffinityKey, Backend, BackendId, Counter, DropKey, DropReason, Family, Flow, FlowKey, FlowTable,
+    Fragment, FragmentKey, NodeAddress, ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey, SocketEntry,
+    SocketKey, SourceRangeKey,
 };
 
 /// What an insert does if the key is there already.
@@ -45,23 +45,28 @@ pub trait Tables<F: Family> {
     /// A backend; `None` if the number is out of range or free.
     fn backend(&self, id: BackendId) -> Option<Backend<F::Address>>;
 
-    /// Calls `action` on the flow's entry where it lies.
-    fn with_flow<R>(&mut self, key: &FlowKey<F::Address>, action: impl FnOnce(&mut Flow<F::Address>) -> R)
-    -> Option<R>;
+    /// Calls `action` on the flow's entry in a table, where it lies.
+    fn with_flow<R>(
+        &mut self,
+        table: FlowTable,
+        key: &FlowKey<F::Address>,
+        action: impl FnOnce(&mut Flow<F::Address>) -> R,
+    ) -> Option<R>;
 
-    /// Adds a flow's entry.
+    /// Adds a flow's entry to a table.
     ///
     /// # Errors
     /// The key exists and must not, or there is no room.
     fn insert_flow(
         &mut self,
+        table: FlowTable,
         key: &FlowKey<F::Address>,
         flow: &Flow<F::Address>,
         insertion: Insertion,
     ) -> Result<(), InsertError>;
 
-    /// Removes a flow's entry; nothing if it is not there.
-    fn remove_flow(&mut self, key: &FlowKey<F::Address>);
+    /// Removes a flow's entry from a table; nothing if it is not there.
+    fn remove_flow(&mut self, table: FlowTable, key: &FlowKey<F::Address>);
 
     /// What became of the first fragment of a datagram.
     fn fragment(&self, key: &FragmentKey<F::Address>) -> Option<Fragment<F::Address>>;

@@ -410,17 +410,21 @@ proptest! {
         }
     }
 
-    /// An established packet costs at most three hash lookups, in each direction, also in the second in which
-    /// the other direction's entry is refreshed.
+    /// A packet of a flow costs at most three hash lookups, in each direction, also in the second in which the other
+    /// direction's entry is refreshed, and also before the flow is confirmed. Established ones cost one in any other second.
     #[test]
     fn established_packets_cost_at_most_three_lookups(
         [client, frontend, backend, _] in addresses(),
         protocol in protocol(),
         pause in 0..UDP_TIMEOUT,
+        young in any::<bool>(),
     ) {
         let mut world = World::default()
             .cluster_ip(frontend, protocol, &[backend])
-            .connection(client, frontend, protocol, backend, TcpState::DATA);
+            .connection(client, frontend, protocol, backend, if young { TcpState::SYN } else { TcpState::DATA });
+        if young {
+            world = world.unconfirmed();
+        }
         world.v4.now += pause;
         world.v6.now += pause;
         for (hook, frame, expected) in [
@@ -437,9 +441,16 @@ proptest! {
         ] {
             world.v4.hash_accesses.set(0);
             world.v6.hash_accesses.set(0);
+            let again = frame.clone();
             let (_, after) = run(&mut world, hook, frame);
             prop_assert_eq!(after, expected);
-            prop_assert!(world.v4.hash_accesses.get() + world.v6.hash_accesses.get() <= 3);
+            let cost = |world: &World| world.v4.hash_accesses.get() + world.v6.hash_accesses.get();
+            prop_assert!(cost(&world) <= 3);
+            if !young {
+                let before = cost(&world);
+                run(&mut world, hook, again);
+                prop_assert_eq!(cost(&world) - before, 1);
+            }
         }
     }
 }

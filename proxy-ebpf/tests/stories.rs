@@ -70,7 +70,7 @@ fn only_what_could_be_mistaken_is_noted() {
         pass(&mut world, Hook::Egress, frames::udp(from, client, b"x"));
     }
     pass(&mut world, Hook::Egress, frames::tcp(node_port, client, Segment::Syn, b""));
-    assert!(world.v4.flows.is_empty());
+    assert!(world.v4.flows.is_empty() && world.v4.young_flows.is_empty());
 }
 
 /// A client stays with its backend though it reaches it from the same port through another Service.

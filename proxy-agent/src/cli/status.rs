@@ -248,6 +248,8 @@ fn split(all: &BTreeMap<Counter, u64>) -> (BTreeMap<&'static str, u64>, BTreeMap
             Counter::SocketConnections => counters.insert("socket_connections", count),
             Counter::Flows => counters.insert("flows", count),
             Counter::Drop(reason) => drops.insert(DropReason::name(*reason), count),
+            // Of no use without the tables.
+            Counter::FlowsAdded(_) | Counter::FlowsRemoved(_) => None,
         };
     }
     (counters, drops)
@@ -324,14 +326,24 @@ fn family_tables_view<F: Family<Address: PlainAddress>>(
         capacity,
         eviction,
     };
-    let FamilyTables { services, flows, sockets, source_ranges, node_addresses, affinity, socket_affinity, .. } =
-        tables;
+    let FamilyTables {
+        services,
+        flows,
+        young_flows,
+        sockets,
+        source_ranges,
+        node_addresses,
+        affinity,
+        socket_affinity,
+        ..
+    } = tables;
     let (full, lru) = (Eviction::None, Eviction::Oldest);
     Ok(vec![
         view(maps::SERVICES, snapshot.services.len(), services.capacity(), full),
         view(maps::SLOTS, snapshot.slots.len(), tables.slots_capacity(), full),
         view(maps::BACKENDS, snapshot.backends.len(), tables.backends_capacity(), full),
         view(maps::FLOWS, flows.count()?, flows.capacity(), lru),
+        view(maps::YOUNG_FLOWS, young_flows.count()?, young_flows.capacity(), lru),
         view(maps::SOCKETS, sockets.count()?, sockets.capacity(), lru),
         view(maps::SOURCE_RANGES, snapshot.source_ranges.len(), source_ranges.capacity(), full),
         view(maps::NODE_ADDRESSES, node_addresses.count()?, node_addresses.capacity(), full),

@@ -33,8 +33,7 @@ pub fn drain(bpffs_root: &Path) -> Result<Drained, DrainError> {
         LockError::Io { .. } => CleanupError::Lock(error),
     })?;
     let frontends = take_frontends(&mut tables.v4)? + take_frontends(&mut tables.v6)?;
-    // Each flow has two entries.
-    let flows = tables.v4.flows.all()?.len() / 2 + tables.v6.flows.all()?.len() / 2;
+    let flows = flows(&tables.v4)? + flows(&tables.v6)?;
     Ok(Drained { frontends, flows })
 }
 
@@ -47,6 +46,13 @@ pub enum DrainError {
     /// An agent is running, or the directory cannot be locked.
     #[error(transparent)]
     Lock(#[from] CleanupError),
+}
+
+fn flows<F: Family<Address: PlainAddress>>(tables: &FamilyTables<F>) -> Result<usize, TableError> {
+    let mut entries = 0;
+    tables.visit_flows(|_, _| entries += 1)?;
+    // Each flow has two.
+    Ok(entries / 2)
 }
 
 fn take_frontends<F: Family<Address: PlainAddress>>(tables: &mut FamilyTables<F>) -> Result<usize, TableError> {

@@ -87,6 +87,8 @@ pub fn settings(config: &KubeProxy, node_name: &str, node: Option<&Node>) -> (Se
     let settings = Settings::new(flags, 1 << config.masquerade_bit, udp_timeout, v4, v6);
     let half_closed = config.conntrack.tcp_close_wait_timeout.map(seconds);
     let settings = half_closed.map_or(settings, |timeout| settings.with_half_closed_timeout(timeout));
+    let established = config.conntrack.tcp_established_timeout.map(seconds);
+    let settings = established.map_or(settings, |timeout| settings.with_established_timeout(timeout));
     (settings, warning)
 }
 
@@ -189,12 +191,17 @@ mod tests {
     fn a_timeout_is_whole_seconds_and_never_none() {
         for (configured, seconds) in [(300, 1), (1000, 1), (1001, 2), (120_000, 120)] {
             let timeout = Some(Duration::from_millis(configured));
-            let conntrack =
-                Conntrack { udp_stream_timeout: timeout, tcp_close_wait_timeout: timeout, ..Conntrack::default() };
+            let conntrack = Conntrack {
+                udp_stream_timeout: timeout,
+                tcp_close_wait_timeout: timeout,
+                tcp_established_timeout: timeout,
+                ..Conntrack::default()
+            };
             let config = KubeProxy { conntrack, ..KubeProxy::default() };
             let (settings, _) = settings(&config, "node-a", None);
             assert_eq!(settings.udp_timeout(), seconds, "{configured} ms");
             assert_eq!(settings.half_closed_timeout(), seconds, "{configured} ms");
+            assert_eq!(settings.established_timeout(), seconds, "{configured} ms");
         }
     }
 }

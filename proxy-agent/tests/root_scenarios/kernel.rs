@@ -145,8 +145,10 @@ impl Datapath for KernelDatapath {
 
 /// No flow and no affinity is left.
 fn forget<F: Family<Address: PlainAddress>>(tables: &mut FamilyTables<F>) {
-    for key in tables.flows.all().expect("it can be read").keys() {
-        tables.flows.remove(key).expect("it can be written");
+    for flows in [&mut tables.flows, &mut tables.young_flows] {
+        for key in flows.all().expect("it can be read").keys() {
+            flows.remove(key).expect("it can be written");
+        }
     }
     for key in tables.affinity.all().expect("it can be read").keys() {
         tables.affinity.remove(key).expect("it can be written");

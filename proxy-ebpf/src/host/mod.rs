@@ -5,7 +5,7 @@ mod tables;
 
 pub use packet::{ChecksumState, HostPacket};
 use proxy_common::Direction;
-pub use tables::HostTables;
+pub use tables::{FlowChange, HostTables};
 
 use crate::{
     packet::Packet,
@@ -37,6 +37,8 @@ pub fn run<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T,
                 Hook::Ingress => tc::ingress(packet, tables, work),
                 Hook::Egress => tc::egress(packet, tables, work),
             },
+            Stage::Young => tc::young(packet, tables, work),
+            Stage::YoungReply => tc::young_reply(packet, tables, work),
             Stage::Admit => tc::admit(packet, tables, work),
             Stage::Choose => tc::choose(tables, work),
             Stage::Evade => tc::evade(tables, work),

@@ -1,14 +1,26 @@
 //! Tables in ordinary maps, with a clock that stands still and a repeatable source of random numbers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
 
 use proxy_common::{
-    AffinityEntry, AffinityKey, Backend, BackendId, Counter, DropKey, DropReason, Family, Flow, FlowKey, Fragment,
-    FragmentKey, NodeAddress, ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey,
-    SourceRangeKey,
+    AffinityEntry, AffinityKey, Backend, BackendId, Counter, DropKey, DropReason, Family, FamilyFlows, Flow, FlowKey,
+    FlowTable, Fragment, FragmentKey, NodeAddress, ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey,
+    SocketEntry, SocketKey, SourceRangeKey,
 };
 
 use crate::tables::{InsertError, Insertion, Tables};
+
+/// What a program did to a table of flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowChange<A> {
+    /// An entry was added or replaced.
+    Added(FlowTable, FlowKey<A>),
+    /// An entry was removed.
+    Removed(FlowTable, FlowKey<A>),
+}
 
 /// One family's tables, filled by assigning to the fields.
 #[derive(Clone, Debug)]
@@ -25,10 +37,14 @@ pub struct HostTables<F: Family> {
     pub slots: BTreeMap<u32, BackendId>,
     /// Endpoints.
     pub backends: BTreeMap<BackendId, Backend<F::Address>>,
-    /// Translated connections.
+    /// Confirmed connections.
     pub flows: BTreeMap<FlowKey<F::Address>, Flow<F::Address>>,
-    /// Entries for which `flows` has room.
+    /// Entries for which `flows` and `young_flows` have room, each.
     pub flows_capacity: usize,
+    /// Other connections.
+    pub young_flows: BTreeMap<FlowKey<F::Address>, Flow<F::Address>>,
+    /// What programs did to the tables of flows, in order.
+    pub flow_changes: Vec<FlowChange<F::Address>>,
     /// Datagrams in fragments.
     pub fragments: BTreeMap<FragmentKey<F::Address>, Fragment<F::Address>>,
     /// Translated sockets.
@@ -62,6 +78,8 @@ impl<F: Family> Default for HostTables<F> {
             backends: BTreeMap::new(),
             flows: BTreeMap::new(),
             flows_capacity: usize::MAX,
+            young_flows: BTreeMap::new(),
+            flow_changes: Vec::new(),
             fragments: BTreeMap::new(),
             sockets: BTreeMap::new(),
             affinity: BTreeMap::new(),
@@ -87,6 +105,14 @@ impl<F: Family> HostTables<F> {
     #[must_use]
     pub fn drops(&self, service: ServiceId, reason: DropReason) -> u64 {
         self.drops.get(&DropKey::new(service, reason)).copied().unwrap_or(0)
+    }
+
+    /// A table of flows.
+    pub const fn flow_table(&mut self, table: FlowTable) -> &mut BTreeMap<FlowKey<F::Address>, Flow<F::Address>> {
+        match table {
+            FlowTable::Confirmed => &mut self.flows,
+            FlowTable::Young => &mut self.young_flows,
+        }
     }
 
     fn accessed(&self) {
@@ -124,34 +150,45 @@ impl<F: Family> Tables<F> for HostTables<F> {
 
     fn with_flow<R>(
         &mut self,
+        table: FlowTable,
         key: &FlowKey<F::Address>,
         action: impl FnOnce(&mut Flow<F::Address>) -> R,
     ) -> Option<R> {
         self.accessed();
-        self.flows.get_mut(key).map(action)
+        self.flow_table(table).get_mut(key).map(action)
     }
 
     fn insert_flow(
         &mut self,
+        table: FlowTable,
         key: &FlowKey<F::Address>,
         flow: &Flow<F::Address>,
         insertion: Insertion,
     ) -> Result<(), InsertError> {
         self.accessed();
-        let exists = self.flows.contains_key(key);
+        let capacity = self.flows_capacity;
+        let flows = self.flow_table(table);
+        let exists = flows.contains_key(key);
         if exists && insertion == Insertion::New {
             return Err(InsertError::Exists);
         }
-        if !exists && self.flows.len() >= self.flows_capacity {
+        if !exists && flows.len() >= capacity {
             return Err(InsertError::Full);
         }
-        self.flows.insert(*key, *flow);
+        flows.insert(*key, *flow);
+        self.flow_changes.push(FlowChange::Added(table, *key));
+        if !exists {
+            self.count(Counter::FlowsAdded(FamilyFlows::of::<F>(table)));
+        }
         Ok(())
     }
 
-    fn remove_flow(&mut self, key: &FlowKey<F::Address>) {
+    fn remove_flow(&mut self, table: FlowTable, key: &FlowKey<F::Address>) {
         self.accessed();
-        self.flows.remove(key);
+        if self.flow_table(table).remove(key).is_some() {
+            self.flow_changes.push(FlowChange::Removed(table, *key));
+            self.count(Counter::FlowsRemoved(FamilyFlows::of::<F>(table)));
+        }
     }
 
     fn fragment(&self, key: &FragmentKey<F::Address>) -> Option<Fragment<F::Address>> {

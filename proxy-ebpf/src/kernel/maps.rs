@@ -14,7 +14,7 @@ use proxy_common::{
     maps::{
         AFFINITY_CAPACITY, BACKENDS_CAPACITY, COUNTERS_CAPACITY, DROPS_CAPACITY, FLOWS_CAPACITY, FRAGMENTS_CAPACITY,
         NAMES_CAPACITY, NODE_ADDRESSES_CAPACITY, POD_DEVICES_CAPACITY, SERVICES_CAPACITY, SLOTS_CAPACITY,
-        SOCKET_AFFINITY_CAPACITY, SOCKETS_CAPACITY, SOURCE_RANGES_CAPACITY,
+        SOCKET_AFFINITY_CAPACITY, SOCKETS_CAPACITY, SOURCE_RANGES_CAPACITY, YOUNG_FLOWS_CAPACITY,
     },
 };
 use proxy_ebpf::tc::Work;
@@ -29,6 +29,7 @@ pub(super) type Services<A> = HashMap<ServiceKey<A>, ServiceEntry, SERVICES_CAPA
 pub(super) type Slots = Array<BackendId, SLOTS_CAPACITY, MAPPED>;
 pub(super) type Backends<A> = Array<Backend<A>, BACKENDS_CAPACITY, MAPPED>;
 pub(super) type Flows<A> = LruHashMap<FlowKey<A>, Flow<A>, FLOWS_CAPACITY>;
+pub(super) type YoungFlows<A> = LruHashMap<FlowKey<A>, Flow<A>, YOUNG_FLOWS_CAPACITY>;
 /// Where a TC program keeps what it knows of the packet it handles; see `skb::stages`. Not pinned, nobody's business.
 pub(super) type PacketWork<F> = PerCpuArray<Work<F>, 1>;
 pub(super) type Sockets<A> = LruHashMap<SocketKey<A>, SocketEntry<A>, SOCKETS_CAPACITY>;
@@ -54,6 +55,10 @@ static BACKENDS_V6: Backends<A6> = Backends::new();
 static FLOWS_V4: Flows<A4> = Flows::new();
 #[btf_map(name = "flows_v6")]
 static FLOWS_V6: Flows<A6> = Flows::new();
+#[btf_map(name = "young_flows_v4")]
+static YOUNG_FLOWS_V4: YoungFlows<A4> = YoungFlows::new();
+#[btf_map(name = "young_flows_v6")]
+static YOUNG_FLOWS_V6: YoungFlows<A6> = YoungFlows::new();
 #[btf_map(name = "sockets_v4")]
 static SOCKETS_V4: Sockets<A4> = Sockets::new();
 #[btf_map(name = "sockets_v6")]
@@ -103,6 +108,7 @@ pub(super) trait FamilyMaps: Family {
     fn slots() -> &'static Slots;
     fn backends() -> &'static Backends<Self::Address>;
     fn flows() -> &'static Flows<Self::Address>;
+    fn young_flows() -> &'static YoungFlows<Self::Address>;
     fn sockets() -> &'static Sockets<Self::Address>;
     fn source_ranges() -> &'static SourceRanges<Self::Address>;
     fn node_addresses() -> &'static NodeAddresses<Self::Address>;
@@ -131,6 +137,11 @@ impl FamilyMaps for V4 {
     #[inline(always)]
     fn flows() -> &'static Flows<A4> {
         &FLOWS_V4
+    }
+
+    #[inline(always)]
+    fn young_flows() -> &'static YoungFlows<A4> {
+        &YOUNG_FLOWS_V4
     }
 
     #[inline(always)]
@@ -188,6 +199,11 @@ impl FamilyMaps for V6 {
     #[inline(always)]
     fn flows() -> &'static Flows<A6> {
         &FLOWS_V6
+    }
+
+    #[inline(always)]
+    fn young_flows() -> &'static YoungFlows<A6> {
+        &YOUNG_FLOWS_V6
     }
 
     #[inline(always)]

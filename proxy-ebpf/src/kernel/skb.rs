@@ -76,6 +76,8 @@ const LATER_FRAGMENT: i32 = CONTINUE + 8;
 const EVADE: i32 = CONTINUE + 9;
 const CHANGE_PORT: i32 = CONTINUE + 10;
 const MATCH: i32 = CONTINUE + 11;
+const YOUNG: i32 = CONTINUE + 12;
+const YOUNG_REPLY: i32 = CONTINUE + 13;
 /// The packet has become an answer to its sender.
 const ANSWERED: i32 = CONTINUE + 31;
 /// The packet ends here; the number of the reason is added.
@@ -96,6 +98,9 @@ fn stages<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, hook: 
         Hook::Ingress => {
             if action == MATCH {
                 action = ingress::<F>(raw, work);
+            }
+            if action == YOUNG {
+                action = young::<F>(raw, work);
             }
             if action == ADMIT {
                 action = admit::<F>(raw, work);
@@ -138,6 +143,9 @@ fn stages<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, hook: 
             if action == MATCH {
                 action = egress::<F>(raw, work);
             }
+            if action == YOUNG_REPLY {
+                action = young_reply::<F>(raw, work);
+            }
             if action == LEAVE {
                 action = leave::<F>(work);
             }
@@ -176,6 +184,16 @@ fn ingress<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, work: &mut Work<F>) ->
 #[inline(never)]
 fn egress<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
     action(tc::egress(&mut Skb::new(raw), &mut KernelTables::<F>::new(), work))
+}
+
+#[inline(never)]
+fn young<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
+    action(tc::young(&Skb::new(raw), &mut KernelTables::<F>::new(), work))
+}
+
+#[inline(never)]
+fn young_reply<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
+    action(tc::young_reply(&mut Skb::new(raw), &mut KernelTables::<F>::new(), work))
 }
 
 #[inline(never)]
@@ -252,6 +270,8 @@ fn action(verdict: Verdict) -> i32 {
         Verdict::Drop(reason) => DROPPED + reason as i32,
         Verdict::Answer => ANSWERED,
         Verdict::Continue(Stage::Match) => MATCH,
+        Verdict::Continue(Stage::Young) => YOUNG,
+        Verdict::Continue(Stage::YoungReply) => YOUNG_REPLY,
         Verdict::Continue(Stage::Admit) => ADMIT,
         Verdict::Continue(Stage::Choose) => CHOOSE,
         Verdict::Continue(Stage::Remember) => REMEMBER,

@@ -8,8 +8,9 @@ use aya_ebpf::{
     helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns},
 };
 use proxy_common::{
-    AffinityEntry, AffinityKey, Backend, BackendId, Counter, DropKey, Flow, FlowKey, Fragment, FragmentKey,
-    NodeAddress, ServiceEntry, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey, SourceRangeKey,
+    AffinityEntry, AffinityKey, Backend, BackendId, Counter, DropKey, FamilyFlows, Flow, FlowKey, FlowTable, Fragment,
+    FragmentKey, NodeAddress, ServiceEntry, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey,
+    SourceRangeKey,
 };
 use proxy_ebpf::{InsertError, Insertion, Tables};
 
@@ -69,10 +70,14 @@ impl<F: FamilyMaps> Tables<F> for KernelTables<F> {
     #[inline(always)]
     fn with_flow<R>(
         &mut self,
+        table: FlowTable,
         key: &FlowKey<F::Address>,
         action: impl FnOnce(&mut Flow<F::Address>) -> R,
     ) -> Option<R> {
-        let flow = F::flows().get_ptr_mut(key)?;
+        let flow = match table {
+            FlowTable::Confirmed => F::flows().get_ptr_mut(key),
+            FlowTable::Young => F::young_flows().get_ptr_mut(key),
+        }?;
         // SAFETY: the pointer comes from a lookup in this program, so the element stays mapped until the program
         // ends. Other CPUs may write it too: its fields are integers written whole, each sensible for itself.
         Some(action(unsafe { &mut *flow }))
@@ -81,17 +86,38 @@ impl<F: FamilyMaps> Tables<F> for KernelTables<F> {
     #[inline(always)]
     fn insert_flow(
         &mut self,
+        table: FlowTable,
         key: &FlowKey<F::Address>,
         flow: &Flow<F::Address>,
         insertion: Insertion,
     ) -> Result<(), InsertError> {
-        F::flows().insert(key, flow, flags(insertion)).map_err(insert_error)
+        // Entries are counted only if there was none with their key, so what replaces is first tried as if it were new.
+        let insert = |insertion| match table {
+            FlowTable::Confirmed => F::flows().insert(key, flow, flags(insertion)),
+            FlowTable::Young => F::young_flows().insert(key, flow, flags(insertion)),
+        };
+        match insert(Insertion::New).map_err(insert_error) {
+            Ok(()) => {
+                self.count(Counter::FlowsAdded(FamilyFlows::of::<F>(table)));
+                Ok(())
+            }
+            Err(InsertError::Exists) if insertion == Insertion::Replace => {
+                insert(Insertion::Replace).map_err(insert_error)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     #[inline(always)]
-    fn remove_flow(&mut self, key: &FlowKey<F::Address>) {
+    fn remove_flow(&mut self, table: FlowTable, key: &FlowKey<F::Address>) {
+        let removed = match table {
+            FlowTable::Confirmed => F::flows().remove(key),
+            FlowTable::Young => F::young_flows().remove(key),
+        };
         // That it is not there any more is what is wanted.
-        let _ = F::flows().remove(key);
+        if removed.is_ok() {
+            self.count(Counter::FlowsRemoved(FamilyFlows::of::<F>(table)));
+        }
     }
 
     #[inline(always)]
@@ -109,7 +135,7 @@ impl<F: FamilyMaps> Tables<F> for KernelTables<F> {
 
     #[inline(always)]
     fn remove_fragment(&mut self, key: &FragmentKey<F::Address>) {
-        // As in `remove_flow`.
+        // That it is not there any more is what is wanted.
         let _ = F::fragments().remove(key);
     }
 
@@ -136,7 +162,7 @@ impl<F: FamilyMaps> Tables<F> for KernelTables<F> {
 
     #[inline(always)]
     fn remove_socket(&mut self, key: &SocketKey<F::Address>) {
-        // As in `remove_flow`.
+        // That it is not there any more is what is wanted.
         let _ = F::sockets().remove(key);
     }
 

@@ -3,12 +3,12 @@
 
 use proxy_common::{Direction, DropReason, FlowFlags, Port, ServiceEntry, ServiceFlags, SlotRange};
 
-use super::{Admitted, Chosen, Stage, TcFamily, Verdict, Work, drop, flows};
+use super::{Admitted, Chosen, Stage, TcFamily, Verdict, Work, drop, flows, flows::Former};
 use crate::{
     packet::{Packet, Truncated},
     policy::List,
     rewrite::{self, End},
-    tables::{Insertion, Tables},
+    tables::Tables,
 };
 
 /// How often [`evade`] runs for a packet, at most: a port each time. Then the connection is given up.
@@ -19,8 +19,8 @@ pub const ATTEMPTS: u8 = 8;
 pub fn evade<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> Verdict {
     let Work { headers, admitted, chosen, .. } = work;
     let port = another(headers.source.1, tables.random());
-    if let Some(insertion) = flows::room(headers, tables, chosen.to, port) {
-        (chosen.client_port, chosen.insertion) = (port, insertion);
+    if let Some(former) = flows::room(headers, tables, chosen.to, port) {
+        (chosen.client_port, chosen.former) = (port, former);
         return Verdict::Continue(Stage::Remember);
     }
     chosen.evasions += 1;
@@ -42,7 +42,7 @@ pub(super) fn step_aside<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut W
         backend: other.backend(),
         to: headers.destination,
         client_port: headers.source.1,
-        insertion: Insertion::New,
+        former: Former::None,
         is_recalled: true,
         evasions: 0,
     };

@@ -1,8 +1,11 @@
 //! Packets that leave the node.
 
-use proxy_common::{Detector, DropReason, Protocol};
+use proxy_common::{Detector, DropReason, Flow, Protocol};
 
-use super::{Stage, TcFamily, Verdict, Work, allows_source, drop, flows};
+use super::{
+    Stage, TcFamily, Verdict, Work, allows_source, drop,
+    flows::{self, Known},
+};
 use crate::{
     frontend::{self, Loopback},
     packet::Packet,
@@ -11,22 +14,32 @@ use crate::{
     tables::Tables,
 };
 
-/// A packet that leaves the node on a device: reverse NAT if it is a reply.
+/// A packet that leaves the node on a device: reverse NAT if it is a reply of a confirmed flow.
 #[inline(always)]
 pub fn egress<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, work: &mut Work<F>) -> Verdict {
-    let headers = &work.headers;
-    match flows::replied(headers, tables) {
-        Some(flow) => {
-            if rewrite::source(packet, headers, flow.to()).is_err() {
-                return drop(tables, flow.service(), DropReason::Malformed);
-            }
-            let present = headers.destination.1;
-            work.note_translation(flow.service());
-            work.with_client_port(flow.client_port().unwrap_or(present), present, flow.service())
-        }
-        None if headers.may_begin_connection() => Verdict::Continue(Stage::Leave),
-        None => Verdict::Pass,
+    match flows::replied(&work.headers, tables) {
+        Known::GoesOn(flow) => translate_back(packet, tables, work, &flow),
+        Known::IsOver if work.headers.may_begin_connection() => Verdict::Continue(Stage::Leave),
+        Known::IsOver => Verdict::Pass,
+        Known::Unknown => Verdict::Continue(Stage::YoungReply),
     }
+}
+
+/// Rewrites the source of a reply.
+#[inline(always)]
+pub(super) fn translate_back<F: TcFamily, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &mut T,
+    work: &mut Work<F>,
+    flow: &Flow<F::Address>,
+) -> Verdict {
+    let headers = &work.headers;
+    if rewrite::source(packet, headers, flow.to()).is_err() {
+        return drop(tables, flow.service(), DropReason::Malformed);
+    }
+    let present = headers.destination.1;
+    work.note_translation(flow.service());
+    work.with_client_port(flow.client_port().unwrap_or(present), present, flow.service())
 }
 
 /// What leaves the node, is no reply and may begin a connection. If it is addressed to a frontend, the socket hooks left it

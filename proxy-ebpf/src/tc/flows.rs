@@ -1,6 +1,6 @@
-//! What is remembered of connections: two entries each, and when they have ended.
+//! What is remembered of connections: two entries each, in one of two tables, and when they have ended.
 
-use proxy_common::{Direction, Family, Flow, FlowFlags, FlowKey, Port, Protocol, ServiceId, TcpState};
+use proxy_common::{Direction, Family, Flow, FlowFlags, FlowKey, FlowTable, Port, Protocol, ServiceId, TcpState};
 
 use crate::{
     headers::Headers,
@@ -10,44 +10,97 @@ use crate::{
 /// No flow pauses for as long.
 const NEVER: u32 = u32::MAX;
 
-/// The flow that a packet into the node belongs to, if it goes where it went before.
-#[inline(always)]
-pub(super) fn established<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: &mut T) -> Option<Flow<F::Address>> {
-    let key = FlowKey::new(headers.source, headers.destination, headers.protocol, Direction::Original);
-    let now = tables.now();
-    let timeout = timeout(tables, headers.protocol);
-    let (flow, idle) = note(tables, &key, now, headers.tcp, timeout)?;
-    let keeps = match headers.protocol {
-        Protocol::Tcp | Protocol::Sctp => !headers.may_begin_connection() || !begins_anew(headers, tables, &flow),
-        Protocol::Udp => idle <= timeout && (flow.flags().contains(FlowFlags::OWN) || is_current(tables, &flow)),
-    };
-    if !keeps {
-        return None;
-    }
-    if idle > 0 {
-        let reply = FlowKey::new(flow.to(), client(headers, &flow), headers.protocol, Direction::Reply);
-        note(tables, &reply, now, TcpState::NONE, NEVER);
-    }
-    Some(flow)
+/// What the table of confirmed flows says of a packet's flow.
+pub(super) enum Known<A> {
+    /// The packet goes where those before it went.
+    GoesOn(Flow<A>),
+    /// The flow has ended, or goes elsewhere from now on.
+    IsOver,
+    /// There is none.
+    Unknown,
 }
 
-/// The flow that a packet out of the node is a reply of.
+/// Where the reply entry of another connection is, that a new one's takes the place of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Former {
+    /// There is none.
+    None = 0,
+    /// Among the young flows.
+    Young = 1,
+    /// Among the confirmed flows, and maybe also among the young ones.
+    Confirmed = 2,
+}
+
+impl Former {
+    /// How the new entry is added to the young flows.
+    #[inline(always)]
+    pub(super) const fn insertion(self) -> Insertion {
+        match self {
+            Self::None => Insertion::New,
+            Self::Young | Self::Confirmed => Insertion::Replace,
+        }
+    }
+}
+
+/// The confirmed flow that a packet into the node belongs to.
 #[inline(always)]
-pub(super) fn replied<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: &mut T) -> Option<Flow<F::Address>> {
-    let key = FlowKey::new(headers.source, headers.destination, headers.protocol, Direction::Reply);
-    let now = tables.now();
-    let timeout = timeout(tables, headers.protocol);
-    let (flow, idle) = note(tables, &key, now, headers.tcp, timeout)?;
-    if idle > timeout {
-        // The flow has ended; what the backend sends now is its own affair.
-        return None;
+pub(super) fn established<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: &mut T) -> Known<F::Address> {
+    let key = FlowKey::new(headers.source, headers.destination, headers.protocol, Direction::Original);
+    let (now, timeout) = (tables.now(), timeout(tables, headers.protocol));
+    let Some((flow, idle)) = note(tables, FlowTable::Confirmed, &key, now, headers.tcp, timeout) else {
+        return Known::Unknown;
+    };
+    let reply = FlowKey::new(flow.to(), client(headers, &flow), headers.protocol, Direction::Reply);
+    let replied = |tables: &mut T| tables.with_flow(FlowTable::Confirmed, &reply, |reply| reply.state());
+    if idle > timeout || !goes_on(headers, tables, &flow, replied) {
+        return Known::IsOver;
     }
     if idle > 0 {
-        let client = (headers.destination.0, flow.client_port().unwrap_or(headers.destination.1));
-        let original = FlowKey::new(client, flow.to(), headers.protocol, Direction::Original);
-        note(tables, &original, now, TcpState::NONE, NEVER);
+        note(tables, FlowTable::Confirmed, &reply, now, TcpState::NONE, NEVER);
     }
-    Some(flow)
+    Known::GoesOn(flow)
+}
+
+/// The confirmed flow that a packet out of the node is a reply of.
+#[inline(always)]
+pub(super) fn replied<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: &mut T) -> Known<F::Address> {
+    let key = FlowKey::new(headers.source, headers.destination, headers.protocol, Direction::Reply);
+    let (now, timeout) = (tables.now(), timeout(tables, headers.protocol));
+    let Some((flow, idle)) = note(tables, FlowTable::Confirmed, &key, now, headers.tcp, timeout) else {
+        return Known::Unknown;
+    };
+    if idle > timeout {
+        // What the backend sends now is its own affair.
+        return Known::IsOver;
+    }
+    if idle > 0 {
+        keep_original(headers, tables, FlowTable::Confirmed, &flow, now);
+    }
+    Known::GoesOn(flow)
+}
+
+/// Keeps the original entry of a flow from being evicted, when a reply has passed its `reply` entry.
+#[inline(always)]
+pub(super) fn keep_original<F: Family, T: Tables<F>>(
+    headers: &Headers<F>,
+    tables: &mut T,
+    table: FlowTable,
+    reply: &Flow<F::Address>,
+    now: u32,
+) {
+    let client = (headers.destination.0, reply.client_port().unwrap_or(headers.destination.1));
+    let original = FlowKey::new(client, reply.to(), headers.protocol, Direction::Original);
+    note(tables, table, &original, now, TcpState::NONE, NEVER);
+}
+
+/// An entry, wherever it is.
+#[inline(always)]
+fn find<F: Family, T: Tables<F>>(tables: &mut T, key: &FlowKey<F::Address>) -> Option<(Flow<F::Address>, FlowTable)> {
+    match tables.with_flow(FlowTable::Confirmed, key, |flow| *flow) {
+        Some(flow) => Some((flow, FlowTable::Confirmed)),
+        None => tables.with_flow(FlowTable::Young, key, |flow| *flow).map(|flow| (flow, FlowTable::Young)),
+    }
 }
 
 /// The flow that translates packets of this key now. It is not noted: this is about a packet that was sent before.
@@ -58,12 +111,12 @@ pub(super) fn translating<F: Family, T: Tables<F>>(
     tables: &mut T,
 ) -> Option<Flow<F::Address>> {
     let (now, timeout) = (tables.now(), timeout(tables, protocol));
-    let flow = tables.with_flow(key, |flow| *flow)?;
+    let (flow, _) = find(tables, key)?;
     let translates = !flow.flags().contains(FlowFlags::OWN) && now.saturating_sub(flow.last_seen()) <= timeout;
     translates.then_some(flow)
 }
 
-/// How a reply entry for the client's connection to `backend`, which knows the client by `port`, may be written; `None` if
+/// What a reply entry for the client's connection to `backend`, which knows the client by `port`, takes the place of; `None` if
 /// another connection has it.
 #[inline(always)]
 pub(super) fn room<F: Family, T: Tables<F>>(
@@ -71,12 +124,16 @@ pub(super) fn room<F: Family, T: Tables<F>>(
     tables: &mut T,
     backend: (F::Address, Port),
     port: Port,
-) -> Option<Insertion> {
+) -> Option<Former> {
     let client = (headers.source.0, port);
     let reply = FlowKey::new(backend, client, headers.protocol, Direction::Reply);
-    let Some(other) = tables.with_flow(&reply, |other| *other) else { return Some(Insertion::New) };
+    let Some((other, table)) = find(tables, &reply) else { return Some(Former::None) };
     let is_same = other.to() == headers.destination && other.client_port().unwrap_or(port) == headers.source.1;
-    (is_same || has_ended(tables, headers.protocol, client, backend, &other)).then_some(Insertion::Replace)
+    let former = match table {
+        FlowTable::Confirmed => Former::Confirmed,
+        FlowTable::Young => Former::Young,
+    };
+    (is_same || has_ended(tables, headers.protocol, client, backend, &other)).then_some(former)
 }
 
 /// A client connects to what is no frontend, from a port from which it reaches, or reached, the same address and port
@@ -91,51 +148,70 @@ pub(super) fn in_the_way<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: 
         return None;
     }
     let key = FlowKey::new(headers.destination, headers.source, headers.protocol, Direction::Reply);
-    let reply = tables.with_flow(&key, |reply| *reply)?;
+    let (reply, _) = find(tables, &key)?;
     if has_ended(tables, headers.protocol, headers.source, headers.destination, &reply) {
-        tables.remove_flow(&key);
+        tables.remove_flow(FlowTable::Confirmed, &key);
+        tables.remove_flow(FlowTable::Young, &key);
         return None;
     }
     (reply.state() != TcpState::NONE).then_some(reply)
 }
 
-/// Notes that the answers to a datagram that leaves from a nodePort of `service` are no flow of its clients.
+/// Notes that the answers to a datagram that leaves from a nodePort of `service` are no flow of its clients. Nobody outside can
+/// make the node do that, so the entry is one of the confirmed ones.
 #[inline(always)]
 pub(super) fn note_own<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: &mut T, service: ServiceId) {
     let key = FlowKey::new(headers.destination, headers.source, headers.protocol, Direction::Original);
     let now = tables.now();
     let timeout = timeout(tables, headers.protocol);
-    let living = tables.with_flow(&key, |flow| {
+    let living = tables.with_flow(FlowTable::Confirmed, &key, |flow| {
         if flow.flags().contains(FlowFlags::OWN) {
             flow.note(now, TcpState::NONE);
         }
         now.saturating_sub(flow.last_seen()) <= timeout
     });
+    let is_young = |tables: &mut T| {
+        let last_seen = tables.with_flow(FlowTable::Young, &key, |flow| flow.last_seen());
+        last_seen.is_some_and(|last_seen| now.saturating_sub(last_seen) <= timeout)
+    };
     let insertion = match living {
         // The same, or the flow of a client who uses the nodePort.
         Some(true) => return,
         Some(false) => Insertion::Replace,
+        None if is_young(tables) => return,
         None => Insertion::New,
     };
     let flow = Flow::new(headers.source, FlowFlags::OWN, proxy_common::BackendId::new(0), service, now);
     // A full table costs the answers, which then go to the Service.
-    let _ = tables.insert_flow(&key, &flow, insertion);
+    let _ = tables.insert_flow(FlowTable::Confirmed, &key, &flow, insertion);
 }
 
-/// Whether a SYN or INIT on a known flow begins a new connection: the former one was ended by a side, or its
-/// backend is gone. Otherwise it is a retransmission, or an SCTP peer's restart, and keeps its backend.
+/// Whether a packet of a flow that has not timed out goes where those before it went. `replied` finds what the backend has
+/// said, if the reply entry is there.
+///
+/// A datagram does for as long as its backend is an endpoint. So does a SYN or INIT, if no side has ended the connection: then
+/// it is a retransmission, or an SCTP peer's restart; otherwise it begins a new one.
 #[inline(always)]
-fn begins_anew<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: &mut T, flow: &Flow<F::Address>) -> bool {
-    if flow.state().is_closing() || !is_current(tables, flow) {
-        return true;
+pub(super) fn goes_on<F: Family, T: Tables<F>>(
+    headers: &Headers<F>,
+    tables: &mut T,
+    flow: &Flow<F::Address>,
+    replied: impl FnOnce(&mut T) -> Option<TcpState>,
+) -> bool {
+    match headers.protocol {
+        Protocol::Udp => flow.flags().contains(FlowFlags::OWN) || is_current(tables, flow),
+        Protocol::Tcp | Protocol::Sctp => {
+            !headers.may_begin_connection()
+                || !flow.state().is_closing()
+                    && is_current(tables, flow)
+                    && replied(tables).is_some_and(|said| !said.is_closing())
+        }
     }
-    let reply = FlowKey::new(flow.to(), client(headers, flow), headers.protocol, Direction::Reply);
-    tables.with_flow(&reply, |reply| reply.state().is_closing()).unwrap_or(true)
 }
 
 /// The client of an original entry as the backend knows it.
 #[inline(always)]
-fn client<F: Family>(headers: &Headers<F>, original: &Flow<F::Address>) -> (F::Address, Port) {
+pub(super) fn client<F: Family>(headers: &Headers<F>, original: &Flow<F::Address>) -> (F::Address, Port) {
     (headers.source.0, original.client_port().unwrap_or(headers.source.1))
 }
 
@@ -147,11 +223,12 @@ fn is_current<F: Family, T: Tables<F>>(tables: &T, flow: &Flow<F::Address>) -> b
         .is_some_and(|backend| backend.service() == flow.service() && (backend.address(), backend.port()) == flow.to())
 }
 
-/// Seconds without a packet after which a flow has ended. TCP's and SCTP's end by what they say; see [`has_ended`].
+/// Seconds without a packet after which a flow has ended. Most of TCP's and SCTP's end before, by what they say; see
+/// [`has_ended`].
 #[inline(always)]
-fn timeout<F: Family, T: Tables<F>>(tables: &T, protocol: Protocol) -> u32 {
+pub(super) fn timeout<F: Family, T: Tables<F>>(tables: &T, protocol: Protocol) -> u32 {
     match protocol {
-        Protocol::Tcp | Protocol::Sctp => NEVER,
+        Protocol::Tcp | Protocol::Sctp => tables.settings().established_timeout(),
         Protocol::Udp => tables.settings().udp_timeout(),
     }
 }
@@ -159,14 +236,15 @@ fn timeout<F: Family, T: Tables<F>>(tables: &T, protocol: Protocol) -> u32 {
 /// The entry as it was before this packet and the seconds since the packet before. Notes the packet, unless the flow
 /// ended before it: what has ended stays so, whatever becomes of this packet.
 #[inline(always)]
-fn note<F: Family, T: Tables<F>>(
+pub(super) fn note<F: Family, T: Tables<F>>(
     tables: &mut T,
+    table: FlowTable,
     key: &FlowKey<F::Address>,
     now: u32,
     seen: TcpState,
     timeout: u32,
 ) -> Option<(Flow<F::Address>, u32)> {
-    tables.with_flow(key, |flow| {
+    tables.with_flow(table, key, |flow| {
         let before = *flow;
         let idle = now.saturating_sub(before.last_seen());
         if idle <= timeout {
@@ -187,14 +265,15 @@ fn has_ended<F: Family, T: Tables<F>>(
     reply: &Flow<F::Address>,
 ) -> bool {
     let idle = tables.now().saturating_sub(reply.last_seen());
-    if protocol == Protocol::Udp {
-        return idle > tables.settings().udp_timeout();
+    let is_idle = idle > timeout(tables, protocol);
+    if protocol == Protocol::Udp || is_idle {
+        return is_idle;
     }
     let sender = (client.0, reply.client_port().unwrap_or(client.1));
     let original = FlowKey::new(sender, reply.to(), protocol, Direction::Original);
-    let timeout = tables.settings().half_closed_timeout();
+    let half_closed = tables.settings().half_closed_timeout();
     let replied = reply.state();
-    let ended = |original: &mut Flow<F::Address>| {
+    let ended = |original: &Flow<F::Address>| {
         let asked = original.state();
         let either = asked.with(replied);
         let both = asked.is_closing() && replied.is_closing();
@@ -203,7 +282,7 @@ fn has_ended<F: Family, T: Tables<F>>(
             || original.client_port().unwrap_or(sender.1) != client.1
             || both
             || either.contains(TcpState::RST)
-            || (either.is_closing() && idle > timeout)
+            || (either.is_closing() && idle > half_closed)
     };
-    tables.with_flow(&original, ended).unwrap_or(true)
+    find(tables, &original).is_none_or(|(original, _)| ended(&original))
 }

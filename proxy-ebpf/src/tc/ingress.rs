@@ -1,10 +1,15 @@
 //! Packets that enter the node.
 
 use proxy_common::{
-    Counter, Detector, Direction, DropReason, Family, Flow, FlowFlags, FlowKey, Port, ServiceId, Settings,
+    Counter, Detector, Direction, DropReason, Family, Flow, FlowFlags, FlowKey, FlowTable, Port, ServiceId, Settings,
 };
 
-use super::{Admitted, Chosen, Stage, TcFamily, Verdict, Work, allows_source, clashes::step_aside, drop, flows};
+use super::{
+    Admitted, Chosen, Stage, TcFamily, Verdict, Work, allows_source,
+    clashes::step_aside,
+    drop,
+    flows::{self, Former, Known},
+};
 use crate::{
     affinity, answer, choose,
     frontend::{self, Loopback},
@@ -15,18 +20,25 @@ use crate::{
     tables::{InsertError, Insertion, Tables},
 };
 
-/// A packet that came into the node on a device: translated if its flow is known.
+/// A packet that came into the node on a device: translated if its flow is confirmed.
 #[inline(always)]
 pub fn ingress<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, work: &mut Work<F>) -> Verdict {
     let headers = &work.headers;
     match flows::established(headers, tables) {
-        Some(flow) if flow.flags().contains(FlowFlags::OWN) => Verdict::Pass,
-        Some(flow) => {
+        Known::GoesOn(flow) if flow.flags().contains(FlowFlags::OWN) => Verdict::Pass,
+        Known::GoesOn(flow) => {
             let client_port = flow.client_port().unwrap_or(headers.source.1);
             translate(packet, tables, work, flow.to(), client_port, flow.flags(), flow.service())
         }
-        None if headers.may_begin_connection() => Verdict::Continue(Stage::Admit),
-        None => Verdict::Pass,
+        Known::IsOver if headers.may_begin_connection() => {
+            work.supersedes = true;
+            Verdict::Continue(Stage::Admit)
+        }
+        Known::IsOver => Verdict::Pass,
+        Known::Unknown => {
+            work.supersedes = false;
+            Verdict::Continue(Stage::Young)
+        }
     }
 }
 
@@ -73,15 +85,16 @@ pub fn choose<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> 
         let to = (entry.address(), entry.port());
         let client_port = headers.source.1;
         let room = flows::room(headers, tables, to, client_port);
-        let insertion = room.unwrap_or(Insertion::New);
-        *chosen = Chosen { backend, to, client_port, insertion, is_recalled: recalled.is_some(), evasions: 0 };
+        let former = room.unwrap_or(Former::None);
+        *chosen = Chosen { backend, to, client_port, former, is_recalled: recalled.is_some(), evasions: 0 };
         return Verdict::Continue(if room.is_some() { Stage::Remember } else { Stage::Evade });
     }
     // Every backend that was hit had just been removed.
     drop(tables, service.id(), DropReason::TupleClash)
 }
 
-/// The first packet of a flow for which [`choose`] chose: remembers it in both directions.
+/// The first packet of a flow for which [`choose`] chose: remembers it in both directions, among the young ones. What it takes
+/// the place of among the confirmed ones is removed afterwards, so that there is always something to find.
 #[inline(always)]
 pub fn remember<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> Verdict {
     let Work { headers, admitted, chosen, .. } = work;
@@ -98,11 +111,18 @@ pub fn remember<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -
     if client.1 != headers.source.1 {
         flow = flow.with_client_port(headers.source.1);
     }
-    match tables.insert_flow(&key, &flow, chosen.insertion) {
+    let mut inserted = tables.insert_flow(FlowTable::Young, &key, &flow, chosen.former.insertion());
+    // Another CPU was faster. If it was with a packet of the same flow, both mean the same.
+    if inserted == Err(InsertError::Exists) && flows::room(headers, tables, chosen.to, chosen.client_port).is_some() {
+        inserted = tables.insert_flow(FlowTable::Young, &key, &flow, Insertion::Replace);
+    }
+    match inserted {
         Ok(()) => {}
-        // Another CPU was faster.
         Err(InsertError::Exists) => return drop(tables, service, DropReason::TupleClash),
         Err(InsertError::Full) => return drop(tables, service, DropReason::FlowTableFull),
+    }
+    if chosen.former == Former::Confirmed {
+        tables.remove_flow(FlowTable::Confirmed, &key);
     }
     key = FlowKey::new(headers.source, headers.destination, headers.protocol, Direction::Original);
     flow = Flow::new(chosen.to, admitted.flags, chosen.backend, service, now);
@@ -110,8 +130,11 @@ pub fn remember<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -
         flow = flow.with_client_port(client.1);
     }
     flow.note(now, headers.tcp);
-    if tables.insert_flow(&key, &flow, Insertion::Replace).is_err() {
+    if tables.insert_flow(FlowTable::Young, &key, &flow, Insertion::Replace).is_err() {
         return drop(tables, service, DropReason::FlowTableFull);
+    }
+    if work.supersedes {
+        tables.remove_flow(FlowTable::Confirmed, &key);
     }
     if !chosen.is_recalled {
         affinity::note(tables, affinity::Client::Address(headers.source.0), &admitted.service, chosen.backend);
@@ -120,7 +143,7 @@ pub fn remember<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -
     Verdict::Continue(Stage::Follow)
 }
 
-/// The first packet of a flow that [`remember`] remembered: translates it.
+/// A packet of a flow that [`remember`] remembered, or that [`young`](super::young()) found: translates it.
 #[inline(always)]
 pub fn follow<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, work: &mut Work<F>) -> Verdict {
     let (Chosen { to, client_port, .. }, Admitted { service, flags, .. }) = (work.chosen, work.admitted);

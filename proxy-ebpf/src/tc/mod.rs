@@ -1,6 +1,6 @@
 //! What the TC programs do: DNAT and policy where a packet enters the node, reverse NAT where it leaves.
 //!
-//! A program is a chain of stages; each returns a [`Verdict`], which may name the next one. An established packet is done
+//! A program is a chain of stages; each returns a [`Verdict`], which may name the next one. A packet of a confirmed flow is done
 //! after the second stage and costs one hash lookup, and once a second per flow a second one that keeps the entry of the other
 //! direction from being evicted.
 
@@ -10,18 +10,21 @@ mod errors;
 mod flows;
 mod fragments;
 mod ingress;
+mod young;
 
 use proxy_common::{
     BackendId, DropReason, Family, FlowFlags, Port, Protocol, ServiceEntry, ServiceFlags, ServiceId, SlotRange,
     SourceRangeKey, TcpState,
 };
 
+use self::flows::Former;
 pub use self::{
     clashes::{ATTEMPTS, change_port, evade},
     egress::{egress, leave},
     errors::{correct, error},
     fragments::{later_fragment, note_fragment},
     ingress::{admit, choose, follow, ingress, refuse, remember},
+    young::{young, young_reply},
 };
 use crate::{
     answer::AnswerFamily,
@@ -29,7 +32,7 @@ use crate::{
     packet::Packet,
     policy::List,
     rewrite::WriteFamily,
-    tables::{Insertion, Tables},
+    tables::Tables,
 };
 
 /// An IP version that the TC programs handle.
@@ -57,6 +60,10 @@ pub enum Verdict {
 pub enum Stage {
     /// The packet has ports: [`ingress`] or [`egress`].
     Match,
+    /// The packet enters the node and belongs to no confirmed flow: [`young`](young()).
+    Young,
+    /// The packet leaves the node and is no reply of a confirmed flow: [`young_reply`].
+    YoungReply,
     /// The packet belongs to no flow and may begin one: [`admit`].
     Admit,
     /// The packet may use a frontend: [`choose`].
@@ -98,6 +105,8 @@ pub struct Work<F: Family> {
     is_first_fragment: bool,
     /// The Service port whose frontend the packet was translated for, if it is a first fragment.
     translated: Option<ServiceId>,
+    /// The packet belonged to a confirmed flow that is over.
+    supersedes: bool,
     admitted: Admitted,
     chosen: Chosen<F::Address>,
 }
@@ -138,7 +147,7 @@ impl<F: Family> Default for Work<F> {
             backend: BackendId::default(),
             to: nobody,
             client_port: nobody.1,
-            insertion: Insertion::New,
+            former: Former::None,
             is_recalled: false,
             evasions: 0,
         };
@@ -151,6 +160,7 @@ impl<F: Family> Default for Work<F> {
             owner: ServiceId::default(),
             is_first_fragment: false,
             translated: None,
+            supersedes: false,
             admitted: Admitted::default(),
             chosen,
         }
@@ -209,8 +219,8 @@ struct Chosen<A> {
     to: (A, Port),
     /// The client's port that the backend knows.
     client_port: Port,
-    /// How the reply entry is written.
-    insertion: Insertion,
+    /// What the reply entry takes the place of.
+    former: Former,
     /// Session affinity remembers a backend that is still one to choose, whether it is this one or not.
     is_recalled: bool,
     /// Other ports of the client that were tried and are taken.

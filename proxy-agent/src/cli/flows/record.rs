@@ -77,11 +77,11 @@ pub(super) trait Source<F: Family> {
 
 impl<F: Family<Address: PlainAddress>> Source<F> for FamilyTables<F> {
     fn visit_flows(&self, visit: impl FnMut(FlowKey<F::Address>, Flow<F::Address>)) -> Result<(), TableError> {
-        self.flows.visit(visit)
+        Self::visit_flows(self, visit)
     }
 
     fn flow(&self, key: &FlowKey<F::Address>) -> Result<Option<Flow<F::Address>>, TableError> {
-        self.flows.get(key)
+        Self::flow(self, key)
     }
 
     fn visit_sockets(

@@ -6,9 +6,9 @@
 use std::{cell::RefCell, collections::BTreeMap};
 
 use proxy_common::{
-    AffinityEntry, AffinityKey, Backend, BackendId, Counter, DropKey, Family, Flow, FlowKey, Fragment, FragmentKey,
-    NodeAddress, PlainAddress, ServiceEntry, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey,
-    SourceRangeKey,
+    AffinityEntry, AffinityKey, Backend, BackendId, Counter, DropKey, Family, Flow, FlowKey, FlowTable, Fragment,
+    FragmentKey, NodeAddress, PlainAddress, ServiceEntry, ServiceKey, Settings, SocketAffinityKey, SocketEntry,
+    SocketKey, SourceRangeKey,
 };
 use proxy_ebpf::{InsertError, Insertion, Tables};
 
@@ -70,13 +70,15 @@ impl<'a, F: Family<Address: PlainAddress>> Lookups<'a, F> {
 #[derive(Debug)]
 pub struct Overlay<'a, F: Family> {
     below: &'a Lookups<'a, F>,
-    flows: Layer<FlowKey<F::Address>, Flow<F::Address>>,
+    flows: FlowLayer<F::Address>,
     sockets: Layer<SocketKey<F::Address>, SocketEntry<F::Address>>,
     affinity: Layer<AffinityKey<F::Address>, AffinityEntry>,
     socket_affinity: Layer<SocketAffinityKey, AffinityEntry>,
 }
 
 type Layer<K, V> = BTreeMap<K, Option<V>>;
+/// Both tables of flows.
+type FlowLayer<A> = Layer<(FlowTable, FlowKey<A>), Flow<A>>;
 
 /// The element of a layer, which is copied from below if it is not there yet.
 fn element<'a, K: Ord + Copy, V>(
@@ -128,25 +130,27 @@ impl<F: Family<Address: PlainAddress>> Tables<F> for Overlay<'_, F> {
 
     fn with_flow<R>(
         &mut self,
+        table: FlowTable,
         key: &FlowKey<F::Address>,
         action: impl FnOnce(&mut Flow<F::Address>) -> R,
     ) -> Option<R> {
-        let below = || self.below.found(self.below.tables.flows.get(key));
-        element(&mut self.flows, key, below).map(action)
+        let below = || self.below.found(self.below.tables.flow_table(table).get(key));
+        element(&mut self.flows, &(table, *key), below).map(action)
     }
 
     fn insert_flow(
         &mut self,
+        table: FlowTable,
         key: &FlowKey<F::Address>,
         flow: &Flow<F::Address>,
         insertion: Insertion,
     ) -> Result<(), InsertError> {
-        let below = || self.below.found(self.below.tables.flows.get(key));
-        insert(&mut self.flows, key, *flow, insertion, below)
+        let below = || self.below.found(self.below.tables.flow_table(table).get(key));
+        insert(&mut self.flows, &(table, *key), *flow, insertion, below)
     }
 
-    fn remove_flow(&mut self, key: &FlowKey<F::Address>) {
-        self.flows.insert(*key, None);
+    fn remove_flow(&mut self, table: FlowTable, key: &FlowKey<F::Address>) {
+        self.flows.insert((table, *key), None);
     }
 
     /// None: what is looked for here is no fragment.

@@ -22,8 +22,9 @@ use aya::{
     maps::{Array, Map, MapData, MapError, MapInfo, PerCpuArray},
 };
 use proxy_common::{
-    AffinityEntry, AffinityKey, Backend, BackendId, Counter, DropKey, Family, Flow, FlowKey, NodeAddress, PlainAddress,
-    PortName, ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey, V4, V6, maps,
+    AffinityEntry, AffinityKey, Backend, BackendId, Counter, DropKey, Family, Flow, FlowKey, FlowTable, NodeAddress,
+    PlainAddress, PortName, ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey,
+    V4, V6, maps,
 };
 
 pub(super) use self::freshness::NAME as FRESHNESS;
@@ -128,8 +129,10 @@ impl Tables {
 pub struct FamilyTables<F: Family> {
     /// Frontends.
     pub services: HashTable<ServiceKey<F::Address>, ServiceEntry>,
-    /// Flows that the TC programs translate.
+    /// Confirmed flows that the TC programs translate.
     pub flows: HashTable<FlowKey<F::Address>, Flow<F::Address>>,
+    /// Flows that are not confirmed; of others, what was known when they were.
+    pub young_flows: HashTable<FlowKey<F::Address>, Flow<F::Address>>,
     /// What the socket hooks translated.
     pub sockets: HashTable<SocketKey<F::Address>, SocketEntry<F::Address>>,
     /// Who may use Service ports with `loadBalancerSourceRanges`.
@@ -153,6 +156,7 @@ impl<F: Family<Address: PlainAddress>> FamilyTables<F> {
         Ok(Self {
             services: HashTable::open(&pins.map(maps::SERVICES.name::<F>()), writes)?,
             flows: HashTable::open(&pins.map(maps::FLOWS.name::<F>()), writes)?,
+            young_flows: HashTable::open(&pins.map(maps::YOUNG_FLOWS.name::<F>()), writes)?,
             sockets: HashTable::open(&pins.map(maps::SOCKETS.name::<F>()), writes)?,
             source_ranges: SourceRanges::open(&pins.map(maps::SOURCE_RANGES.name::<F>()))?,
             node_addresses: HashTable::open(&pins.map(maps::NODE_ADDRESSES.name::<F>()), writes)?,
@@ -163,6 +167,42 @@ impl<F: Family<Address: PlainAddress>> FamilyTables<F> {
             slots_path,
             backends_path,
         })
+    }
+
+    /// A table of flows.
+    #[must_use]
+    pub const fn flow_table(&self, table: FlowTable) -> &HashTable<FlowKey<F::Address>, Flow<F::Address>> {
+        match table {
+            FlowTable::Confirmed => &self.flows,
+            FlowTable::Young => &self.young_flows,
+        }
+    }
+
+    /// Shows the entries of all flows, confirmed or not, each as the programs see it. Those that come or go meanwhile may be
+    /// shown or not.
+    ///
+    /// # Errors
+    /// A table cannot be read.
+    pub fn visit_flows(&self, mut visit: impl FnMut(FlowKey<F::Address>, Flow<F::Address>)) -> Result<(), TableError> {
+        self.flows.visit(&mut visit)?;
+        let mut failed = None;
+        self.young_flows.visit(|key, flow| match self.flows.get(&key) {
+            Ok(None) => visit(key, flow),
+            Ok(Some(_)) => {}
+            Err(error) => failed = Some(error),
+        })?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// The entry of a flow, as the programs see it.
+    ///
+    /// # Errors
+    /// A table cannot be read.
+    pub fn flow(&self, key: &FlowKey<F::Address>) -> Result<Option<Flow<F::Address>>, TableError> {
+        match self.flows.get(key)? {
+            Some(flow) => Ok(Some(flow)),
+            None => self.young_flows.get(key),
+        }
     }
 
     /// How many slots there are.
