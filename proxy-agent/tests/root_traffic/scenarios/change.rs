@@ -57,7 +57,7 @@ pub fn manifests_come_and_go() {
     let to = cluster_ip(Family::V4, 10);
     write_service(&stage, "web", 10, &backends(&stage));
     eventually("the new Service is served", || stage.ask("services").to_string().contains("web").then_some(()));
-    assert_eq!(servers(&stage.ordinary_pod().run(&Task::Tcp { to, count: 36 })).len(), 3);
+    assert_eq!(servers(&stage.ordinary_pod().run_until(3, &Task::Tcp { to, count: 12 })).len(), 3);
     stage.remove("web");
     eventually("the Service is gone", || (!stage.ask("services").to_string().contains("web")).then_some(()));
     let sights = stage.sandboxed_pod().run(&Task::Tcp { to, count: 1 });
@@ -105,7 +105,8 @@ pub fn restart() {
         for family in Family::ALL {
             let to = cluster_ip(family, 10);
             for place in [stage.ordinary_pod(), stage.sandboxed_pod(), stage.outside_client()] {
-                assert_eq!(servers(&place.run(&Task::Tcp { to, count: 36 })).len(), 3, "{what}: new connections");
+                let sights = place.run_until(3, &Task::Tcp { to, count: 12 });
+                assert_eq!(servers(&sights).len(), 3, "{what}: new connections");
             }
         }
     };
@@ -187,7 +188,7 @@ pub fn late_device() {
     let to = cluster_ip(Family::V4, 10);
     let place = super::super::client::Place { namespace: &late, cgroup: None };
     eventually("the new device has the programs", || stage.ask("status").to_string().contains("late").then_some(()));
-    let sights = place.run(&Task::Tcp { to, count: 36 });
+    let sights = place.run_until(3, &Task::Tcp { to, count: 12 });
     assert_eq!(servers(&sights).len(), 3);
     assert_answers(&sights, to, [10, 1, 99, 2].into(), "the late pod");
 }
