@@ -9,7 +9,7 @@ use std::{
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt::set_socket_reuseaddr};
 
 use super::{
-    stage::{Family, Policy, Routers, Stage, udp},
+    stage::{Routers, Stage, udp, variants},
     support::patience,
 };
 
@@ -31,58 +31,54 @@ fn connect_from(from: SocketAddr, to: SocketAddr) -> TcpStream {
 /// To one nodePort, to another one, and to the backend itself.
 #[test]
 fn three_connections_from_one_port_all_work() {
-    for family in Family::ALL {
-        for policy in [Policy::Cluster, Policy::Local] {
-            let stage = Stage::new(family, Routers::None, policy);
-            let (from, target) = ((stage.client_address, PORT).into(), stage.target());
-            let ways = [stage.node_port(), stage.other_node_port(), target];
-            let server = stage.backend.enter(|| TcpListener::bind(target).expect("binds"));
-            let echo = thread::spawn(move || {
-                let serve = |mut stream: TcpStream| {
-                    let mut buffer = [0; 64];
-                    while let Ok(len) = stream.read(&mut buffer)
-                        && len > 0
-                    {
-                        stream.write_all(&buffer[..len]).expect("the connection lives");
-                    }
-                };
-                let streams = ways.map(|_| server.accept().expect("a connection").0);
-                for server in streams.map(|stream| thread::spawn(move || serve(stream))) {
-                    server.join().expect("the server lives");
+    for (family, policy) in variants() {
+        let stage = Stage::new(family, Routers::None, policy);
+        let (from, target) = ((stage.client_address, PORT).into(), stage.target());
+        let ways = [stage.node_port(), stage.other_node_port(), target];
+        let server = stage.backend.enter(|| TcpListener::bind(target).expect("binds"));
+        let echo = thread::spawn(move || {
+            let serve = |mut stream: TcpStream| {
+                let mut buffer = [0; 64];
+                while let Ok(len) = stream.read(&mut buffer)
+                    && len > 0
+                {
+                    stream.write_all(&buffer[..len]).expect("the connection lives");
                 }
-            });
-            let mut streams = stage.client.enter(|| ways.map(|way| connect_from(from, way)));
-            for round in 0..3 {
-                for (number, stream) in (0..).zip(&mut streams) {
-                    stream.write_all(&[round, number]).expect("the connection lives");
-                }
-                for (number, stream) in (0..).zip(&mut streams) {
-                    let mut answer = [0; 2];
-                    stream.read_exact(&mut answer).expect("an answer");
-                    assert_eq!(answer, [round, number]);
-                }
+            };
+            let streams = ways.map(|_| server.accept().expect("a connection").0);
+            for server in streams.map(|stream| thread::spawn(move || serve(stream))) {
+                server.join().expect("the server lives");
             }
-            drop(streams);
-            echo.join().expect("the server lives");
+        });
+        let mut streams = stage.client.enter(|| ways.map(|way| connect_from(from, way)));
+        for round in 0..3 {
+            for (number, stream) in (0..).zip(&mut streams) {
+                stream.write_all(&[round, number]).expect("the connection lives");
+            }
+            for (number, stream) in (0..).zip(&mut streams) {
+                let mut answer = [0; 2];
+                stream.read_exact(&mut answer).expect("an answer");
+                assert_eq!(answer, [round, number]);
+            }
         }
+        drop(streams);
+        echo.join().expect("the server lives");
     }
 }
 
 #[test]
 fn answers_to_one_socket_come_from_who_was_asked() {
-    for family in Family::ALL {
-        for policy in [Policy::Cluster, Policy::Local] {
-            let stage = Stage::new(family, Routers::None, policy);
-            let server = udp(&stage.backend, stage.backend_address, stage.target().port());
-            let client = udp(&stage.client, stage.client_address, PORT);
-            let mut buffer = [0; 8];
-            for _ in 0..3 {
-                for way in [stage.node_port(), stage.other_node_port()] {
-                    client.send_to(b"question", way).expect("sends");
-                    let (len, source) = server.recv_from(&mut buffer).expect("the request arrives");
-                    server.send_to(&buffer[..len], source).expect("sends");
-                    assert_eq!(client.recv_from(&mut buffer).expect("the answer arrives"), (8, way));
-                }
+    for (family, policy) in variants() {
+        let stage = Stage::new(family, Routers::None, policy);
+        let server = udp(&stage.backend, stage.backend_address, stage.target().port());
+        let client = udp(&stage.client, stage.client_address, PORT);
+        let mut buffer = [0; 8];
+        for _ in 0..3 {
+            for way in [stage.node_port(), stage.other_node_port()] {
+                client.send_to(b"question", way).expect("sends");
+                let (len, source) = server.recv_from(&mut buffer).expect("the request arrives");
+                server.send_to(&buffer[..len], source).expect("sends");
+                assert_eq!(client.recv_from(&mut buffer).expect("the answer arrives"), (8, way));
             }
         }
     }

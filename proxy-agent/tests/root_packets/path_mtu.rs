@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    stage::{Family, Policy, Routers, Stage},
+    stage::{Routers, Stage, variants},
     support::patience,
 };
 
@@ -16,19 +16,15 @@ const MEGABYTE: usize = 1 << 20;
 
 #[test]
 fn a_narrow_link_before_the_node_is_found_out() {
-    for family in Family::ALL {
-        for policy in [Policy::Cluster, Policy::Local] {
-            a_megabyte_there_and_back(&Stage::new(family, Routers::BeforeNode, policy));
-        }
+    for (family, policy) in variants() {
+        a_megabyte_there_and_back(&Stage::new(family, Routers::BeforeNode, policy));
     }
 }
 
 #[test]
 fn a_narrow_link_behind_the_node_is_found_out() {
-    for family in Family::ALL {
-        for policy in [Policy::Cluster, Policy::Local] {
-            a_megabyte_there_and_back(&Stage::new(family, Routers::BehindNode, policy));
-        }
+    for (family, policy) in variants() {
+        a_megabyte_there_and_back(&Stage::new(family, Routers::BehindNode, policy));
     }
 }
 
