@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod dataplane;
 pub mod error;
+pub mod explain;
 pub mod freshness;
 pub mod model;
 pub mod notices;

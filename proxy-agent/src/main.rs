@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
 use proxy_agent::{
-    cli::{CleanupArgs, Instead, TableCommand},
+    cli::{CheckArgs, CleanupArgs, Instead, Readiness, TableCommand},
     config::{Action, Config, ConfigErrors, RunFlags},
     error::one_line,
     run,
@@ -38,6 +38,9 @@ enum Command {
     Run(Box<RunFlags>),
     #[command(flatten)]
     Tables(TableCommand),
+    /// Looks whether the agent can run on this node with the given flags, and says what to do where it cannot. Ends with status 1
+    /// where something stands in its way.
+    Check(Box<CheckArgs>),
     /// Prints what makes a shell complete the program's commands and flags.
     Completion {
         /// The shell.
@@ -68,6 +71,11 @@ fn main() -> ExitCode {
         Command::Run(flags) => run_agent(&flags),
         // Styles are for terminals only; NO_COLOR and CLICOLOR_FORCE are followed.
         Command::Tables(command) => command.run(&mut anstream::stdout().lock()).map_err(anyhow::Error::from),
+        Command::Check(check) => match check.run(&mut anstream::stdout().lock()) {
+            Ok(Readiness::Ready) => Ok(()),
+            Ok(Readiness::NotReady) => return ExitCode::FAILURE,
+            Err(error) => Err(error.into()),
+        },
         Command::Completion { shell } => print_generated(|out| {
             clap_complete::generate(shell, &mut Cli::command(), NAME, out);
             Ok(())

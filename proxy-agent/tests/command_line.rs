@@ -112,7 +112,8 @@ fn the_version_can_be_asked_as_kube_proxys() {
 }
 
 /// The commands of the program.
-const COMMANDS: [&str; 8] = ["run", "status", "services", "backends", "flows", "cleanup", "completion", "man"];
+const COMMANDS: [&str; 10] =
+    ["run", "status", "services", "backends", "flows", "explain", "check", "cleanup", "completion", "man"];
 
 #[test]
 fn shells_can_complete_commands_and_flags() {
@@ -157,6 +158,8 @@ fn wrong_filters_name_the_flag_the_value_and_what_is_accepted() {
         (&["flows", "--state", "dead"], ["'dead'", "--state", "established"]),
         (&["flows", "--address", "10.0.0"], ["'10.0.0'", "--address", "invalid IP address"]),
         (&["services", "a/b/c", "-owide"], ["'a/b/c'", "NAME", "[NAMESPACE/]NAME[:PORT]"]),
+        (&["explain", "10.0.0.1", "10.96.0.1"], ["'10.96.0.1'", "<DST:PORT>", "10.96.0.1:80"]),
+        (&["explain", "10.0.0", "10.96.0.1:80"], ["'10.0.0'", "<SRC[:PORT]>", "10.0.0.1:4000"]),
         (&["backends", "-o", "xml"], ["'xml'", "--output", "yaml"]),
     ] {
         let Output { status, stderr, .. } = program(arguments);
@@ -164,4 +167,30 @@ fn wrong_filters_name_the_flag_the_value_and_what_is_accepted() {
         assert_eq!(status.code(), Some(1), "{said}");
         assert!(parts.iter().all(|part| said.contains(part)), "{said}");
     }
+}
+
+#[test]
+fn a_check_says_what_is_wrong_and_what_to_do() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (manifests, port) = (folder.path().display().to_string(), std::net::TcpListener::bind("127.0.0.1:0"));
+    let taken = port.as_ref().expect("a port").local_addr().expect("an address").to_string();
+    let free = "127.0.0.1:0";
+    let check = |metrics: &str, more: &[&str]| {
+        let flags = ["check", "-ojson", "--manifests", &manifests, "--healthz-bind-address", free];
+        let output = program(&[&flags, ["--metrics-bind-address", metrics].as_slice(), more].concat());
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(output.status.success(), json["ready"], "{json}");
+        json["checks"].as_array().expect("a list").clone()
+    };
+    let of = |checks: &[serde_json::Value], name: &str| -> Vec<String> {
+        let found = checks.iter().filter(|check| check["check"] == name);
+        found.map(|check| format!("{}: {}; {}", check["result"], check["found"], check["advice"])).collect()
+    };
+    let fine = check(free, &[]);
+    assert!(of(&fine, "ports").iter().all(|line| line.contains("ok")), "{fine:?}");
+    let ports = of(&check(&taken, &[]), "ports");
+    assert!(ports[1].contains("failed") && ports[1].contains(&taken), "{ports:?}");
+    assert!(ports[1].contains("change --metrics-bind-address"), "{ports:?}");
+    let config = of(&check(free, &["--cluster-cidr", "10.0.0.0"]), "configuration");
+    assert!(config.len() == 1 && config[0].contains("failed") && config[0].contains("cluster-cidr"), "{config:?}");
 }

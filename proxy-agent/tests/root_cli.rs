@@ -170,6 +170,45 @@ fn a_service_is_asked_for_by_name() {
 }
 
 #[test]
+fn what_becomes_of_a_connection_is_explained() {
+    let node = node();
+    let ask = |arguments: &[&str]| agent(&node.netns, "explain", node.pins.path(), &[arguments, &["-ojson"]].concat());
+    let explain = |arguments: &[&str]| -> Value {
+        serde_json::from_str(&ask(arguments).unwrap_or_else(|error| panic!("{error}"))).expect("JSON")
+    };
+    for (arguments, at) in [
+        (["127.0.0.1", "10.96.0.1:80", "--from=node"], "socket"),
+        (["192.0.2.9:4000", "shop/web:http", "--from=outside"], "packets"),
+        (["192.0.2.9", "web:80", "--from=eth0"], "packets"),
+    ] {
+        let said = explain(&arguments);
+        assert_eq!(said["service"], "shop/web:http", "{said}");
+        let outcome = &said["outcomes"][0];
+        assert_eq!(
+            (&outcome["outcome"], &outcome["backend"]),
+            (&"translated".into(), &"10.0.0.2:8080".into()),
+            "{said}"
+        );
+        assert_eq!((&outcome["at"], &outcome["probability"]), (&at.into(), &1.0.into()), "{said}");
+    }
+    assert_eq!(explain(&["192.0.2.9", "10.96.0.1:81"])["outcomes"][0]["outcome"], "passes");
+    assert_eq!(json(&node, "flows"), Value::Array(Vec::new()), "explaining begins nothing");
+    assert_eq!(json(&node, "status")["counters"]["flows"], 0, "and counts nothing");
+
+    // Loopback has no program, so nobody looks at what enters by it.
+    let unseen = explain(&["192.0.2.9", "10.96.0.1:80", "--from", "lo"]);
+    assert_eq!((&unseen["outcomes"][0]["outcome"], &unseen["steps"]), (&"passes".into(), &Value::Array(vec![])));
+    assert!(unseen["notes"][0].as_str().is_some_and(|note| note.starts_with("lo has no program")), "{unseen}");
+
+    let fails = |arguments: &[&str]| ask(arguments).expect_err("nobody has the name");
+    assert!(fails(&["192.0.2.9", "shop/wep:http"]).ends_with("did you mean shop/web:http?"));
+    let device = fails(&["192.0.2.9", "10.96.0.1:80", "--from", "eht0"]);
+    assert!(device.starts_with("--from eht0: there is no such device") && device.contains("eth0"), "{device}");
+    let mixed = fails(&["192.0.2.9", "[fd00::1]:80"]);
+    assert_eq!(mixed, "source and destination are not of the same IP version");
+}
+
+#[test]
 fn a_running_agent_is_told_and_not_cleaned_away() {
     let node = Node::default();
     let _running = node.start(&Changes::default());

@@ -6,8 +6,10 @@
 
 mod ages;
 mod backends;
+mod check;
 mod cleanup;
 mod error;
+mod explain;
 mod flows;
 mod print;
 mod select;
@@ -26,13 +28,14 @@ use clap::{Args, Subcommand};
 use proxy_common::{PortName, ServiceId};
 use rustix::time::{ClockId, clock_gettime};
 
-use self::flows::FlowsArgs;
 pub use self::{
+    check::{CheckArgs, Readiness},
     cleanup::{CleanupArgs, Instead},
     error::CommandError,
     print::Output,
     select::{SelectorError, ServiceSelector, UnknownService},
 };
+use self::{explain::ExplainArgs, flows::FlowsArgs};
 use crate::dataplane::{
     self, diagnosis, pins,
     tables::{TableError, Tables},
@@ -49,6 +52,8 @@ pub enum TableCommand {
     Backends(ListArgs),
     /// Lists the connections that are being translated, in packets and at sockets.
     Flows(FlowsArgs),
+    /// Explains what becomes of a new connection, step by step, by running the datapath's own code over the tables as they are.
+    Explain(ExplainArgs),
     /// Removes all programs, tables and rules of the agent from this node; or what kube-proxy left there; or only hands over.
     Cleanup(CleanupArgs),
 }
@@ -115,6 +120,7 @@ impl TableCommand {
                 thread::sleep(flows.interval());
                 true
             })?,
+            Self::Explain(explain) => explain.run(out)?,
             Self::Cleanup(arguments) => cleanup::run(arguments, out)?,
         }
         Ok(())

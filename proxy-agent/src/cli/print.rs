@@ -128,3 +128,30 @@ pub(super) fn plain(view: &impl View, detail: Detail) -> String {
     view.write_text(detail, &mut out).expect("memory can be written");
     String::from_utf8(out.into_inner()).expect("text")
 }
+
+/// Asserts that docs/commands.md names every field of the view, and of what is in it.
+#[cfg(test)]
+pub(super) fn assert_documented(view: &impl Serialize) {
+    fn fields(value: &serde_json::Value, found: &mut Vec<String>) {
+        match value {
+            serde_json::Value::Array(values) => values.iter().for_each(|value| fields(value, found)),
+            serde_json::Value::Object(values) => {
+                for (name, value) in values {
+                    found.push(name.clone());
+                    // What these hold are counts by name, and not fields.
+                    if !["drops", "counters"].contains(&name.as_str()) {
+                        fields(value, found);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let documentation = include_str!("../../../docs/commands.md");
+    let mut found = Vec::new();
+    fields(&serde_json::to_value(view).expect("serializes"), &mut found);
+    assert!(!found.is_empty());
+    for field in found {
+        assert!(documentation.contains(&format!("`{field}`")), "docs/commands.md does not know the field {field}");
+    }
+}

@@ -18,7 +18,7 @@ const ALIKE: f64 = 0.6;
 pub struct ServiceSelector {
     namespace: Option<String>,
     name: String,
-    pub(super) port: Option<String>,
+    port: Option<String>,
 }
 
 /// Why a text selects no Service.
@@ -73,6 +73,16 @@ impl ServiceSelector {
     pub(super) fn ids(&self, names: &BTreeMap<ServiceId, PortName>) -> Result<BTreeSet<ServiceId>, UnknownService> {
         let ids: BTreeSet<ServiceId> = names.iter().filter(|(_, name)| self.selects(name)).map(|(&id, _)| id).collect();
         if ids.is_empty() { Err(UnknownService { selector: self.clone(), near: self.near(names) }) } else { Ok(ids) }
+    }
+
+    /// The port that is asked for, if one is.
+    pub(super) fn port(&self) -> Option<&str> {
+        self.port.as_deref()
+    }
+
+    /// The same Services with all of their ports.
+    pub(super) fn any_port(&self) -> Self {
+        Self { port: None, ..self.clone() }
     }
 
     fn selects(&self, name: &PortName) -> bool {

@@ -4,7 +4,7 @@ use proxy_common::{DEFAULT_MASQUERADE_MARK, Protocol};
 use serde_json::json;
 
 use super::*;
-use crate::cli::print::plain;
+use crate::cli::print::{assert_documented, plain};
 use crate::dataplane::{features::Feature, pins::SocketHook, status::DeviceMechanism};
 use crate::freshness::{KindTimes, Times};
 
@@ -186,4 +186,9 @@ fn the_wide_text_has_every_service() {
     let view = StatusView { service_drops: service_drops.collect(), ..view() };
     let lines = |detail| plain(&view, detail).matches("shop/web").count();
     assert_eq!((lines(Detail::Usual), lines(Detail::Wide)), (SHOWN_SERVICE_DROPS, SHOWN_SERVICE_DROPS + 1));
+}
+
+#[test]
+fn fields_are_documented() {
+    assert_documented(&view());
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{
     backends,
-    print::{Detail, Output, View, plain},
+    print::{Detail, Output, View, assert_documented, plain},
     services,
 };
 use crate::plan::Snapshot;
@@ -143,4 +143,10 @@ fn one_service_is_its_frontends_and_endpoints() {
     assert_eq!(text(&backends::view(&snapshot)).lines().count(), 1 + 3);
     services::keep(&mut snapshot, &BTreeSet::from([DNS]));
     assert_eq!(text(&services::view(&snapshot, &drops())).lines().count(), 1);
+}
+
+#[test]
+fn fields_are_documented() {
+    assert_documented(&services::view(&snapshot(), &drops()));
+    assert_documented(&backends::view(&snapshot()));
 }

@@ -27,8 +27,10 @@ mod netns;
 pub mod network;
 pub mod nft;
 pub mod object;
+pub mod others;
 mod packet_log;
 pub mod pins;
+pub mod pod_namespace;
 mod programs;
 pub mod status;
 pub mod stranded;
@@ -46,7 +48,7 @@ pub use self::{
     cleanup::{CleanupError, Removed, cleanup},
     drain::{DrainError, Drained, drain},
     hooks::{AttachError, AttachedHooks, Hooks},
-    kube_proxy::remove_kube_proxy,
+    kube_proxy::{kube_proxy_rules, remove_kube_proxy},
     packet_log::PacketLogReader,
     programs::{Adoption, LoadError, PacketLog, loader},
     tc::DeviceError,

@@ -1,7 +1,7 @@
 //! What is attached, read back from the kernel: the truth, whatever an agent meant to do.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io,
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
@@ -140,6 +140,14 @@ pub fn device_index(name: &str) -> Option<u32> {
 pub fn device_name(index: u32) -> Option<String> {
     let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).ok()?;
     index_to_name(&socket, index).ok()
+}
+
+/// The names of the devices of the calling thread's network namespace; none if they cannot be read.
+#[must_use]
+pub fn device_names() -> Vec<String> {
+    // Two lines of headings, then a line for each device: `NAME: COUNTERS`.
+    let table = fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
+    table.lines().skip(2).filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())).collect()
 }
 
 fn open(path: &Path) -> io::Result<Option<OwnedFd>> {

@@ -6,17 +6,21 @@ use aya::{
     Ebpf,
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
-use proxy_agent::dataplane::{
-    Dataplane, PacketLog,
-    features::Features,
-    loader,
-    object::OBJECT,
-    pins::Pins,
-    read_tables,
-    tables::{FamilyTables, HashTable, KernelTables, NodeAddressTables, SettingsTable, Tables, Writes},
+use proxy_agent::{
+    dataplane::{
+        Dataplane, PacketLog,
+        features::Features,
+        loader,
+        object::OBJECT,
+        pins::Pins,
+        read_tables,
+        tables::{FamilyTables, HashTable, KernelTables, Lookups, NodeAddressTables, SettingsTable, Tables, Writes},
+    },
+    explain::{Explanation, Question, explain},
 };
 use proxy_common::{Counter, DropReason, Family, NodeAddress, PlainAddress, Settings, V4, V6, maps};
 use proxy_ebpf::host::Hook;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::{
     scenario_table::{
@@ -101,10 +105,7 @@ impl Datapath for KernelDatapath {
 
     fn packet(&mut self, packet: Packet) -> Passed {
         let Packet { hook, device, family: _, frame, mark } = packet;
-        match device {
-            Device::Pods => drop(self.pod_devices.insert(&[(DEVICE, 1)]).expect("it can be written")),
-            Device::Other => self.pod_devices.remove(&DEVICE).expect("it can be written"),
-        }
+        Datapath::device(self, device);
         let mut context = [0; CONTEXT];
         context[MARK..MARK + 4].copy_from_slice(&mark.to_ne_bytes());
         let mut context_after = [0; CONTEXT];
@@ -125,6 +126,21 @@ impl Datapath for KernelDatapath {
         }
     }
 
+    fn device(&mut self, device: Device) -> u32 {
+        match device {
+            Device::Pods => drop(self.pod_devices.insert(&[(DEVICE, 1)]).expect("it can be written")),
+            Device::Other => self.pod_devices.remove(&DEVICE).expect("it can be written"),
+        }
+        DEVICE
+    }
+
+    fn explain(&mut self, question: &Question) -> Explanation {
+        let before = self.drops();
+        let explanation = explained(question, &self.read, &self.pod_devices);
+        assert_eq!(self.drops(), before, "explaining counts nothing");
+        explanation
+    }
+
     fn call(&mut self, call: &Call) -> CallVerdict {
         panic!("hooks of sockets cannot be run: {call:?}")
     }
@@ -141,6 +157,24 @@ impl Datapath for KernelDatapath {
     fn wait(&mut self, seconds: u32) {
         thread::sleep(Duration::from_secs(seconds.into()));
     }
+}
+
+/// The explanation over tables in the kernel.
+pub fn explained(question: &Question, tables: &Tables, pod_devices: &HashTable<u32, u32>) -> Explanation {
+    let settings = tables.settings.read().expect("it can be read");
+    let now = u32::try_from(clock_gettime(ClockId::Monotonic).tv_sec).expect("a short time");
+    let explanation = if question.destination.is_ipv4() {
+        let lookups = Lookups::<V4>::new(&tables.v4, pod_devices, settings, now);
+        let explanation = explain(question, || lookups.overlay());
+        lookups.finish().expect("the tables can be read");
+        explanation
+    } else {
+        let lookups = Lookups::<V6>::new(&tables.v6, pod_devices, settings, now);
+        let explanation = explain(question, || lookups.overlay());
+        lookups.finish().expect("the tables can be read");
+        explanation
+    };
+    explanation.expect("both ends are of one family")
 }
 
 /// No flow and no affinity is left.

@@ -149,6 +149,17 @@ impl Client {
         }
     }
 
+    /// The device by which its packets enter the node, if that is a pod's.
+    pub fn device(self) -> Option<String> {
+        let number = match self {
+            Self::Pod => ORDINARY_POD,
+            Self::Sandboxed => SANDBOXED_POD,
+            Self::From(pod) | Self::AtSocket(pod) if pod.node() == NODE => pod.number(),
+            _ => return None,
+        };
+        Some(format!("pod{number}"))
+    }
+
     /// Its address. That of a process of the node is the one that it has on the way to the rest of the world.
     pub fn ip(self, family: Family, number: u32) -> IpAddr {
         match self {

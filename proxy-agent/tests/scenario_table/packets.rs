@@ -6,7 +6,10 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use proxy_agent::plan::{Tables, Usage};
+use proxy_agent::{
+    explain::{Explanation, Hooks, Origin, Question},
+    plan::{Tables, Usage},
+};
 use proxy_common::{DropReason, NodeAddress, Protocol, Settings};
 use proxy_ebpf::{
     fixtures::frames::{self, Chunk, Segment},
@@ -50,6 +53,12 @@ pub trait Datapath {
     fn written(&mut self);
 
     fn packet(&mut self, packet: Packet) -> Passed;
+
+    /// The index of a device that the tables know as such from now on.
+    fn device(&mut self, device: Device) -> u32;
+
+    /// What is said of a connection.
+    fn explain(&mut self, question: &Question) -> Explanation;
 
     fn call(&mut self, call: &Call) -> CallVerdict;
 
@@ -252,9 +261,13 @@ impl<D: Datapath> PacketWorld<D> {
     }
 
     fn pass(&mut self, attempt: &Attempt, hook: Hook, frame: Vec<u8>) -> Passed {
-        let device = if attempt.client.is_behind_pod_device() { Device::Pods } else { Device::Other };
-        let device = if self.control().detects_devices() { device } else { Device::Other };
+        let device = self.device(attempt);
         self.datapath.packet(Packet { hook, device, family: attempt.family, frame, mark: FOREIGN_MARK })
+    }
+
+    fn device(&mut self, attempt: &Attempt) -> Device {
+        let device = if attempt.client.is_behind_pod_device() { Device::Pods } else { Device::Other };
+        if self.control().detects_devices() { device } else { Device::Other }
     }
 
     /// The address that a client's socket gets on the way to a pod.
@@ -302,6 +315,24 @@ impl<D: Datapath> World for PacketWorld<D> {
             CallKind::Connect
         };
         self.begin_flow(&flow, kind)
+    }
+
+    fn explain(&mut self, attempt: &Attempt) -> Explanation {
+        let device = self.device(attempt);
+        let device = self.datapath.device(device);
+        let question = Question {
+            source: attempt.source(),
+            source_port: None,
+            destination: attempt.to,
+            protocol: attempt.protocol,
+            origin: match attempt.client {
+                Client::Node => Origin::Node,
+                client if client.is_at_socket() => Origin::Pod { namespace: Some(namespace(client)), device },
+                _ => Origin::Packets { device },
+            },
+            hooks: Hooks::Attached,
+        };
+        self.datapath.explain(&question)
     }
 
     fn open(&mut self, attempt: &Attempt) -> (FlowId, Sight) {

@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use proxy_agent::explain::{Chance, Explanation, Outcome as Explained, SourceAddress, Translation};
 use proxy_common::{DropReason, Protocol};
 use serde_json::Value;
 
@@ -30,6 +31,9 @@ pub trait World {
 
     /// A new connection.
     fn connect(&mut self, attempt: &Attempt) -> Sight;
+
+    /// What `proxy-agent explain` says of it.
+    fn explain(&mut self, attempt: &Attempt) -> Explanation;
 
     /// A new connection that stays.
     fn open(&mut self, attempt: &Attempt) -> (FlowId, Sight);
@@ -224,6 +228,7 @@ impl<W: World> Run<'_, W> {
     fn expect(&mut self, attempt: &Attempt, to: To, outcome: &Outcome, what: &str) {
         self.checks += 1;
         let before = self.world.drops();
+        self.explained(attempt, outcome, what);
         match &outcome.kind {
             OutcomeKind::Reaches(pods) => {
                 let tries = if pods.len() == 1 { 2 } else { 20 * pods.len() };
@@ -273,16 +278,45 @@ impl<W: World> Run<'_, W> {
         };
         let pod = Pod::at(at.ip()).unwrap_or_else(|| panic!("{what}: {at} is no pod's"));
         assert!(outcome.port.is_none_or(|port| port == at.port()), "{what}: {pod:?} at {}", at.port());
-        let itself = matches!(attempt.client, Client::From(client) | Client::AtSocket(client) if client == pod);
-        let expected = match outcome.source {
-            Source::MasqueradedByPackets => Seen::TheNode,
-            _ if attempt.is_at_socket() => Seen::Itself,
-            Source::Masqueraded => Seen::TheNode,
-            Source::KeptUnlessItself if itself => Seen::TheNode,
-            Source::Kept | Source::KeptUnlessItself => Seen::Itself,
-        };
-        assert_eq!(source, expected, "{what}: whom {pod:?} sees");
+        assert_eq!(source, seen_by(pod, attempt, outcome), "{what}: whom {pod:?} sees");
         pod
+    }
+
+    /// The explanation agrees with what must come of the attempt.
+    fn explained(&mut self, attempt: &Attempt, outcome: &Outcome, what: &str) {
+        let explanation = self.world.explain(attempt);
+        let what = format!("{what}: explained as {explanation:?}");
+        let single = |expected: fn(&Explained) -> bool| {
+            let [Chance { outcome, probability: 1.0 }] = explanation.chances.as_slice() else { panic!("{what}") };
+            assert!(expected(outcome), "{what}");
+        };
+        match &outcome.kind {
+            OutcomeKind::Reaches(pods) => {
+                assert!(explained_pods(&explanation, attempt, outcome, &what).keys().eq(sorted(pods).iter()), "{what}");
+            }
+            OutcomeKind::Evenly(pods) => {
+                let found = explained_pods(&explanation, attempt, outcome, &what);
+                assert!(found.keys().eq(sorted(pods).iter()), "{what}");
+                let (least, most) = found.values().fold((1.0_f64, 0.0_f64), |(least, most), &probability| {
+                    (least.min(probability), most.max(probability))
+                });
+                assert!(most - least < 1e-9, "{what}");
+            }
+            // Who remembers a backend is told it, see `sticks`.
+            OutcomeKind::Sticks(pods, _) => {
+                let found = explained_pods(&explanation, attempt, outcome, &what);
+                assert!(!found.is_empty() && found.keys().all(|pod| pods.contains(pod)), "{what}");
+            }
+            OutcomeKind::Refused => single(|outcome| matches!(outcome, Explained::Refused(..))),
+            OutcomeKind::Passes => single(|outcome| matches!(outcome, Explained::Passes)),
+            OutcomeKind::Dropped(DropReason::NoLocalEndpoint) => {
+                single(|outcome| matches!(outcome, Explained::Dropped(Some(_), DropReason::NoLocalEndpoint)));
+            }
+            OutcomeKind::Dropped(reason) => {
+                assert_eq!(*reason, DropReason::SourceNotAllowed, "{what}: no row drops for another reason");
+                single(|outcome| matches!(outcome, Explained::Dropped(Some(_), DropReason::SourceNotAllowed)));
+            }
+        }
     }
 
     fn sticks(&mut self, attempt: &Attempt, to: To, outcome: &Outcome, pods: &[Pod], memory: Memory, what: &str) {
@@ -291,6 +325,9 @@ impl<W: World> Run<'_, W> {
         for number in 0..clients {
             let attempt = Attempt { number, ..*attempt };
             let first = self.reached(&attempt, outcome, what);
+            let explanation = self.world.explain(&attempt);
+            let told = explained_pods(&explanation, &attempt, outcome, what);
+            assert_eq!(told, BTreeMap::from([(first, 1.0)]), "{what}: explained as {explanation:?}");
             for _ in 1..tries {
                 let again = self.reached(&attempt, outcome, what);
                 assert_eq!(again, first, "{what}: the same each time");
@@ -350,6 +387,38 @@ impl Outcome {
             OutcomeKind::Dropped(_) => Hope::Silence,
         }
     }
+}
+
+/// Which source address the pod must see.
+fn seen_by(pod: Pod, attempt: &Attempt, outcome: &Outcome) -> Seen {
+    let itself = matches!(attempt.client, Client::From(client) | Client::AtSocket(client) if client == pod);
+    match outcome.source {
+        Source::MasqueradedByPackets => Seen::TheNode,
+        _ if attempt.is_at_socket() => Seen::Itself,
+        Source::Masqueraded => Seen::TheNode,
+        Source::KeptUnlessItself if itself => Seen::TheNode,
+        Source::Kept | Source::KeptUnlessItself => Seen::Itself,
+    }
+}
+
+/// The pods that the explanation names, with their probabilities: all that can happen, at the port and with the source that must
+/// be seen.
+fn explained_pods(explanation: &Explanation, attempt: &Attempt, outcome: &Outcome, what: &str) -> BTreeMap<Pod, f64> {
+    let mut pods = BTreeMap::new();
+    for Chance { outcome: explained, probability } in &explanation.chances {
+        let Explained::Translated(Translation { backend, source, .. }) = explained else {
+            panic!("{what}: {explanation:?}")
+        };
+        let pod = Pod::at(backend.ip()).unwrap_or_else(|| panic!("{what}: {backend} is no pod's"));
+        assert!(outcome.port.is_none_or(|port| port == backend.port()), "{what}: {explanation:?}");
+        let source = match source {
+            SourceAddress::Kept => Seen::Itself,
+            SourceAddress::Masqueraded => Seen::TheNode,
+        };
+        assert_eq!(source, seen_by(pod, attempt, outcome), "{what}: {explanation:?}");
+        *pods.entry(pod).or_insert(0.0) += probability;
+    }
+    pods
 }
 
 fn is_at(sight: Sight, pods: &[Pod]) -> bool {

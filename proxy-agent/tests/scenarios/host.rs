@@ -5,7 +5,10 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use proxy_agent::plan::{Capacities, FamilySnapshot, Tables as _, memory::MemoryTables};
+use proxy_agent::{
+    explain::{Explanation, Question, explain},
+    plan::{Capacities, FamilySnapshot, Tables as _, memory::MemoryTables},
+};
 use proxy_common::{Counter, DropReason, NodeAddress, Port, Settings, V4, V6};
 use proxy_ebpf::{
     Packet as _, Verdict,
@@ -79,6 +82,18 @@ impl Datapath for HostDatapath {
         }
     }
 
+    fn device(&mut self, device: Device) -> u32 {
+        index(device)
+    }
+
+    fn explain(&mut self, question: &Question) -> Explanation {
+        let explanation = match question.destination {
+            SocketAddr::V4(_) => explain(question, || self.v4.clone()),
+            SocketAddr::V6(_) => explain(question, || self.v6.clone()),
+        };
+        explanation.expect("both ends are of one family")
+    }
+
     fn call(&mut self, call: &Call) -> CallVerdict {
         match call.peer {
             SocketAddr::V4(_) => call_of(&mut self.v4, call),
@@ -105,14 +120,17 @@ fn copy<F: proxy_common::Family>(tables: &mut HostTables<F>, snapshot: FamilySna
 
 fn run<F: TcFamily>(tables: &mut HostTables<F>, packet: Packet) -> Passed {
     let Packet { hook, device, family: _, frame, mark } = packet;
-    let device = if device == Device::Pods { POD_DEVICE } else { OTHER_DEVICE };
-    let mut packet = HostPacket::new(frame).with_mark(mark).on_device(device);
+    let mut packet = HostPacket::new(frame).with_mark(mark).on_device(index(device));
     match host::run(&mut packet, tables, hook, ETHERNET) {
         Verdict::Pass => Passed::On { frame: packet.bytes().to_vec(), mark: packet.mark() },
         Verdict::Drop(_) => Passed::Dropped,
         Verdict::Answer => Passed::Answered(packet.bytes().to_vec()),
         Verdict::Continue(stage) => panic!("{stage:?} was not run"),
     }
+}
+
+fn index(device: Device) -> u32 {
+    if device == Device::Pods { POD_DEVICE } else { OTHER_DEVICE }
 }
 
 fn call_of<F: Addresses>(tables: &mut HostTables<F>, call: &Call) -> CallVerdict {

@@ -11,6 +11,7 @@ use std::{
 
 use clap::Args;
 
+pub(super) use self::filter::protocol;
 use self::{filter::Filter, record::Record, view::FlowsView};
 use super::{CommandError, Names, Output, ShowArgs, seconds_since_boot};
 use crate::dataplane::tables::{TableError, Tables};

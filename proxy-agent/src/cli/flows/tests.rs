@@ -9,7 +9,7 @@ use proxy_common::{
 use serde_json::{Value, json};
 
 use super::*;
-use crate::cli::print::{Detail, plain};
+use crate::cli::print::{Detail, assert_documented, plain};
 
 const WEB: ServiceId = ServiceId::new(1);
 const DNS: ServiceId = ServiceId::new(2);
@@ -211,4 +211,9 @@ fn a_full_table_costs_a_bounded_amount_of_memory() {
     const CONNECTIONS: usize = proxy_common::maps::FLOWS_CAPACITY / 2 + proxy_common::maps::SOCKETS_CAPACITY;
     const FAMILIES: usize = 2;
     assert!(size_of::<Record>() * CONNECTIONS * FAMILIES < 96 << 20, "{} bytes each", size_of::<Record>());
+}
+
+#[test]
+fn fields_are_documented() {
+    assert_documented(&mixture().view(110));
 }

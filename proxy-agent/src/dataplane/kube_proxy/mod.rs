@@ -1,4 +1,4 @@
-//! Removes what kube-proxy leaves on a node when it ends: rules, sets of addresses, a device.
+//! Finds and removes what kube-proxy leaves on a node when it ends: rules, sets of addresses, a device.
 //!
 //! Touches nothing of anybody else's: not kubelet's chains, not rules of others that jump into kube-proxy's chains (what
 //! such a rule needs stays), and not the connections: those that kube-proxy translated go on, because the kernel's
@@ -11,12 +11,14 @@
 //! | ipvs | the same, sets of addresses with kube-proxy's names, the device `kube-ipvs0` | netlink |
 
 mod chains;
+mod found;
 mod ipvs;
 mod legacy;
 mod nft;
 
 use std::io;
 
+pub use self::found::kube_proxy_rules;
 use super::{CleanupError, Removed};
 
 /// An IP family, as netfilter's tables are divided.

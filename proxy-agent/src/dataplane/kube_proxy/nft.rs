@@ -146,7 +146,7 @@ fn leads_to(expressions: &[ListAttribute<ExpressionAttribute>]) -> Option<String
     })
 }
 
-fn step(family: Family, message: NfTablesMessage) -> Step {
+pub(super) fn step(family: Family, message: NfTablesMessage) -> Step {
     let family = match family {
         Family::V4 => NetfilterProtoFamily::IPv4,
         Family::V6 => NetfilterProtoFamily::IPv6,

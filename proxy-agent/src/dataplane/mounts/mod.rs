@@ -115,6 +115,14 @@ pub(super) fn mounted_cgroup2() -> Result<Option<PathBuf>, MountError> {
     Ok(cgroup2_mount(&text))
 }
 
+/// Whether a cgroup v2 hierarchy is mounted.
+///
+/// # Errors
+/// The list of mounts cannot be read.
+pub fn has_cgroup2() -> Result<bool, MountError> {
+    Ok(mounted_cgroup2()?.is_some())
+}
+
 /// Unmounts the cgroup v2 hierarchy that [`cgroup_root`] mounted, and says whether it had.
 ///
 /// # Errors

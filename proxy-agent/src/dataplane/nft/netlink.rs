@@ -40,7 +40,7 @@ pub(in crate::dataplane) fn transaction(steps: &[Step]) -> Result<(), NftError> 
 ///
 /// # Errors
 /// It is not, or the kernel does not say.
-pub(super) fn ask(step: &Step) -> Result<(), NftError> {
+pub(in crate::dataplane) fn ask(step: &Step) -> Result<(), NftError> {
     let mut buffer = Vec::new();
     append(&mut buffer, 1, NLM_F_ACK, of(step));
     exchange(&buffer, std::slice::from_ref(step), 1).map(drop)

@@ -20,10 +20,8 @@ use proxy_common::{Direction, Protocol, SocketEntry, SocketKey};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
-use self::{
-    diag::{Diag, DiagError, Family},
-    namespaces::each_namespace,
-};
+use self::diag::{Diag, DiagError, Family};
+pub(super) use self::namespaces::each_namespace;
 use super::tables::{HashTable, SocketTables, TableError};
 use crate::{error::one_line, plan::GoneBackend};
 

@@ -16,7 +16,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 /// # Errors
 /// The processes cannot be listed, or a namespace cannot be entered; all others were visited. What goes away
 /// meanwhile is no error.
-pub(super) fn each_namespace(mut visit: impl FnMut() -> bool) -> io::Result<()> {
+pub(in crate::dataplane) fn each_namespace(mut visit: impl FnMut() -> bool) -> io::Result<()> {
     let mut seen = BTreeSet::new();
     let mut first_error = None;
     for path in paths()? {

@@ -16,10 +16,17 @@ use std::{
 };
 
 use proxy_agent::{
-    dataplane::{read_tables, tables::Tables},
+    dataplane::{
+        pins::Pins,
+        pod_namespace::own_cookie,
+        read_tables,
+        status::device_index,
+        tables::{HashTable, Tables, Writes},
+    },
+    explain::{Explanation, Hooks, Origin, Question},
     plan::{Capacities, memory::MemoryTables},
 };
-use proxy_common::{Counter, DropReason, Protocol, Settings};
+use proxy_common::{Counter, DropReason, Protocol, Settings, maps};
 use serde_json::Value;
 
 use self::{
@@ -29,6 +36,7 @@ use self::{
     view::Reader,
 };
 use crate::{
+    kernel::explained,
     scenario_table::{
         cast::{Client, Pod},
         control::{Control, Shared, settings},
@@ -231,6 +239,30 @@ impl World for SocketWorld {
         let refusals = self.refusals();
         let answer = self.stage.run(attempt.client, move || client::open(&task)?.answer());
         self.sight(attempt, answer, refusals)
+    }
+
+    fn explain(&mut self, attempt: &Attempt) -> Explanation {
+        let client = attempt.client;
+        let device = client.device().and_then(|name| self.stage.node.enter(|| device_index(&name))).unwrap_or(0);
+        let origin = match client {
+            Client::Node => Origin::Node,
+            _ if client.is_at_socket() => {
+                let namespace = self.stage.run(client, || own_cookie().expect("the kernel tells it"));
+                Origin::Pod { namespace: Some(namespace), device }
+            }
+            _ => Origin::Packets { device },
+        };
+        let question = Question {
+            source: attempt.source(),
+            source_port: None,
+            destination: attempt.to,
+            protocol: attempt.protocol,
+            origin,
+            hooks: Hooks::Attached,
+        };
+        let pod_devices = Pins::new(self.home.pins.path()).map(maps::POD_DEVICES);
+        let pod_devices = HashTable::open(&pod_devices, Writes::Single).expect("it is pinned");
+        explained(&question, self.tables(), &pod_devices)
     }
 
     fn open(&mut self, attempt: &Attempt) -> (FlowId, Sight) {
