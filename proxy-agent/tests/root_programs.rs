@@ -88,6 +88,17 @@ fn within_a_second<T>(mut action: impl FnMut() -> T) -> T {
     panic!("the machine is too slow: a case takes over a second");
 }
 
+/// The tables that a case fills and the next one empties, and their size here, which is more than any case needs.
+const HASHES: [maps::FamilyMap; 6] = [
+    maps::SERVICES,
+    maps::NODE_ADDRESSES,
+    maps::FLOWS,
+    maps::YOUNG_FLOWS,
+    maps::FRAGMENTS,
+    maps::AFFINITY,
+];
+const ELEMENTS: u32 = 1024;
+
 /// The object's maps and its TC programs, attached nowhere.
 struct Kernel {
     bpf: Ebpf,
@@ -96,6 +107,11 @@ struct Kernel {
 impl Kernel {
     fn load(log_level: u8) -> Self {
         let mut loader = EbpfLoader::new();
+        // To see that a table is empty, the kernel walks over all of its buckets.
+        let hashes = HASHES.iter().flat_map(|map| [map.name::<V4>(), map.name::<V6>()]);
+        for name in hashes.chain([maps::DROPS, maps::POD_DEVICES]) {
+            loader.map_max_entries(name, ELEMENTS);
+        }
         let mut bpf = loader
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .load(OBJECT)
