@@ -89,14 +89,8 @@ fn within_a_second<T>(mut action: impl FnMut() -> T) -> T {
 }
 
 /// The tables that a case fills and the next one empties, and their size here, which is more than any case needs.
-const HASHES: [maps::FamilyMap; 6] = [
-    maps::SERVICES,
-    maps::NODE_ADDRESSES,
-    maps::FLOWS,
-    maps::YOUNG_FLOWS,
-    maps::FRAGMENTS,
-    maps::AFFINITY,
-];
+const HASHES: [maps::FamilyMap; 6] =
+    [maps::SERVICES, maps::NODE_ADDRESSES, maps::FLOWS, maps::YOUNG_FLOWS, maps::FRAGMENTS, maps::AFFINITY];
 const ELEMENTS: u32 = 1024;
 
 /// The object's maps and its TC programs, attached nowhere.
