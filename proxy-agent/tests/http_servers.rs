@@ -142,6 +142,44 @@ async fn metrics_and_mode_are_on_their_own_address() {
     assert_eq!(get(servers.health_address, "/metrics").await.status, 404);
 }
 
+/// The status of whatever answers such a request.
+async fn status_of(address: SocketAddr, request: &str) -> u16 {
+    let mut stream = TcpStream::connect(address).await.expect("somebody listens");
+    // A server that has heard enough may close before all is sent.
+    drop(stream.write_all(request.as_bytes()).await);
+    let mut text = Vec::new();
+    drop(stream.read_to_end(&mut text).await);
+    let text = String::from_utf8_lossy(&text);
+    text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("no status: {text:?}"))
+}
+
+/// Nothing can be sent to the servers, and what a request may cost them is bounded.
+#[tokio::test]
+async fn only_get_and_head_and_only_so_many_headers() {
+    let servers = Servers::start().await;
+    for (address, path) in [
+        (servers.health_address, "/healthz"),
+        (servers.health_address, "/livez"),
+        (servers.metrics_address, "/metrics"),
+        (servers.metrics_address, "/proxyMode"),
+    ] {
+        let request = |method: &str, headers: &str| {
+            format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n")
+        };
+        for method in ["GET", "HEAD"] {
+            assert_eq!(status_of(address, &request(method, "")).await, 200, "{method} {path}");
+        }
+        for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "CONNECT", "TRACE"] {
+            let status = status_of(address, &request(method, "")).await;
+            assert!((400..500).contains(&status), "{method} {path}: {status}");
+        }
+        let many = "X-Many: 1\r\n".repeat(1000);
+        assert_eq!(status_of(address, &request("GET", &many)).await, 431, "many headers at {path}");
+        let long = format!("X-Long: {}\r\n", "x".repeat(1 << 20));
+        assert_eq!(status_of(address, &request("GET", &long)).await, 431, "a long header at {path}");
+    }
+}
+
 #[tokio::test]
 async fn a_busy_port_is_waited_for_or_ends_the_agent() {
     let address = free_address();

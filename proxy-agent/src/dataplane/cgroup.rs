@@ -15,6 +15,7 @@ use super::{
     features::{Feature, Features},
     pins::{Pins, SocketHook, remove_link, unpin},
     programs::Programs,
+    tc::Attachment,
 };
 
 /// Why a program cannot be attached to the cgroup.
@@ -59,11 +60,17 @@ pub enum CgroupError {
     },
 }
 
-/// Attaches every socket program, replacing in place those of a former agent.
+/// Attaches every socket program, replacing in place those of a former agent, and returns the hooks at which there was none.
 ///
 /// # Errors
 /// A program cannot be attached. Those before it are.
-pub(super) fn attach(programs: &Programs, root: &Path, pins: &Pins, features: &Features) -> Result<(), CgroupError> {
+pub(super) fn attach(
+    programs: &Programs,
+    root: &Path,
+    pins: &Pins,
+    features: &Features,
+) -> Result<Vec<SocketHook>, CgroupError> {
+    let mut made = Vec::new();
     let cgroup = File::open(root).map_err(|error| CgroupError::Open { path: root.to_owned(), error })?;
     for (hook, program) in programs.sockets() {
         let result = if features.has(Feature::CgroupLink) {
@@ -71,12 +78,15 @@ pub(super) fn attach(programs: &Programs, root: &Path, pins: &Pins, features: &F
         } else {
             attach_program(program, &cgroup, hook, pins)
         };
-        result.map_err(|error| match error.raw_os_error() {
+        let attachment = result.map_err(|error| match error.raw_os_error() {
             Some(libc::EPERM) => CgroupError::Exclusive { hook, path: root.to_owned() },
             _ => CgroupError::Attach { hook, path: root.to_owned(), error },
         })?;
+        if attachment == Attachment::Made {
+            made.push(hook);
+        }
     }
-    Ok(())
+    Ok(made)
 }
 
 /// Detaches the programs of a former agent, however it attached them.
@@ -105,13 +115,13 @@ pub(super) fn detach_programs(root: &Path, pins: &Pins) -> io::Result<()> {
     Ok(())
 }
 
-fn attach_link(program: BorrowedFd<'_>, cgroup: &File, hook: SocketHook, pins: &Pins) -> io::Result<()> {
+fn attach_link(program: BorrowedFd<'_>, cgroup: &File, hook: SocketHook, pins: &Pins) -> io::Result<Attachment> {
     let path = pins.socket_link(hook);
     // The id of a cgroup is the number of its inode.
     let wanted = LinkTarget::Cgroup(cgroup.metadata()?.ino());
     match bpf::open_pinned(&path) {
         Ok(link) if bpf::link_info(link.as_fd())?.target == wanted => {
-            return bpf::update_link(link.as_fd(), program);
+            return bpf::update_link(link.as_fd(), program).map(|()| Attachment::Replaced);
         }
         // The link of a former agent is at another cgroup, or its cgroup is gone.
         Ok(_) => {}
@@ -119,17 +129,24 @@ fn attach_link(program: BorrowedFd<'_>, cgroup: &File, hook: SocketHook, pins: &
         Err(error) => return Err(error),
     }
     let link = bpf::create_link(program, Target::Cgroup(cgroup.as_fd()), hook.kernel_name())?;
-    pin_over(link.as_fd(), &path)
+    pin_over(link.as_fd(), &path).map(|()| Attachment::Made)
 }
 
 /// Before 5.7. For a moment both programs run; the second finds nothing left to translate.
-fn attach_program(program: BorrowedFd<'_>, cgroup: &File, hook: SocketHook, pins: &Pins) -> io::Result<()> {
+fn attach_program(program: BorrowedFd<'_>, cgroup: &File, hook: SocketHook, pins: &Pins) -> io::Result<Attachment> {
     let path = pins.socket_program(hook);
+    let present = bpf::attached(Target::Cgroup(cgroup.as_fd()), hook.kernel_name())?;
+    let number = bpf::program_id(program)?;
+    if path.exists() && present.iter().any(|present| present.program == number) {
+        return Ok(Attachment::Replaced);
+    }
     bpf::attach_program(program, cgroup.as_fd(), hook.kernel_name())?;
-    if path.exists() {
+    let former = path.exists();
+    if former {
         detach_program(&path, cgroup, hook)?;
     }
-    pin_over(program, &path)
+    pin_over(program, &path)?;
+    Ok(if former { Attachment::Replaced } else { Attachment::Made })
 }
 
 fn detach_program(path: &Path, cgroup: &File, hook: SocketHook) -> io::Result<()> {

@@ -4,23 +4,27 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use proxy_common::{Settings, SettingsFlags, maps};
 
 use super::{
     SocketHooks,
+    anchors::Anchors,
     cgroup::{self, CgroupError},
     devices::{Devices, LinkLayer, PodDevices, Selection, WatchError, Watcher},
     features::Features,
-    lock::Lock,
+    lock::{Lock, LockError},
+    mounts::{self, MountError},
     netns,
     nft::Masquerading,
-    pins::Pins,
-    programs::Programs,
-    tables::{HashTable, SettingsTable, TableError},
-    tc,
+    pins::{Direction, Pins, SocketHook},
+    programs::{Programs, map_names},
+    tables::{FRESHNESS, HashTable, SettingsTable, TableError},
+    tc::{self, Attachment},
 };
+use crate::error::one_line;
 
 /// Why the programs cannot be attached.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +38,12 @@ pub enum AttachError {
     /// A table cannot be written.
     #[error(transparent)]
     Table(#[from] TableError),
+    /// The BPF file system is gone and cannot be mounted again.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// Another agent has taken the directory.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// The directory of pins cannot be read.
     #[error("cannot read {path}: {error}")]
     Pins {
@@ -56,7 +66,7 @@ pub struct Hooks {
     pub(super) masquerade_mark: u32,
     pub(super) settings: SettingsTable,
     pub(super) pod_table: HashTable<u32, u32>,
-    pub(super) _lock: Arc<Lock>,
+    pub(super) lock: Arc<Lock>,
 }
 
 impl Hooks {
@@ -85,6 +95,8 @@ impl Hooks {
             watcher,
             masquerading,
             reported: BTreeSet::new(),
+            anchors: Anchors::default(),
+            verified: Instant::now(),
         };
         hooks.sync_pods();
         // Sockets are served before packets: a flow that a packet began would be taken for that of a socket which gets the
@@ -92,6 +104,7 @@ impl Hooks {
         hooks.attach_sockets()?;
         hooks.sync_devices();
         hooks.detach_sockets()?;
+        hooks.hold();
         Ok(hooks)
     }
 }
@@ -115,7 +128,14 @@ pub struct AttachedHooks {
     pods: BTreeSet<u32>,
     /// The devices whose failure has been logged.
     reported: BTreeSet<u32>,
+    anchors: Anchors,
+    /// When it was last looked whether everything is still where it was put.
+    verified: Instant,
 }
+
+/// How often it is looked at most whether everything is still where it was put. (It is, after each wait for the devices, so
+/// every half minute at least.)
+const VERIFY: Duration = Duration::from_secs(1);
 
 impl AttachedHooks {
     /// Waits for a change of the devices, or half a minute, and brings everything in step. To be called
@@ -134,6 +154,12 @@ impl AttachedHooks {
         self.sync_pods();
         self.sync_devices();
         self.masquerading.keep(self.hooks.masquerade_mark);
+        if self.verified.elapsed() >= VERIFY {
+            if let Err(error) = self.verify() {
+                tracing::warn!("what is attached and pinned cannot be looked after: {}", one_line(&error));
+            }
+            self.verified = Instant::now();
+        }
         Ok(())
     }
 
@@ -156,11 +182,59 @@ impl AttachedHooks {
         self.watcher.devices()
     }
 
-    fn attach_sockets(&self) -> Result<(), CgroupError> {
+    /// Looks whether everything is still where it was put, and puts back what is not.
+    fn verify(&mut self) -> Result<(), AttachError> {
+        let root = self.hooks.pins.root().to_owned();
+        let unusable = |error| AttachError::Pins { path: root.clone(), error };
+        if !mounts::is_bpffs(&root)? {
+            tracing::warn!("{} is gone from the BPF file system; making it again", root.display());
+            mounts::bpffs_root(&root)?;
+            self.hooks.lock = Arc::new(Lock::take(&root)?);
+        }
+        self.hooks.pins.make_directories().map_err(unusable)?;
+        for path in self.anchors.restore().map_err(unusable)? {
+            tracing::warn!("somebody removed the pin {}; made again", path.display());
+        }
+        let made = self.attach_sockets()?;
+        if !made.is_empty() {
+            let hooks: Vec<&str> = made.iter().map(|hook| hook.name()).collect();
+            tracing::warn!("somebody detached the programs of {} from the cgroup; attached again", hooks.join(", "));
+        }
+        let Hooks { programs, pins, features, .. } = &self.hooks;
+        for (&index, &link_layer) in &self.attached {
+            let Some(link_layer) = link_layer else { continue };
+            match tc::attach(programs, index, link_layer, pins, features) {
+                Ok(Attachment::Replaced) => {}
+                Ok(Attachment::Made) => {
+                    let name = self.watcher.devices().get(&index).map_or("?", |device| device.name.as_str());
+                    tracing::warn!(device = name, index, "somebody detached a program from the device; attached again");
+                }
+                // The report that it went is on its way.
+                Err(error) if error.is_gone() => {}
+                Err(error) => tracing::warn!(%error),
+            }
+        }
+        self.hold();
+        Ok(())
+    }
+
+    /// Keeps what is pinned now from going with its pins.
+    fn hold(&mut self) {
+        let pins = &self.hooks.pins;
+        let maps = map_names().chain([FRESHNESS]).map(|name| pins.map(name));
+        let sockets = SocketHook::ALL.into_iter().flat_map(|hook| [pins.socket_link(hook), pins.socket_program(hook)]);
+        let devices =
+            self.attached.keys().flat_map(|&index| Direction::ALL.map(|direction| pins.device_link(index, direction)));
+        for path in maps.chain(sockets).chain(devices) {
+            self.anchors.hold(path);
+        }
+    }
+
+    fn attach_sockets(&self) -> Result<Vec<SocketHook>, CgroupError> {
         let Hooks { programs, cgroup_root, sockets, pins, features, .. } = &self.hooks;
         match sockets {
             SocketHooks::Attached => cgroup::attach(programs, cgroup_root, pins, features),
-            SocketHooks::Detached => Ok(()),
+            SocketHooks::Detached => Ok(Vec::new()),
         }
     }
 
@@ -182,6 +256,10 @@ impl AttachedHooks {
         let is_gone = |index: &u32| removed.contains(index) || !wanted.contains(index);
         let gone: Vec<u32> = self.attached.keys().copied().filter(is_gone).collect();
         for index in gone {
+            // What is held stays attached.
+            for direction in Direction::ALL {
+                self.anchors.release(&pins.device_link(index, direction));
+            }
             match tc::detach(index, pins, features) {
                 Ok(()) => tracing::debug!(index, "programs taken from device"),
                 Err(error) if error.is_gone() => {}
@@ -195,8 +273,11 @@ impl AttachedHooks {
                 continue;
             }
             match tc::attach(programs, index, device.link_layer, pins, features) {
-                Ok(()) => {
+                Ok(_) => {
                     tracing::debug!(device = device.name, index, "programs attached");
+                    for direction in Direction::ALL {
+                        self.anchors.hold(pins.device_link(index, direction));
+                    }
                     self.attached.insert(index, Some(device.link_layer));
                     self.reported.remove(&index);
                 }

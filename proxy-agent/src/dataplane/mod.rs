@@ -7,6 +7,7 @@
 //! the programs; nothing that packets or sockets meet has changed by then. [`Hooks::attach`] changes it.
 //! Dropping any of this takes nothing away: only [`cleanup()`] does.
 
+mod anchors;
 mod bpf;
 pub mod carry;
 mod cgroup;
@@ -174,6 +175,7 @@ impl Dataplane {
         devices.check(|name| status::device_index(name).is_some())?;
         let lock = Arc::new(Lock::take(bpffs_root)?);
         let limit = memlock::lift();
+        anchors::make_room();
         let pins = Pins::new(bpffs_root);
         pins.make_directories().map_err(|error| OpenError::Pins { path: bpffs_root.clone(), error })?;
         let (adoption, programs, mut ebpf) =
@@ -203,7 +205,7 @@ impl Dataplane {
             masquerade_mark: *masquerade_mark,
             settings: SettingsTable::open(&pins)?,
             pod_table: HashTable::open(&pins.map(proxy_common::maps::POD_DEVICES), writes)?,
-            _lock: lock,
+            lock,
             pins: pins.clone(),
         };
         let node_addresses = NodeAddressTables::open(&pins, writes)?;

@@ -21,10 +21,14 @@ pub enum Fault {
     Device,
     /// Somebody removes the nftables table.
     Rules,
+    /// Somebody removes pins, and the agent puts them back.
+    Pins,
+    /// A hundred devices come at once, and go.
+    Devices,
 }
 
 impl Fault {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Kill,
         Self::Stop,
         Self::KillAtStart,
@@ -34,6 +38,8 @@ impl Fault {
         Self::Services,
         Self::Device,
         Self::Rules,
+        Self::Pins,
+        Self::Devices,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -47,6 +53,8 @@ impl Fault {
             Self::Services => "services",
             Self::Device => "device",
             Self::Rules => "rules",
+            Self::Pins => "pins",
+            Self::Devices => "devices",
         }
     }
 }

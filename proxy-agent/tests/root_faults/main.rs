@@ -26,6 +26,8 @@ mod migration;
 #[path = "../root_traffic/peer.rs"]
 #[allow(dead_code, reason = "shared with root_traffic; each uses what it needs")]
 mod peer;
+mod repair;
+mod rolling;
 mod runner;
 #[path = "../root_traffic/server.rs"]
 mod server;
@@ -67,7 +69,18 @@ fn main() -> ExitCode {
     });
     let has_ipset = std::process::Command::new("ipset").arg("version").output().is_ok();
     let sets = sets.with_kind("needs ipset").with_ignored_flag(!has_ipset);
-    let trials = [trial, sets].into_iter().chain(migrations).collect();
+    let others: [(&str, fn()); 3] = [
+        ("what_somebody_takes_away_is_put_back", repair::while_it_runs),
+        ("an_unmounted_file_system_is_mounted_again", repair::unmounted),
+        ("a_rolling_update_costs_no_connection", rolling::update),
+    ];
+    let others = others.map(|(name, test)| {
+        Trial::test(name, move || {
+            test();
+            Ok(())
+        })
+    });
+    let trials = [trial, sets].into_iter().chain(others).chain(migrations).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 

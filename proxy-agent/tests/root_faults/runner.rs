@@ -154,10 +154,42 @@ impl Runner {
                 self.stage.kill();
                 self.stage.start();
             }
+            Fault::Pins => self.remove_pins(),
+            Fault::Devices => {
+                let pod = Netns::new();
+                let add =
+                    |number| format!("link add many{number} type veth peer name peer{number} netns {}", pod.name());
+                self.stage.node.ip_batch(&(0..50).map(add).collect::<Vec<_>>());
+                self.pause(300);
+            }
         }
         let (count, took) = self.told.entry(fault.name()).or_default();
         *count += 1;
         *took += start.elapsed();
+    }
+
+    /// Some pins of tables and links go; then the agent, too, at once or after it has put them back.
+    fn remove_pins(&mut self) {
+        let root = self.stage.pins.path().to_owned();
+        let pins: Vec<_> = [&root, &root.join("links")]
+            .into_iter()
+            .flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten())
+            .map(|entry| entry.path())
+            // Devices of earlier faults may still be going, and their links with them.
+            .filter(|path| !path.is_dir() && !path.to_string_lossy().contains("gress_"))
+            .collect();
+        let removed: Vec<_> = pins.iter().filter(|_| self.random.u8(..4) == 0).collect();
+        for path in &removed {
+            std::fs::remove_file(path).expect("it is pinned");
+        }
+        let mut number = 0;
+        eventually("the pins are there again", || {
+            number += 1;
+            self.stage.node.ip(&format!("link set eth0 alias look-{number}"));
+            removed.iter().all(|path| path.exists()).then_some(())
+        });
+        self.stage.kill();
+        self.stage.start();
     }
 
     fn pause(&mut self, up_to: u64) {
@@ -217,7 +249,8 @@ pub fn cluster_ips(number: u8) -> [SocketAddr; 2] {
     ]
 }
 
-fn write(stage: &Stage, name: &str, number: u8, pods: &[&Pod]) {
+/// Writes a Service with these pods as its endpoints.
+pub fn write(stage: &Stage, name: &str, number: u8, pods: &[&Pod]) {
     let ips = cluster_ips(number).map(|address| address.ip());
     let mut objects = vec![manifests::service(name, &ips, PORT, &serde_json::json!({}))];
     for family in Family::ALL {

@@ -267,6 +267,15 @@ fn rights() {
     if !features().has(Feature::CgroupMemory) {
         needed.push_str(",+sys_resource");
     }
-    let script = format!("set -- setpriv --bounding-set={needed} --inh-caps={needed} --ambient-caps=-all \"$@\"");
-    serve(launched_by(shell(&script)));
+    // Nothing is written to the root file system either.
+    let script = format!(
+        "mount -o remount,bind,ro /\nset -- setpriv --bounding-set={needed} --inh-caps={needed} --ambient-caps=-all \"$@\""
+    );
+    let mut stage = serve(launched_by(with_mounts(&script)));
+    let read_only = run(Command::new("grep").arg(" / ").arg(format!("/proc/{}/mounts", stage.agent_id())));
+    assert!(read_only.lines().any(|line| line.contains(" ro,") || line.ends_with(" ro 0 0")), "{read_only}");
+    // The next agent needs no more, to take over and to put back what is taken away.
+    stage.kill();
+    stage.start();
+    service::is_served(&stage, &Family::ALL);
 }

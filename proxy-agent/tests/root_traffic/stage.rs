@@ -258,6 +258,11 @@ impl Stage {
         fs::read_to_string(self.folder.path().join(".log")).unwrap_or_default()
     }
 
+    /// The agent's process.
+    pub fn agent_id(&self) -> u32 {
+        self.agent.as_ref().expect("it runs").id()
+    }
+
     /// Kills the agent as a crash would.
     pub fn kill(&mut self) {
         let mut agent = self.agent.take().expect("it runs");

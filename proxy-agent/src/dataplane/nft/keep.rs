@@ -1,6 +1,6 @@
 //! Keeps the table in place. What is wrong is said once, and tried again for as long as it is.
 
-use super::{NftError, Presence, TABLE, install, presence};
+use super::{NftError, Presence, TABLE, completeness, install};
 
 /// Whether the table was there when last looked for.
 pub(in crate::dataplane) enum Masquerading {
@@ -22,10 +22,10 @@ impl Masquerading {
     /// made before, as when a module is loaded late.
     pub(in crate::dataplane) fn keep(&mut self, mark: u32) {
         match self {
-            Self::Installed => match presence() {
+            Self::Installed => match completeness(mark) {
                 Ok(Presence::Installed) => {}
                 Ok(Presence::Missing | Presence::Unsupported) => {
-                    tracing::warn!("somebody removed the nftables table {TABLE}; making it again");
+                    tracing::warn!("somebody removed the nftables table {TABLE}, or a part of it; making it again");
                     *self = Self::install(mark);
                 }
                 Err(error) => *self = Self::failed(&error),

@@ -72,6 +72,20 @@ pub enum Presence {
     Unsupported,
 }
 
+/// Looks whether the table is there with all that [`install`] puts into it; a part of it counts as missing.
+///
+/// # Errors
+/// The kernel does not say.
+pub(super) fn completeness(masquerade_mark: u32) -> Result<Presence, NftError> {
+    match presence()? {
+        Presence::Installed => {
+            let rules = netlink::dump(&ruleset::rules())?.len();
+            Ok(if rules == ruleset::rule_count(masquerade_mark) { Presence::Installed } else { Presence::Missing })
+        }
+        presence => Ok(presence),
+    }
+}
+
 /// Looks whether the table is there.
 ///
 /// # Errors

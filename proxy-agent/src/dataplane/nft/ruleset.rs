@@ -99,6 +99,12 @@ pub(super) fn rules() -> Step {
     step("rules", NfTablesMessage::GetRule(RuleMessage { attributes }))
 }
 
+/// How many rules [`install`] makes.
+pub(super) fn rule_count(masquerade_mark: u32) -> usize {
+    let is_rule = |step: &&Step| matches!(step.message, NfTablesMessage::NewRule(_));
+    install(masquerade_mark).iter().filter(is_rule).count()
+}
+
 /// The packets that the drop chains counted.
 pub(super) fn dropped(rules: &[NfTablesMessage]) -> u64 {
     let mut packets = 0;

@@ -17,6 +17,7 @@ use rtnetlink::packet_route::{
     tc::{TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcMessage, TcOption},
 };
 
+use super::Attachment;
 use crate::dataplane::pins::Direction;
 
 /// See the parent module for why.
@@ -30,7 +31,8 @@ const NAME_PREFIX: &str = "proxy-agent:";
 const ALL_PROTOCOLS: u16 = 0x0003_u16.to_be();
 
 /// Attaches a program to a device, making the qdisc if there is none.
-pub(crate) fn attach(program: BorrowedFd<'_>, name: &str, index: u32, direction: Direction) -> io::Result<()> {
+pub(crate) fn attach(program: BorrowedFd<'_>, name: &str, index: u32, direction: Direction) -> io::Result<Attachment> {
+    let former = attached(index, direction)?;
     let mut qdisc = message(index);
     qdisc.header.handle = TcHandle::from(0xffff_0000);
     qdisc.header.parent = TcHandle::CLSACT;
@@ -46,7 +48,8 @@ pub(crate) fn attach(program: BorrowedFd<'_>, name: &str, index: u32, direction:
         TcOption::Bpf(TcFilterBpfOption::ProgName(format!("{NAME_PREFIX}{name}"))),
         TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
     ]));
-    request(RouteNetlinkMessage::NewTrafficFilter(filter), NLM_F_ACK | NLM_F_CREATE).map(drop)
+    request(RouteNetlinkMessage::NewTrafficFilter(filter), NLM_F_ACK | NLM_F_CREATE)?;
+    Ok(if former.is_some() { Attachment::Replaced } else { Attachment::Made })
 }
 
 /// Detaches our program from a device; it need not be there, nor the device. Removes the qdisc if

@@ -42,8 +42,19 @@ impl DeviceError {
     }
 }
 
+/// How a program came to be where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attachment {
+    /// It took the place of another one of ours, which may have been the same.
+    Replaced,
+    /// There was none of ours.
+    Made,
+}
+
 /// Attaches both programs to a device, replacing in place those of a former agent. The one for what leaves comes first: an
 /// answer to what the other one translates must not leave before there is somebody to translate it back.
+///
+/// Returns whether one of them was not there.
 ///
 /// # Errors
 /// The kernel refuses, or the device is gone.
@@ -53,7 +64,8 @@ pub(super) fn attach(
     link_layer: LinkLayer,
     pins: &Pins,
     features: &Features,
-) -> Result<(), DeviceError> {
+) -> Result<Attachment, DeviceError> {
+    let mut attachment = Attachment::Replaced;
     for direction in [Direction::Egress, Direction::Ingress] {
         let name = classifier_name(direction, link_layer);
         let program = programs.classifier(direction, link_layer).ok_or(io::ErrorKind::NotFound);
@@ -64,9 +76,11 @@ pub(super) fn attach(
                 clsact::attach(program, name, index, direction)
             }
         });
-        result.map_err(|error| DeviceError { action: "attach", direction, index, error })?;
+        if result.map_err(|error| DeviceError { action: "attach", direction, index, error })? == Attachment::Made {
+            attachment = Attachment::Made;
+        }
     }
-    Ok(())
+    Ok(attachment)
 }
 
 /// Detaches both programs from a device, which may be gone.

@@ -12,6 +12,7 @@ use axum::{
         header::{CONNECTION, X_CONTENT_TYPE_OPTIONS},
     },
     response::{IntoResponse, Response},
+    routing::get,
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -68,13 +69,13 @@ impl Check {
     }
 }
 
-/// Answers every path until the check is gone. One answer a connection, so that nobody goes on asking a
+/// Answers GET and HEAD on every path until the check is gone. One answer a connection, so that nobody goes on asking a
 /// port that is closed.
 pub(super) fn routes(check: &Arc<Check>) -> Router {
     let check: Weak<Check> = Arc::downgrade(check);
-    Router::new().fallback(move || async move {
+    Router::new().fallback_service(get(move || async move {
         let answer =
             check.upgrade().map_or_else(|| StatusCode::SERVICE_UNAVAILABLE.into_response(), |check| check.answer());
         ([(CONNECTION, "close")], answer)
-    })
+    }))
 }
