@@ -10,7 +10,9 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use proxy_agent::server::{Health, Metrics, OnBusyPort, Statistics, health_routes, listen, metrics_routes};
+use proxy_agent::server::{
+    Health, Metrics, OnBusyPort, ServiceSeries, Statistics, health_routes, listen, metrics_routes,
+};
 use proxy_common::Counter;
 use serde_json::Value;
 use tokio::{
@@ -41,7 +43,7 @@ struct Servers {
 impl Servers {
     async fn start() -> Self {
         let health = Arc::new(Health::new(Duration::from_secs(30)));
-        let metrics = Arc::new(Metrics::new(Arc::new(NoCounters)));
+        let metrics = Arc::new(Metrics::new(Arc::new(NoCounters), ServiceSeries::default()));
         let (health_address, metrics_address) = (free_address(), free_address());
         let mut tasks = JoinSet::new();
         let routes = health_routes(&health, &metrics);
@@ -66,8 +68,12 @@ fn free_address() -> SocketAddr {
 }
 
 async fn get(address: SocketAddr, path: &str) -> Answer {
+    get_as(address, path, "*/*").await
+}
+
+async fn get_as(address: SocketAddr, path: &str, accept: &str) -> Answer {
     let mut stream = TcpStream::connect(address).await.expect("somebody listens");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("sent");
     let mut text = String::new();
     stream.read_to_string(&mut text).await.expect("an answer");
@@ -118,7 +124,7 @@ async fn the_unspecified_address_means_both_families() {
     for unspecified in ["0.0.0.0", "::"] {
         let port = free_address().port();
         let health = Arc::new(Health::new(Duration::from_secs(30)));
-        let metrics = Arc::new(Metrics::new(Arc::new(NoCounters)));
+        let metrics = Arc::new(Metrics::new(Arc::new(NoCounters), ServiceSeries::default()));
         let mut tasks = JoinSet::new();
         let address = SocketAddr::new(unspecified.parse().expect("an address"), port);
         let routes = health_routes(&health, &metrics);
@@ -135,6 +141,10 @@ async fn metrics_and_mode_are_on_their_own_address() {
     let servers = Servers::start().await;
     let metrics = get(servers.metrics_address, "/metrics").await;
     assert_eq!(metrics.status, 200);
+    assert!(metrics.head.contains("content-type: text/plain; version=0.0.4"), "{}", metrics.head);
+    assert!(metrics.body.contains("# TYPE proxy_agent_sync_failures_total counter\n"), "{}", metrics.body);
+    let accept = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5";
+    let metrics = get_as(servers.metrics_address, "/metrics", accept).await;
     assert!(metrics.head.contains("content-type: application/openmetrics-text"), "{}", metrics.head);
     assert!(metrics.body.ends_with("# EOF\n"), "complete");
     let mode = get(servers.metrics_address, "/proxyMode").await;
@@ -185,7 +195,7 @@ async fn a_busy_port_is_waited_for_or_ends_the_agent() {
     let address = free_address();
     let busy = TcpListener::bind(address).await.expect("a free port");
     let health = Arc::new(Health::new(Duration::from_secs(30)));
-    let metrics = Arc::new(Metrics::new(Arc::new(NoCounters)));
+    let metrics = Arc::new(Metrics::new(Arc::new(NoCounters), ServiceSeries::default()));
     let mut tasks = JoinSet::new();
     let routes = || health_routes(&health, &metrics);
     let error = listen("the health server", address, routes(), OnBusyPort::Fail, &mut tasks).await.expect_err("busy");

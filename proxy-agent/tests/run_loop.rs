@@ -26,7 +26,7 @@ use proxy_agent::{
         memory::{MemoryError, MemoryTables},
     },
     run::{DriveError, Engine, Observers, Progress, Stage, drive},
-    server::{Health, HealthCheckServers, Metrics, Statistics},
+    server::{Health, HealthCheckServers, Metrics, ServiceSeries, Statistics},
     source::{
         self, Object, Updates,
         api::{self, LIST_SILENCE, Server},
@@ -150,7 +150,7 @@ impl Loop {
     fn start(tables: &Shared) -> Self {
         let (updates, receiver) = source::channel();
         let (progress, watcher) = watch::channel(Progress::default());
-        let metrics = Arc::new(Metrics::new(Arc::new(NoCounters)));
+        let metrics = Arc::new(Metrics::new(Arc::new(NoCounters), ServiceSeries::default()));
         let mut tasks = JoinSet::new();
         let health = Arc::new(Health::new(Duration::from_secs(30)));
         let (gone_backends, gone) = stranded::channel();

@@ -52,6 +52,9 @@ pub struct RunFlags {
     /// Network devices to serve, separated by commas. Default: all that qualify.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub devices: Option<Vec<String>>,
+    /// How many Service ports have series of their own in metrics; all others share one. Default: 200.
+    #[arg(long, value_name = "N")]
+    pub metrics_services: Option<String>,
     /// Write the whole configuration that is in effect to this file, as v1alpha1, and end.
     #[arg(long, value_name = "FILE")]
     pub write_config_to: Option<PathBuf>,
@@ -135,6 +138,7 @@ impl RunFlags {
             socket_lb: read.value("socket-lb", self.socket_lb.as_ref(), SocketLb::parse),
             kube_ovn: read.value("kube-ovn", self.kube_ovn.as_ref(), values::boolean),
             devices: self.devices.clone(),
+            metrics_services: read.value("metrics-services", self.metrics_services.as_ref(), values::count),
             cgroup_root: self.cgroup_root.clone(),
             bpffs_root: self.bpffs_root.clone(),
         };

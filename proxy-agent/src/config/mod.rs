@@ -51,6 +51,8 @@ pub struct Config {
     pub bpffs_root: PathBuf,
     /// Devices to serve; `None`: all that qualify.
     pub devices: Option<Vec<String>>,
+    /// How many Service ports have series of their own in metrics, if it was given.
+    pub metrics_services: Option<u32>,
     /// Log verbosity as in Kubernetes.
     pub verbosity: u8,
     /// Flags that were given and have no effect, because there is a file.
@@ -132,12 +134,13 @@ impl Config {
             Some(folder) => Objects::Manifests(folder.clone()),
             None => Objects::Api { kubeconfig: kube_proxy.kubeconfig.clone(), master: given(&flags.master) },
         };
-        let Own { socket_lb, kube_ovn, devices, cgroup_root, bpffs_root } = own;
+        let Own { socket_lb, kube_ovn, devices, metrics_services, cgroup_root, bpffs_root } = own;
         Self {
             objects,
             node_name: given(&flags.hostname_override).or_else(|| given(&kube_proxy.hostname_override)),
             socket_lb: socket_lb.unwrap_or_default(),
             kube_ovn: kube_ovn.unwrap_or_default(),
+            metrics_services,
             cgroup_root,
             bpffs_root: bpffs_root.unwrap_or_else(|| pins::DEFAULT_ROOT.into()),
             devices,

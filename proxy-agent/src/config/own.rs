@@ -16,6 +16,8 @@ pub struct Own {
     pub kube_ovn: Option<bool>,
     /// `devices`: names or patterns of the devices that get the TC programs.
     pub devices: Option<Vec<String>>,
+    /// `metricsServices`: how many Service ports have series of their own in metrics.
+    pub metrics_services: Option<u32>,
     /// `cgroupRoot`: the cgroup v2 folder whose processes are served at their sockets.
     pub cgroup_root: Option<PathBuf>,
     /// `bpffsRoot`: the folder where maps and links are pinned.
@@ -49,11 +51,12 @@ impl Own {
     /// These settings, and where they say nothing those of `other`.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
-        let Self { socket_lb, kube_ovn, devices, cgroup_root, bpffs_root } = self;
+        let Self { socket_lb, kube_ovn, devices, metrics_services, cgroup_root, bpffs_root } = self;
         Self {
             socket_lb: socket_lb.or(other.socket_lb),
             kube_ovn: kube_ovn.or(other.kube_ovn),
             devices: devices.or(other.devices),
+            metrics_services: metrics_services.or(other.metrics_services),
             cgroup_root: cgroup_root.or(other.cgroup_root),
             bpffs_root: bpffs_root.or(other.bpffs_root),
         }
@@ -74,6 +77,9 @@ fn own(root: &mut Section<'_>) -> Own {
         socket_lb: root.parsed("socketLB", SocketLb::parse),
         kube_ovn: root.boolean("kubeOvn"),
         devices: (!devices.is_empty()).then(|| devices.into_iter().map(str::to_owned).collect()),
+        metrics_services: root
+            .integer("metricsServices", 0..=i64::from(u32::MAX))
+            .and_then(|number| u32::try_from(number).ok()),
         cgroup_root: root.text("cgroupRoot").map(PathBuf::from),
         bpffs_root: root.text("bpffsRoot").map(PathBuf::from),
     }

@@ -106,6 +106,11 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
+/// A number of things.
+pub(super) fn count(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| format!("{text:?} is not a whole number from 0 to {}", u32::MAX))
+}
+
 /// A log level as Kubernetes counts them.
 pub(super) fn verbosity(text: &str) -> Result<u8, String> {
     text.parse().map_err(|_| format!("{text:?} is not a whole number from 0 to 255"))

@@ -33,6 +33,7 @@ mod packet_log;
 pub mod pins;
 pub mod pod_namespace;
 mod programs;
+pub mod run_time;
 pub mod status;
 pub mod stranded;
 pub mod tables;

@@ -1,9 +1,15 @@
 //! The agent of one node, from its configuration to the end of the process.
 
-use std::{collections::BTreeSet, future::Future, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, anyhow, bail};
-use proxy_common::{Counter, Settings};
+use proxy_common::{Counter, DropKey, PortName, Settings};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 use tracing::{info, warn};
 
@@ -19,6 +25,8 @@ use crate::{
         devices::Selection,
         mounts,
         nft::{self, Presence},
+        pins::Pins,
+        run_time::{self, RunTime},
         stranded,
         tables::{FreshnessTable, Tables},
     },
@@ -26,7 +34,10 @@ use crate::{
     freshness::Freshness,
     notices::{LogOnly, Notices},
     plan::Capacities,
-    server::{Health, HealthCheckServers, Metrics, OnBusyPort, Statistics, health_routes, listen, metrics_routes},
+    server::{
+        Health, HealthCheckServers, Metrics, OnBusyPort, ServiceDrops, ServiceLabels, ServiceSeries, Statistics,
+        health_routes, listen, metrics_routes,
+    },
     source::{
         self, Updates,
         api::{self, Events, LIST_SILENCE, Server},
@@ -60,7 +71,10 @@ pub async fn run(flags: &RunFlags, config: Config, stop: impl Future<Output = ()
         dataplane;
 
     let health = Arc::new(Health::new(config.kube_proxy.sync_period));
-    let metrics = Arc::new(Metrics::new(Arc::new(Counters(tables))));
+    let metrics = Arc::new(Metrics::new(
+        Arc::new(Counters { tables, pins: Pins::new(&config.bpffs_root) }),
+        config.metrics_services.map(ServiceSeries).unwrap_or_default(),
+    ));
     let mut tasks = JoinSet::new();
     serve(&config.kube_proxy, &health, &metrics, &mut tasks).await?;
     tasks.spawn(note_freshness(freshness, Arc::clone(metrics.freshness())));
@@ -236,15 +250,40 @@ impl Source {
     }
 }
 
-/// The `counters` table as metrics.
-struct Counters(Tables);
+/// What is counted in the tables, and of the programs.
+struct Counters {
+    tables: Tables,
+    pins: Pins,
+}
 
 impl Statistics for Counters {
     fn counters(&self) -> Vec<(Counter, u64)> {
-        self.0.counters.read().map(|counters| counters.into_iter().collect()).unwrap_or_default()
+        self.tables.counters.read().map(|counters| counters.into_iter().collect()).unwrap_or_default()
     }
 
     fn masquerading(&self) -> Option<bool> {
         nft::presence().ok().map(|presence| presence == Presence::Installed)
+    }
+
+    fn service_drops(&self) -> Vec<ServiceDrops> {
+        let Ok((drops, names)) = self.tables.drops.all().and_then(|drops| Ok((drops, self.tables.names.all()?))) else {
+            return Vec::new();
+        };
+        let labels = |name: &PortName| ServiceLabels {
+            namespace: name.namespace().to_owned(),
+            service: name.name().to_owned(),
+            port: name.port().to_owned(),
+            protocol: name.protocol().map(|protocol| protocol.name().to_owned()).unwrap_or_default(),
+        };
+        let of = |(key, count): (DropKey, u64)| {
+            let service = key.service();
+            let labels = names.get(&service).map(labels).unwrap_or_default();
+            Some(ServiceDrops { service, labels, reason: key.reason()?, count })
+        };
+        drops.into_iter().filter_map(of).collect()
+    }
+
+    fn run_times(&self) -> BTreeMap<String, RunTime> {
+        run_time::run_times(&self.pins).unwrap_or_default()
     }
 }

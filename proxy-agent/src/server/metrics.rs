@@ -21,6 +21,7 @@ use proxy_common::{V4, V6, maps};
 
 use super::{
     ages::Ages,
+    services::ServiceSeries,
     statistics::{Reader, Statistics},
 };
 use crate::{
@@ -71,9 +72,10 @@ struct Changes {
 }
 
 impl Metrics {
-    /// All metrics at zero. `statistics` is read whenever somebody asks.
+    /// All metrics at zero. `statistics` is read whenever somebody asks; as many Service ports as `services` says have series of
+    /// their own.
     #[must_use]
-    pub fn new(statistics: Arc<dyn Statistics>) -> Self {
+    pub fn new(statistics: Arc<dyn Statistics>, services: ServiceSeries) -> Self {
         let sync = || Histogram::new(exponential_buckets(0.001, 2.0, 15));
         let mut metrics = Self {
             registry: Registry::default(),
@@ -94,7 +96,7 @@ impl Metrics {
             map_capacity: ByLabel::default(),
             no_local_endpoints: ByLabel::default(),
         };
-        metrics.register(statistics);
+        metrics.register(statistics, services);
         metrics
     }
 
@@ -188,7 +190,7 @@ impl Metrics {
         self.map_capacity.get_or_create(&label).set(i64::try_from(capacity).unwrap_or(i64::MAX));
     }
 
-    fn register(&mut self, statistics: Arc<dyn Statistics>) {
+    fn register(&mut self, statistics: Arc<dyn Statistics>, services: ServiceSeries) {
         let registry = &mut self.registry;
         let sync = registry.sub_registry_with_prefix("kubeproxy_sync");
         for (name, help, metric) in [
@@ -240,7 +242,7 @@ impl Metrics {
         );
         registry.register("proxy_agent_map_entries", "Entries in a table", self.map_entries.clone());
         registry.register("proxy_agent_map_capacity", "Entries that a table has room for", self.map_capacity.clone());
-        registry.register_collector(Box::new(Reader(statistics)));
+        registry.register_collector(Box::new(Reader::new(statistics, services)));
         registry.register_collector(Box::new(Ages(Arc::clone(&self.freshness))));
     }
 }
@@ -267,10 +269,16 @@ fn network_programming_buckets() -> impl Iterator<Item = f64> {
 
 #[cfg(test)]
 mod tests {
-    use proxy_common::{Counter as Index, DropReason};
+    use std::collections::BTreeMap;
+
+    use proxy_common::{Counter as Index, DropReason, ServiceId};
 
     use super::*;
     use crate::plan::FamilyUsage;
+    use crate::{
+        dataplane::run_time::RunTime,
+        server::{ServiceDrops, ServiceLabels},
+    };
 
     struct Fixed;
 
@@ -282,11 +290,25 @@ mod tests {
         fn masquerading(&self) -> Option<bool> {
             Some(false)
         }
+
+        fn service_drops(&self) -> Vec<ServiceDrops> {
+            let labels = ServiceLabels {
+                namespace: "shop".to_owned(),
+                service: "web".to_owned(),
+                port: "http".to_owned(),
+                protocol: "TCP".to_owned(),
+            };
+            vec![ServiceDrops { service: ServiceId::new(1), labels, reason: DropReason::NoEndpoint, count: 2 }]
+        }
+
+        fn run_times(&self) -> BTreeMap<String, RunTime> {
+            BTreeMap::from([("connect4".to_owned(), RunTime { runs: 4, time: Duration::from_millis(1500) })])
+        }
     }
 
     #[test]
     fn names_and_values_are_kube_proxys() {
-        let metrics = Metrics::new(Arc::new(Fixed));
+        let metrics = Metrics::new(Arc::new(Fixed), ServiceSeries::default());
         let now: Timestamp = "2026-01-01T00:00:10Z".parse().expect("a time");
         let trigger: Timestamp = "2026-01-01T00:00:08.5Z".parse().expect("a time");
         metrics.queued(2, 5, now);
@@ -318,6 +340,9 @@ mod tests {
             "proxy_agent_socket_connections_total 7",
             "proxy_agent_drops_total{reason=\"no_endpoint\"} 3",
             "proxy_agent_masquerading 0",
+            "proxy_agent_service_drops_total{namespace=\"shop\",service=\"web\",port=\"http\",protocol=\"TCP\",reason=\"no_endpoint\"} 2",
+            "proxy_agent_program_runs_total{program=\"connect4\"} 4",
+            "proxy_agent_program_run_seconds_total{program=\"connect4\"} 1.5",
             "kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy=\"internal\"} 4",
             "kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy=\"external\"} 0",
             "proxy_agent_map_entries{map=\"services_v4\"} 12",

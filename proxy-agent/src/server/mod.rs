@@ -9,11 +9,14 @@ mod health_check;
 mod listen;
 mod metrics;
 mod routes;
+mod services;
 mod statistics;
+mod text_format;
 
 pub use health::{FamilyHealth, Health, HealthReport};
 pub use health_check::{ALL_ADDRESSES, HealthCheckServers};
 pub use listen::{ListenError, OnBusyPort, listen};
 pub use metrics::{Metrics, SyncKind};
 pub use routes::{health_routes, metrics_routes};
+pub use services::{ServiceDrops, ServiceLabels, ServiceSeries};
 pub use statistics::Statistics;

@@ -3,20 +3,18 @@ use std::sync::Arc;
 use axum::{
     Router,
     http::{
-        StatusCode,
-        header::{CONTENT_TYPE, HeaderName, X_CONTENT_TYPE_OPTIONS},
+        HeaderMap, StatusCode,
+        header::{ACCEPT, CONTENT_TYPE, HeaderName, X_CONTENT_TYPE_OPTIONS},
     },
     response::{IntoResponse, Response},
     routing::get,
 };
 use jiff::Timestamp;
 
-use super::{Health, HealthReport, Metrics};
+use super::{Health, HealthReport, Metrics, text_format::TextFormat};
 
 /// What `/proxyMode` says.
 const MODE: &str = "ebpf";
-/// The text format that Prometheus and others read.
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 type Headers = [(HeaderName, &'static str); 2];
 
@@ -62,11 +60,12 @@ pub fn metrics_routes(metrics: &Arc<Metrics>) -> Router {
     Router::new()
         .route(
             "/metrics",
-            get(move || async move {
+            get(move |headers: HeaderMap| async move {
+                let format = TextFormat::accepted(headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()));
                 // Reading the tables' counters is system calls, short but many.
                 let text = tokio::task::spawn_blocking(move || metrics.encode()).await;
                 match text {
-                    Ok(Ok(text)) => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+                    Ok(Ok(text)) => ([(CONTENT_TYPE, format.content_type())], format.of(text)).into_response(),
                     Ok(Err(_)) | Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
                 }
             }),

@@ -1,6 +1,10 @@
 //! What the dataplane counts, read when somebody asks for metrics.
 
-use std::{fmt, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use prometheus_client::{
     collector::Collector,
@@ -9,6 +13,9 @@ use prometheus_client::{
 };
 use proxy_common::Counter;
 
+use super::services::{Chosen, ServiceDrops, ServiceLabels, ServiceSeries};
+use crate::dataplane::run_time::RunTime;
+
 /// Numbers of the dataplane. What cannot be read is left out.
 pub trait Statistics: Send + Sync + 'static {
     /// The counters, added up over all CPUs.
@@ -16,10 +23,76 @@ pub trait Statistics: Send + Sync + 'static {
 
     /// Whether the rules are in place by which packets are masqueraded; `None` if that cannot be known.
     fn masquerading(&self) -> Option<bool>;
+
+    /// What was dropped or refused for single Service ports. None, if nobody counts it.
+    fn service_drops(&self) -> Vec<ServiceDrops> {
+        Vec::new()
+    }
+
+    /// How long the programs ran, by name. None, if nobody measures it.
+    fn run_times(&self) -> BTreeMap<String, RunTime> {
+        BTreeMap::new()
+    }
 }
 
 /// Puts [`Statistics`] into a registry.
-pub(super) struct Reader(pub(super) Arc<dyn Statistics>);
+pub(super) struct Reader {
+    statistics: Arc<dyn Statistics>,
+    room: ServiceSeries,
+    chosen: Mutex<Chosen>,
+}
+
+impl Reader {
+    pub(super) fn new(statistics: Arc<dyn Statistics>, room: ServiceSeries) -> Self {
+        Self { statistics, room, chosen: Mutex::default() }
+    }
+
+    fn encode_services(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let drops = self.statistics.service_drops();
+        let series = self.chosen.lock().unwrap_or_else(PoisonError::into_inner).series(&drops, self.room);
+        let mut metric = encoder.encode_descriptor(
+            "proxy_agent_service_drops",
+            "Connections and packets that were dropped or refused for a Service's port; without labels, for all that have no series of their own",
+            None,
+            MetricType::Counter,
+        )?;
+        for ((ServiceLabels { namespace, service, port, protocol }, reason), count) in series {
+            let labels = [
+                ("namespace", namespace.as_str()),
+                ("service", &service),
+                ("port", &port),
+                ("protocol", &protocol),
+                ("reason", reason.name()),
+            ];
+            ConstCounter::new(count).encode(metric.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn encode_programs(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let times = self.statistics.run_times();
+        let mut metric = encoder.encode_descriptor(
+            "proxy_agent_program_runs",
+            "How often a program of the kernel ran, where kernel.bpf_stats_enabled is 1",
+            None,
+            MetricType::Counter,
+        )?;
+        for (program, time) in &times {
+            ConstCounter::new(time.runs).encode(metric.encode_family(&[("program", program.as_str())])?)?;
+        }
+        let mut metric = encoder.encode_descriptor(
+            "proxy_agent_program_run_seconds",
+            "For how long it ran, where kernel.bpf_stats_enabled is 1",
+            None,
+            MetricType::Counter,
+        )?;
+        for (program, time) in &times {
+            let labels = [("program", program.as_str())];
+            ConstCounter::new(time.time.as_secs_f64()).encode(metric.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
 
 impl fmt::Debug for Reader {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -29,7 +102,9 @@ impl fmt::Debug for Reader {
 
 impl Collector for Reader {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let counters = self.0.counters();
+        self.encode_services(&mut encoder)?;
+        self.encode_programs(&mut encoder)?;
+        let counters = self.statistics.counters();
         for (wanted, name, help) in [
             (Counter::SocketConnections, "proxy_agent_socket_connections", "Connections translated at their socket"),
             (Counter::Flows, "proxy_agent_flows", "Flows that a TC program began to translate"),
@@ -39,7 +114,7 @@ impl Collector for Reader {
                 ConstCounter::new(*value).encode(metric)?;
             }
         }
-        if let Some(masquerading) = self.0.masquerading() {
+        if let Some(masquerading) = self.statistics.masquerading() {
             let metric = encoder.encode_descriptor(
                 "proxy_agent_masquerading",
                 "Whether the nftables table by which packets are masqueraded is in place",

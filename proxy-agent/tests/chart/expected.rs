@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use proxy_agent::{
     plan::{Capacities, NoLocalEndpoints, Usage},
-    server::{Metrics, Statistics},
+    server::{Metrics, ServiceSeries, Statistics},
 };
 use proxy_common::{Counter, DropReason};
 use serde_json::{Value, json};
@@ -131,7 +131,7 @@ impl Statistics for Idle {
 
 /// The names of all metrics that the agent has, as Prometheus stores them.
 pub fn metrics() -> BTreeSet<String> {
-    let metrics = Metrics::new(Arc::new(Idle));
+    let metrics = Metrics::new(Arc::new(Idle), ServiceSeries::default());
     // Those with labels show from their first value on.
     metrics.healthz_answered(200);
     metrics.livez_answered(200);
