@@ -36,7 +36,8 @@ pub(super) fn run<const L3: usize>(context: &TcContext, hook: Hook) -> i32 {
     };
     // One place for the log of all stages: the verifier would look at each.
     match action {
-        ANSWERED => {
+        // Nothing that leaves the node is answered; the verifier would remove a call that it never reaches.
+        ANSWERED if matches!(hook, Hook::Ingress) => {
             trace!(context, "packet refused: {}", DropReason::NoEndpoint.name());
             Skb::new(raw).send_back()
         }
