@@ -1,17 +1,32 @@
-//! Entries of a table go over into another one, before and after the programs do. Needs root.
+//! Entries of a table go over into another one, before and after the programs do; so flows live on when their tables get another
+//! size. Needs root.
 
 mod support;
 
-use std::path::Path;
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    time::Duration,
+};
 
 use aya::EbpfLoader;
-use proxy_agent::dataplane::{
-    carry::{Carried, CarryOver as _, HashCarry},
-    object::OBJECT,
-    tables::{HashTable, Writes},
+use proxy_agent::{
+    dataplane::{
+        Adoption, Config, Dataplane,
+        carry::{Carried, CarryOver as _, HashCarry},
+        flow_tables::FlowTableSize,
+        object::OBJECT,
+        read_tables,
+        tables::{HashTable, Writes},
+    },
+    plan::{Changes, Tables as _},
 };
-use proxy_common::{BackendId, Direction, Flow, FlowFlags, FlowKey, Port, Protocol, ServiceId, V4, maps};
-use support::Pins;
+use proxy_common::{
+    Backend, BackendId, Direction, Flow, FlowFlags, FlowKey, Port, Protocol, ServiceEntry, ServiceFlags, ServiceId,
+    ServiceKey, SlotRange, V4, V6, maps,
+};
+use support::{Netns, Node, Pins, settings};
 
 type Key = FlowKey<[u8; 4]>;
 type Value = Flow<[u8; 4]>;
@@ -100,4 +115,115 @@ fn an_entry_may_become_another_or_none() {
 
 fn reopen(pins: &Path, name: &str) -> Table {
     Table::open(&pins.join(name), Writes::Batched).expect("it is pinned")
+}
+
+/// The configuration of an agent on this node with so many flows.
+fn sized(node: &Node, entries: u32) -> Config {
+    Config { flow_table_size: FlowTableSize::new(entries).expect("a size"), ..node.config() }
+}
+
+/// The entries that the four tables of flows have room for.
+fn sizes(node: &Node) -> Vec<u32> {
+    let tables = read_tables(node.pins.path()).expect("pinned");
+    let (v4, v6) = (tables.v4, tables.v6);
+    vec![v4.flows.capacity(), v6.flows.capacity(), v4.young_flows.capacity(), v6.young_flows.capacity()]
+}
+
+/// Whether tables wait for their entries to go over.
+fn is_waiting(node: &Node) -> bool {
+    node.pins.path().join("former").exists()
+}
+
+#[test]
+fn tables_get_another_size_and_keep_their_flows() {
+    let node = Node::default();
+    let mut open = |entries| {
+        let dataplane = Dataplane::open(&sized(&node, entries)).unwrap_or_else(|error| panic!("{error}"));
+        assert!(!matches!(dataplane.adoption, Adoption::Replaced { .. }));
+        dataplane
+    };
+    let attach = |dataplane: Dataplane| {
+        node.netns.block_on(async || drop(dataplane.hooks.attach(&settings()).await.expect("attaches")));
+    };
+    attach(open(4096));
+    assert_eq!(sizes(&node), [4096, 4096, 16_384, 16_384]);
+    let flows = |name: &str| reopen(node.pins.path(), name);
+    let [confirmed, young] = [maps::FLOWS, maps::YOUNG_FLOWS].map(|map| map.name::<V4>());
+    let entries: Vec<_> = (0..100).map(|number| (key(number), used(7))).collect();
+    flows(confirmed).insert(&entries).expect("writes");
+    flows(young).insert(&entries[..50]).expect("writes");
+
+    // The programs use the former tables for as long as they are not replaced, also if the agent ends meanwhile.
+    let dataplane = open(131_072);
+    assert_eq!(sizes(&node), [131_072, 131_072, 32_768, 32_768]);
+    assert_eq!(all(&flows(confirmed)), entries);
+    assert!(is_waiting(&node));
+    let late = (key(200), used(8));
+    reopen(&node.pins.path().join("former"), confirmed).insert(&[late]).expect("writes");
+    drop(dataplane);
+    let dataplane = open(2048);
+    assert!(is_waiting(&node));
+    attach(dataplane);
+    assert!(!is_waiting(&node), "the tables that were set aside are gone");
+    assert_eq!(sizes(&node), [2048, 2048, 16_384, 16_384]);
+    assert_eq!(all(&flows(confirmed)), [&entries[..], &[late]].concat());
+    assert_eq!(all(&flows(young)), &entries[..50]);
+    let v6 = HashTable::<FlowKey<[u8; 16]>, Flow<[u8; 16]>>::open(
+        &node.pins.path().join(maps::FLOWS.name::<V6>()),
+        Writes::Batched,
+    );
+    assert_eq!(v6.expect("it is pinned").all().expect("it can be read").len(), 0);
+}
+
+/// A connection from outside the node to a backend behind it, while agents come that want tables of other sizes.
+#[test]
+fn a_connection_goes_on_when_the_tables_get_another_size() {
+    let (node, client, backend) = (Node::default(), Netns::new(), Netns::new());
+    client.veth("eth0", &node.netns, "outside");
+    backend.veth("eth0", &node.netns, "inside");
+    node.netns.sysctl("net/ipv4/ip_forward", "1");
+    for (namespace, device, address) in [
+        (&client, "eth0", "192.0.2.2/24"),
+        (&node.netns, "outside", "192.0.2.1/24"),
+        (&node.netns, "inside", "10.0.0.1/24"),
+        (&backend, "eth0", "10.0.0.2/24"),
+    ] {
+        namespace.ip(&format!("addr add {address} dev {device}"));
+    }
+    client.ip("route add default via 192.0.2.1");
+    backend.ip("route add default via 10.0.0.1");
+    let start = |entries, changes: &Changes| {
+        let Dataplane { mut tables, hooks, .. } =
+            node.netns.enter(|| Dataplane::open(&sized(&node, entries)).unwrap_or_else(|error| panic!("{error}")));
+        tables.apply(changes).expect("the tables can be written");
+        node.netns.block_on(async || drop(hooks.attach(&settings()).await.expect("attaches")));
+    };
+    let id = ServiceId::new(1);
+    let mut changes = Changes::default();
+    changes.v4.backends.push((BackendId::new(1), Backend::new([10, 0, 0, 2], Port::new(8080), 0, id)));
+    changes.v4.slots.push((1, vec![BackendId::new(1)]));
+    let entry = ServiceEntry::new(id, ServiceFlags::NONE, SlotRange::new(1, 1), SlotRange::EMPTY);
+    changes.v4.services.push((ServiceKey::new([10, 96, 0, 1], Port::new(80), Protocol::Tcp), entry));
+    start(4096, &changes);
+
+    let listener = backend.enter(|| TcpListener::bind("10.0.0.2:8080").expect("binds"));
+    let service = SocketAddr::from(([10, 96, 0, 1], 80));
+    let patience = Duration::from_secs(60);
+    let mut asking = client.enter(|| TcpStream::connect_timeout(&service, patience)).expect("is served");
+    let (mut answering, _) = listener.accept().expect("came here");
+    asking.set_read_timeout(Some(patience)).expect("may be set");
+    answering.set_read_timeout(Some(patience)).expect("may be set");
+    let mut exchange = |byte: u8| {
+        let mut read = [0];
+        asking.write_all(&[byte]).expect("sends");
+        answering.read_exact(&mut read).expect("arrives");
+        answering.write_all(&read).expect("sends");
+        asking.read_exact(&mut read).expect("arrives");
+        assert_eq!(read, [byte]);
+    };
+    for (byte, entries) in [(1, 8192), (2, 8192), (3, 1024)] {
+        exchange(byte);
+        start(entries, &Changes::default());
+        exchange(byte);
+    }
 }

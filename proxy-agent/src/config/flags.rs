@@ -13,7 +13,7 @@ use super::{
     fields::{FieldFlags, as_flag, place},
     file::configuration,
     kube_proxy::KubeProxy,
-    own::{Own, SocketLb},
+    own::{Own, SocketLb, flow_table_size},
     section::{ConfigError, Section},
     values,
 };
@@ -49,6 +49,9 @@ pub struct RunFlags {
     /// Folder on a BPF file system where maps and links are pinned. Default: /sys/fs/bpf/proxy-agent.
     #[arg(long, value_name = "DIR")]
     pub bpffs_root: Option<PathBuf>,
+    /// Entries of the table of confirmed flows, in each family; a connection has two. Default: one for every 64 KiB of memory.
+    #[arg(long, value_name = "ENTRIES")]
+    pub flow_table_size: Option<String>,
     /// Network devices to serve, separated by commas. Default: all that qualify.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub devices: Option<Vec<String>>,
@@ -141,6 +144,7 @@ impl RunFlags {
             metrics_services: read.value("metrics-services", self.metrics_services.as_ref(), values::count),
             cgroup_root: self.cgroup_root.clone(),
             bpffs_root: self.bpffs_root.clone(),
+            flow_table_size: read.value("flow-table-size", self.flow_table_size.as_ref(), flow_table_size),
         };
         if errors.is_empty() { Ok(own) } else { Err(errors) }
     }

@@ -30,7 +30,10 @@ pub use self::kube_proxy::{Conntrack, DetectLocal, KubeProxy, Mode};
 pub use self::own::{Own, SocketLb, parse as parse_own};
 pub use self::section::ConfigError;
 pub use self::values::{Cidrs, NodePortAddresses};
-use crate::{dataplane::pins, yaml::Node};
+use crate::{
+    dataplane::{flow_tables::FlowTableSize, pins},
+    yaml::Node,
+};
 
 /// Everything that `proxy-agent run` needs to know.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +52,8 @@ pub struct Config {
     pub cgroup_root: Option<PathBuf>,
     /// Where maps and links are pinned.
     pub bpffs_root: PathBuf,
+    /// How many flows there is room for; `None`: as fits the machine.
+    pub flow_table_size: Option<FlowTableSize>,
     /// Devices to serve; `None`: all that qualify.
     pub devices: Option<Vec<String>>,
     /// How many Service ports have series of their own in metrics, if it was given.
@@ -134,7 +139,7 @@ impl Config {
             Some(folder) => Objects::Manifests(folder.clone()),
             None => Objects::Api { kubeconfig: kube_proxy.kubeconfig.clone(), master: given(&flags.master) },
         };
-        let Own { socket_lb, kube_ovn, devices, metrics_services, cgroup_root, bpffs_root } = own;
+        let Own { socket_lb, kube_ovn, devices, metrics_services, cgroup_root, bpffs_root, flow_table_size } = own;
         Self {
             objects,
             node_name: given(&flags.hostname_override).or_else(|| given(&kube_proxy.hostname_override)),
@@ -143,6 +148,7 @@ impl Config {
             metrics_services,
             cgroup_root,
             bpffs_root: bpffs_root.unwrap_or_else(|| pins::DEFAULT_ROOT.into()),
+            flow_table_size,
             devices,
             verbosity: kube_proxy.verbosity.unwrap_or(0),
             kube_proxy,

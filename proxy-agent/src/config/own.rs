@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::section::{ConfigError, Section, document};
+use crate::dataplane::flow_tables::FlowTableSize;
 
 const API_VERSION: &str = "proxy-agent/v1alpha1";
 const KIND: &str = "AgentConfiguration";
@@ -22,6 +23,8 @@ pub struct Own {
     pub cgroup_root: Option<PathBuf>,
     /// `bpffsRoot`: the folder where maps and links are pinned.
     pub bpffs_root: Option<PathBuf>,
+    /// `flowTableSize`: entries of the table of confirmed flows, in each family.
+    pub flow_table_size: Option<FlowTableSize>,
 }
 
 /// Whose connections are sent to a backend at the socket. All others are left to the TC programs.
@@ -51,7 +54,7 @@ impl Own {
     /// These settings, and where they say nothing those of `other`.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
-        let Self { socket_lb, kube_ovn, devices, metrics_services, cgroup_root, bpffs_root } = self;
+        let Self { socket_lb, kube_ovn, devices, metrics_services, cgroup_root, bpffs_root, flow_table_size } = self;
         Self {
             socket_lb: socket_lb.or(other.socket_lb),
             kube_ovn: kube_ovn.or(other.kube_ovn),
@@ -59,6 +62,7 @@ impl Own {
             metrics_services: metrics_services.or(other.metrics_services),
             cgroup_root: cgroup_root.or(other.cgroup_root),
             bpffs_root: bpffs_root.or(other.bpffs_root),
+            flow_table_size: flow_table_size.or(other.flow_table_size),
         }
     }
 }
@@ -82,5 +86,18 @@ fn own(root: &mut Section<'_>) -> Own {
             .and_then(|number| u32::try_from(number).ok()),
         cgroup_root: root.text("cgroupRoot").map(PathBuf::from),
         bpffs_root: root.text("bpffsRoot").map(PathBuf::from),
+        flow_table_size: root
+            .integer("flowTableSize", i64::from(FlowTableSize::MIN)..=i64::from(FlowTableSize::MAX))
+            .and_then(|entries| FlowTableSize::new(u32::try_from(entries).ok()?)),
     }
+}
+
+/// The size that a flag names.
+///
+/// # Errors
+/// It is no number, or out of range.
+pub(super) fn flow_table_size(text: &str) -> Result<FlowTableSize, String> {
+    let entries = text.parse().ok().and_then(FlowTableSize::new);
+    entries
+        .ok_or_else(|| format!("{text:?} is not a whole number from {} to {}", FlowTableSize::MIN, FlowTableSize::MAX))
 }

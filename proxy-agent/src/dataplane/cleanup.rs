@@ -77,7 +77,9 @@ pub fn cleanup(bpffs_root: &Path, cgroup_root: Option<&Path>) -> Result<Removed,
             step(format!("programs at cgroup {}", root.display()), result.map(|()| true));
         }
         step(format!("links pinned at {}", bpffs_root.display()), pins.remove_links().map(|()| true));
-        let tables = map_names().chain([FRESHNESS]).try_for_each(|name| unpin(&pins.map(name)));
+        let former = map_names().map(|name| pins.former_map(name));
+        let pinned = map_names().chain([FRESHNESS]).map(|name| pins.map(name));
+        let tables = pinned.chain(former).try_for_each(|path| unpin(&path));
         step(format!("tables pinned at {}", bpffs_root.display()), tables.map(|()| true));
         pins.remove_directories();
     }

@@ -16,6 +16,7 @@ pub mod devices;
 pub mod diagnosis;
 mod drain;
 pub mod features;
+pub mod flow_tables;
 mod grace;
 mod hooks;
 mod ipv6;
@@ -58,6 +59,7 @@ pub use self::{
 use self::{
     devices::{PodDevices, Selection, SelectionError},
     features::{Feature, FeatureError, Features},
+    flow_tables::{FlowTableSize, FormerFlows},
     lock::{Lock, LockError},
     memlock::LimitError,
     mounts::MountError,
@@ -85,6 +87,8 @@ pub struct Config {
     pub masquerade_mark: u32,
     /// What the programs tell of packets.
     pub packet_log: PacketLog,
+    /// How many flows there is room for.
+    pub flow_table_size: FlowTableSize,
 }
 
 /// Whether there are programs at the cgroup's hooks.
@@ -164,8 +168,16 @@ impl Dataplane {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_with(config: &Config, features: Features) -> Result<Self, OpenError> {
-        let Config { bpffs_root, cgroup_root, devices, socket_hooks, pod_devices, masquerade_mark, packet_log } =
-            config;
+        let Config {
+            bpffs_root,
+            cgroup_root,
+            devices,
+            socket_hooks,
+            pod_devices,
+            masquerade_mark,
+            packet_log,
+            flow_table_size,
+        } = config;
         features.require()?;
         tracing::info!("{features}");
         if let Some(absence) = ipv6::absence() {
@@ -180,12 +192,14 @@ impl Dataplane {
         let pins = Pins::new(bpffs_root);
         pins.make_directories().map_err(|error| OpenError::Pins { path: bpffs_root.clone(), error })?;
         let (adoption, programs, mut ebpf) =
-            programs::load(object::OBJECT, &pins, &features, *packet_log).map_err(|error| match limit {
-                Err(limit) if error.is_denied() && !features.has(Feature::CgroupMemory) => {
-                    FeatureError::from(LimitError { release: features.release().to_owned(), limit }).into()
-                }
-                _ => OpenError::from(error),
-            })?;
+            programs::load(object::OBJECT, &pins, &features, *packet_log, *flow_table_size).map_err(
+                |error| match limit {
+                    Err(limit) if error.is_denied() && !features.has(Feature::CgroupMemory) => {
+                        FeatureError::from(LimitError { release: features.release().to_owned(), limit }).into()
+                    }
+                    _ => OpenError::from(error),
+                },
+            )?;
         match &adoption {
             Adoption::Replaced { .. } => tracing::warn!("{adoption}"),
             Adoption::New | Adoption::Adopted => tracing::info!("using {adoption}"),
@@ -195,6 +209,8 @@ impl Dataplane {
             PacketLog::Drops => PacketLogReader::new(&mut ebpf),
         };
         let writes = if features.has(Feature::BatchUpdate) { Writes::Batched } else { Writes::Single };
+        let mut former_flows = FormerFlows::open(&pins, writes)?;
+        former_flows.copy()?;
         let features = Arc::new(features);
         let hooks = Hooks {
             programs,
@@ -206,6 +222,7 @@ impl Dataplane {
             masquerade_mark: *masquerade_mark,
             settings: SettingsTable::open(&pins)?,
             pod_table: HashTable::open(&pins.map(proxy_common::maps::POD_DEVICES), writes)?,
+            former_flows,
             lock,
             pins: pins.clone(),
         };

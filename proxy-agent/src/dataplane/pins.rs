@@ -6,6 +6,7 @@
 //! ROOT/links/connect4 …             the link that holds a program to the cgroup
 //! ROOT/links/ingress_7, egress_7 …  the link that holds a program to the device with index 7
 //! ROOT/programs/connect4 …          a program attached to the cgroup without a link (before Linux 5.7)
+//! ROOT/former/flows_v4 …            a table of another size, until its flows have been carried over
 //! ```
 //!
 //! Names on a BPF file system cannot contain a dot.
@@ -165,6 +166,16 @@ impl Pins {
         self.root.join(name)
     }
 
+    /// The directory of tables that are being replaced.
+    pub(super) fn former(&self) -> PathBuf {
+        self.root.join("former")
+    }
+
+    /// The map with this name, if it is being replaced.
+    pub(super) fn former_map(&self, name: &str) -> PathBuf {
+        self.former().join(name)
+    }
+
     /// The directory of links.
     #[must_use]
     pub fn links(&self) -> PathBuf {
@@ -220,9 +231,14 @@ impl Pins {
         Ok(())
     }
 
+    /// Removes the directory of tables that are being replaced, if there is none any more.
+    pub(super) fn remove_former(&self) {
+        drop(fs::remove_dir(self.former()));
+    }
+
     /// Removes the directories, as far as nothing is in them.
     pub(super) fn remove_directories(&self) {
-        for directory in [&self.links(), &self.programs(), &self.root] {
+        for directory in [&self.links(), &self.programs(), &self.former(), &self.root] {
             // Whatever is left there is somebody else's.
             drop(fs::remove_dir(directory));
         }

@@ -21,8 +21,9 @@ use proxy_common::{LAYOUT_VERSION, V4, V6, maps};
 use super::{
     devices::LinkLayer,
     features::{Feature, Features},
+    flow_tables::{self, FlowTableSize},
     pins::{Direction, Pins, SocketHook, unpin},
-    tables::{SettingsTable, TableError},
+    tables::{SettingsTable, TableError, Writes},
     untyped,
 };
 
@@ -164,7 +165,8 @@ pub fn loader(features: &Features, log: PacketLog) -> EbpfLoader<'static> {
 /// Opens the maps pinned in the agent's directory, or creates and pins them, and loads the programs.
 ///
 /// Pinned maps are used if all of them are of this version's layout. If one is not, all are replaced,
-/// because they refer to each other.
+/// because they refer to each other. Tables of flows that only have another size than `size` are set aside, for
+/// [`flow_tables::FormerFlows`].
 ///
 /// # Errors
 /// The kernel refuses a map or program, or a pin cannot be read or removed.
@@ -173,15 +175,29 @@ pub(super) fn load(
     pins: &Pins,
     features: &Features,
     log: PacketLog,
+    size: FlowTableSize,
 ) -> Result<(Adoption, Programs, Ebpf), LoadError> {
-    let parsed = aya_obj::Object::parse(object).map_err(|error| LoadError::Object(error.into()))?;
+    let mut parsed = aya_obj::Object::parse(object).map_err(|error| LoadError::Object(error.into()))?;
+    let mut loader = loader(features, log);
+    for (name, entries) in size.tables() {
+        let map = parsed.maps.get_mut(name).ok_or_else(|| LoadError::Incomplete { name: name.to_owned() })?;
+        map.set_max_entries(entries);
+        loader.map_max_entries(name, entries);
+    }
     let adoption = examine(&parsed, pins)?;
-    if let Adoption::Replaced { .. } = adoption {
-        for path in map_names().map(|name| pins.map(name)) {
-            unpin(&path).map_err(|error| LoadError::Pin { path, error })?;
+    let failed = |(path, error)| LoadError::Pin { path, error };
+    match adoption {
+        Adoption::New | Adoption::Adopted => {
+            let writes = if features.has(Feature::BatchUpdate) { Writes::Batched } else { Writes::Single };
+            flow_tables::set_aside(pins, size, writes).map_err(failed)?;
+        }
+        Adoption::Replaced { .. } => {
+            let former = map_names().map(|name| pins.former_map(name));
+            for path in map_names().map(|name| pins.map(name)).chain(former) {
+                unpin(&path).map_err(|error| LoadError::Pin { path, error })?;
+            }
         }
     }
-    let mut loader = loader(features, log);
     let paths: Vec<(&str, PathBuf)> = map_names().map(|name| (name, pins.map(name))).collect();
     let untyped = if features.has(Feature::Btf) {
         Vec::new()
@@ -218,7 +234,9 @@ fn examine(object: &aya_obj::Object, pins: &Pins) -> Result<Adoption, LoadError>
         };
         found = true;
         let kind = info.map_type().map_or(u32::MAX, |kind| kind as u32);
-        let pinned = [kind, info.key_size(), info.value_size(), info.max_entries(), info.map_flags()];
+        // Flows go over into a table of another size.
+        let entries = if is_resizable(name) { wanted.max_entries() } else { info.max_entries() };
+        let pinned = [kind, info.key_size(), info.value_size(), entries, info.map_flags()];
         let wanted =
             [wanted.map_type(), wanted.key_size(), wanted.value_size(), wanted.max_entries(), wanted.map_flags()];
         if pinned != wanted {
@@ -240,6 +258,10 @@ fn examine(object: &aya_obj::Object, pins: &Pins) -> Result<Adoption, LoadError>
         0 => Adoption::New,
         other => Adoption::Replaced { reason: format!("their layout has version {other} and not {LAYOUT_VERSION}") },
     })
+}
+
+fn is_resizable(name: &str) -> bool {
+    [maps::FLOWS, maps::YOUNG_FLOWS].iter().any(|map| [map.name::<V4>(), map.name::<V6>()].contains(&name))
 }
 
 fn is_missing(error: &MapError) -> bool {

@@ -180,6 +180,7 @@ fn dataplane_config(config: &Config) -> Result<dataplane::Config> {
         pod_devices: detector::pod_devices(&config.kube_proxy),
         masquerade_mark: 1 << config.kube_proxy.masquerade_bit,
         packet_log,
+        flow_table_size: config.flow_table_size.unwrap_or_default(),
     })
 }
 

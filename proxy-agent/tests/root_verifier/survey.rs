@@ -17,6 +17,7 @@ use proxy_agent::dataplane::{
     Config, Dataplane, PacketLog, SocketHooks,
     devices::{PodDevices, Selection},
     features::Features,
+    flow_tables::FlowTableSize,
     loader,
     object::OBJECT,
     pins::SocketHook,
@@ -119,6 +120,7 @@ fn loaded_by_the_agent(features: &Features, packet_log: PacketLog) -> anyhow::Re
         pod_devices: PodDevices::None,
         masquerade_mark: DEFAULT_MASQUERADE_MARK,
         packet_log,
+        flow_table_size: FlowTableSize::default(),
     };
     let _dataplane = Dataplane::open_with(&config, features.clone())?;
     let tables = maps_in(pins.path())?;

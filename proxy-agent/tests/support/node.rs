@@ -5,6 +5,7 @@ use proxy_agent::{
         AttachedHooks, Config, Dataplane, PacketLog, SocketHooks,
         devices::{PodDevices, Selection},
         features::Features,
+        flow_tables::FlowTableSize,
         tables::KernelTables,
     },
     plan::{Changes, Refused},
@@ -36,6 +37,7 @@ impl Node {
             pod_devices: PodDevices::None,
             masquerade_mark: DEFAULT_MASQUERADE_MARK,
             packet_log: PacketLog::Off,
+            flow_table_size: FlowTableSize::of_memory(0),
         }
     }
 

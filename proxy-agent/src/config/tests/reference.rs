@@ -25,13 +25,14 @@ Underscores instead of hyphens are accepted.
 ";
 
 /// Fields of `AgentConfiguration`, their flags and a value that each accepts. A new field is missed by the pattern below.
-const OWN: [(&str, &str, &str); 6] = [
+const OWN: [(&str, &str, &str); 7] = [
     ("socketLB", "socket-lb", "hostNamespaceOnly"),
     ("kubeOvn", "kube-ovn", "true"),
     ("devices", "devices", "[eth0, \"veth*\"]"),
     ("metricsServices", "metrics-services", "200"),
     ("cgroupRoot", "cgroup-root", "/sys/fs/cgroup"),
     ("bpffsRoot", "bpffs-root", "/sys/fs/bpf/proxy-agent"),
+    ("flowTableSize", "flow-table-size", "262144"),
 ];
 
 fn reference() -> String {
@@ -85,7 +86,7 @@ fn the_reference_is_what_the_code_says() {
 fn all_of_our_own_fields_are_in_the_reference() {
     let text = OWN.map(|(field, _, value)| format!("{field}: {value}\n")).concat();
     let own = parse_own(&format!("apiVersion: proxy-agent/v1alpha1\nkind: AgentConfiguration\n{text}")).expect("valid");
-    let Own { socket_lb, kube_ovn, devices, metrics_services, cgroup_root, bpffs_root } = own;
+    let Own { socket_lb, kube_ovn, devices, metrics_services, cgroup_root, bpffs_root, flow_table_size } = own;
     assert!(socket_lb.is_some() && kube_ovn.is_some() && devices.is_some() && metrics_services.is_some());
-    assert!(cgroup_root.is_some() && bpffs_root.is_some());
+    assert!(cgroup_root.is_some() && bpffs_root.is_some() && flow_table_size.is_some());
 }
