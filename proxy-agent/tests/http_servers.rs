@@ -10,8 +10,9 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use proxy_agent::server::{
-    Health, Metrics, OnBusyPort, ServiceSeries, Statistics, health_routes, listen, metrics_routes,
+use proxy_agent::{
+    dataplane::tables::FlowTableUse,
+    server::{Health, Metrics, OnBusyPort, ServiceSeries, Statistics, health_routes, listen, metrics_routes},
 };
 use proxy_common::Counter;
 use serde_json::Value;
@@ -25,6 +26,10 @@ struct NoCounters;
 
 impl Statistics for NoCounters {
     fn counters(&self) -> Vec<(Counter, u64)> {
+        Vec::new()
+    }
+
+    fn flow_tables(&self) -> Vec<FlowTableUse> {
         Vec::new()
     }
 

@@ -137,7 +137,7 @@ fn is_waiting(node: &Node) -> bool {
 #[test]
 fn tables_get_another_size_and_keep_their_flows() {
     let node = Node::default();
-    let mut open = |entries| {
+    let open = |entries| {
         let dataplane = Dataplane::open(&sized(&node, entries)).unwrap_or_else(|error| panic!("{error}"));
         assert!(!matches!(dataplane.adoption, Adoption::Replaced { .. }));
         dataplane
@@ -208,7 +208,7 @@ fn a_connection_goes_on_when_the_tables_get_another_size() {
 
     let listener = backend.enter(|| TcpListener::bind("10.0.0.2:8080").expect("binds"));
     let service = SocketAddr::from(([10, 96, 0, 1], 80));
-    let patience = Duration::from_secs(60);
+    let patience = Duration::from_mins(1);
     let mut asking = client.enter(|| TcpStream::connect_timeout(&service, patience)).expect("is served");
     let (mut answering, _) = listener.accept().expect("came here");
     asking.set_read_timeout(Some(patience)).expect("may be set");

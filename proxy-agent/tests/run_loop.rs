@@ -18,7 +18,7 @@ use fake_api::{FakeApi, Resource};
 use log::Log;
 use objects::{node, service, slice};
 use proxy_agent::{
-    dataplane::stranded,
+    dataplane::{stranded, tables::FlowTableUse},
     model::{Change, EndpointSlice, Node, NodeFacts, ObjectName, Service, Update},
     notices::LogOnly,
     plan::{
@@ -116,6 +116,10 @@ struct NoCounters;
 
 impl Statistics for NoCounters {
     fn counters(&self) -> Vec<(Counter, u64)> {
+        Vec::new()
+    }
+
+    fn flow_tables(&self) -> Vec<FlowTableUse> {
         Vec::new()
     }
 

@@ -26,7 +26,7 @@ use crate::{
         nft::{self, Presence},
         pins::{Direction, Pins},
         status::{self, AttachedDevice, AttachedSocketHook},
-        tables::{FamilyTables, TableError, Tables},
+        tables::{FamilyTables, FlowTableUse, TableError, Tables},
     },
     freshness::now,
 };
@@ -116,6 +116,9 @@ struct TableView {
     table: &'static str,
     entries: usize,
     capacity: u32,
+    /// Entries that were given up for others, where that can be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evicted: Option<u64>,
     /// What becomes of it when it is full.
     #[serde(skip)]
     eviction: Eviction,
@@ -128,6 +131,8 @@ enum Eviction {
     None,
     /// Gives up what was not used for longest.
     Oldest,
+    /// The same, and nobody misses it: the table is full before long wherever there are packets.
+    Usual,
 }
 
 /// What went wrong while the status was read.
@@ -217,10 +222,11 @@ fn warnings(view: &StatusView) -> Vec<String> {
             "nothing is attached to a device of this network namespace: clients outside are not served".to_owned(),
         );
     }
-    for TableView { table, entries, capacity, eviction } in tables {
+    for TableView { table, entries, capacity, evicted: _, eviction } in tables {
         let full = usize::try_from(*capacity).unwrap_or(usize::MAX).saturating_mul(NEARLY_FULL) / 100;
         if *entries >= full.max(1) {
             let consequence = match eviction {
+                Eviction::Usual => continue,
                 Eviction::Oldest => "what was not used lately is given up for what is new",
                 Eviction::None => "when it is full, new Services or endpoints are not served",
             };
@@ -308,9 +314,10 @@ fn devices_view(attached: &[AttachedDevice], name: impl Fn(u32) -> Option<String
 
 fn tables_view(tables: &Tables) -> Result<Vec<TableView>, TableError> {
     let Tables { names, v4, v6, counters: _, drops, settings: _ } = tables;
-    let mut views = family_tables_view::<V4>(v4)?;
-    views.extend(family_tables_view::<V6>(v6)?);
-    let view = |table, entries, capacity, eviction| TableView { table, entries, capacity, eviction };
+    let flows = tables.flow_use()?;
+    let mut views = family_tables_view::<V4>(v4, &flows)?;
+    views.extend(family_tables_view::<V6>(v6, &flows)?);
+    let view = |table, entries, capacity, eviction| TableView { table, entries, capacity, evicted: None, eviction };
     views.push(view(maps::NAMES, names.count()?, names.capacity(), Eviction::None));
     views.push(view(maps::DROPS, drops.count()?, drops.capacity(), Eviction::Oldest));
     Ok(views)
@@ -318,38 +325,37 @@ fn tables_view(tables: &Tables) -> Result<Vec<TableView>, TableError> {
 
 fn family_tables_view<F: Family<Address: PlainAddress>>(
     tables: &FamilyTables<F>,
+    flows: &[FlowTableUse],
 ) -> Result<Vec<TableView>, TableError> {
     let snapshot = tables.snapshot()?;
     let view = |map: maps::FamilyMap, entries, capacity, eviction| TableView {
         table: map.name::<F>(),
         entries,
         capacity,
+        evicted: None,
         eviction,
     };
-    let FamilyTables {
-        services,
-        flows,
-        young_flows,
-        sockets,
-        source_ranges,
-        node_addresses,
-        affinity,
-        socket_affinity,
-        ..
-    } = tables;
+    let flow_view = |map: maps::FamilyMap, eviction| {
+        let used = flows.iter().find(|used| used.table == map.name::<F>())?;
+        let FlowTableUse { table, entries, capacity, evicted } = *used;
+        let entries = usize::try_from(entries).unwrap_or(usize::MAX);
+        Some(TableView { table, entries, capacity, evicted: Some(evicted), eviction })
+    };
+    let FamilyTables { services, sockets, source_ranges, node_addresses, affinity, socket_affinity, .. } = tables;
     let (full, lru) = (Eviction::None, Eviction::Oldest);
-    Ok(vec![
+    let mut views = vec![
         view(maps::SERVICES, snapshot.services.len(), services.capacity(), full),
         view(maps::SLOTS, snapshot.slots.len(), tables.slots_capacity(), full),
         view(maps::BACKENDS, snapshot.backends.len(), tables.backends_capacity(), full),
-        view(maps::FLOWS, flows.count()?, flows.capacity(), lru),
-        view(maps::YOUNG_FLOWS, young_flows.count()?, young_flows.capacity(), lru),
         view(maps::SOCKETS, sockets.count()?, sockets.capacity(), lru),
         view(maps::SOURCE_RANGES, snapshot.source_ranges.len(), source_ranges.capacity(), full),
         view(maps::NODE_ADDRESSES, node_addresses.count()?, node_addresses.capacity(), full),
         view(maps::AFFINITY, affinity.count()?, affinity.capacity(), lru),
         view(maps::SOCKET_AFFINITY, socket_affinity.count()?, socket_affinity.capacity(), lru),
-    ])
+    ];
+    views.extend(flow_view(maps::FLOWS, lru));
+    views.extend(flow_view(maps::YOUNG_FLOWS, Eviction::Usual));
+    Ok(views)
 }
 
 impl View for StatusView {
@@ -396,10 +402,10 @@ impl View for StatusView {
             vec![device.clone(), index.to_string(), or_dash(*ingress), or_dash(*egress), (*mechanism).to_owned()]
         });
         section(out, &["DEVICE", "INDEX", "INGRESS", "EGRESS", "BY"], rows.collect())?;
-        let rows = tables.iter().map(|TableView { table, entries, capacity, eviction: _ }| {
-            vec![(*table).to_owned(), entries.to_string(), capacity.to_string()]
+        let rows = tables.iter().map(|TableView { table, entries, capacity, evicted, eviction: _ }| {
+            vec![(*table).to_owned(), entries.to_string(), capacity.to_string(), or_dash(*evicted)]
         });
-        section(out, &["TABLE", "ENTRIES", "CAPACITY"], rows.collect())?;
+        section(out, &["TABLE", "ENTRIES", "CAPACITY", "EVICTED"], rows.collect())?;
         let rows = counters.iter().map(|(name, count)| vec![(*name).to_owned(), count.to_string()]);
         section(out, &["COUNTER", "COUNT"], rows.collect())?;
         let rows = drops.iter().map(|(reason, count)| vec![(*reason).to_owned(), count.to_string()]);

@@ -55,7 +55,10 @@ fn view() -> StatusView {
             cgroup: Some(1),
         })],
         devices: devices_view(&attached, |index| (index == 2).then(|| "eth0".to_owned())),
-        tables: vec![TableView { table: "services_v4", entries: 3, capacity: 100, eviction: Eviction::None }],
+        tables: vec![
+            TableView { table: "services_v4", entries: 3, capacity: 100, evicted: None, eviction: Eviction::None },
+            TableView { table: "flows_v4", entries: 7, capacity: 50, evicted: Some(2), eviction: Eviction::Oldest },
+        ],
         counters,
         drops,
         service_drops: service_drops_view(&service_drops, &names),
@@ -92,8 +95,9 @@ DEVICE  INDEX  INGRESS  EGRESS  BY
 eth0    2      31       32      tcx
 #9      9      33       -       clsact
 
-TABLE        ENTRIES  CAPACITY
-services_v4  3        100
+TABLE        ENTRIES  CAPACITY  EVICTED
+services_v4  3        100       -
+flows_v4     7        50        2
 
 COUNTER             COUNT
 flows               2
@@ -155,13 +159,18 @@ fn the_same_as_json() {
 fn what_somebody_should_look_at_is_said_first() {
     let fine = StatusView { agent: Some(42), ages: None, ..view() };
     assert_eq!(warnings(&fine), Vec::<String>::new());
-    let full = |entries, eviction| TableView { table: "flows_v4", entries, capacity: 100, eviction };
+    let full = |entries, eviction| TableView { table: "flows_v4", entries, capacity: 100, evicted: Some(0), eviction };
     let bad = StatusView {
         agent: None,
         masquerading: Some(Presence::Missing),
         socket_hooks: vec![],
         devices: vec![],
-        tables: vec![full(89, Eviction::None), full(90, Eviction::Oldest), full(100, Eviction::None)],
+        tables: vec![
+            full(89, Eviction::None),
+            full(90, Eviction::Oldest),
+            full(100, Eviction::None),
+            full(100, Eviction::Usual),
+        ],
         ..fine
     };
     let said = warnings(&bad);

@@ -53,7 +53,7 @@ impl FlowTableSize {
     #[must_use]
     pub fn of_this_machine() -> Self {
         let known = rustix::system::sysinfo();
-        Self::of_memory(u64::from(known.totalram) * u64::from(known.mem_unit))
+        Self::of_memory(known.totalram * u64::from(known.mem_unit))
     }
 
     /// Entries of the table of confirmed flows, in each family.

@@ -28,7 +28,7 @@ use crate::{
         pins::Pins,
         run_time::{self, RunTime},
         stranded,
-        tables::{FreshnessTable, Tables},
+        tables::{FlowTableUse, FreshnessTable, Tables},
     },
     error::one_line,
     freshness::Freshness,
@@ -260,6 +260,10 @@ struct Counters {
 impl Statistics for Counters {
     fn counters(&self) -> Vec<(Counter, u64)> {
         self.tables.counters.read().map(|counters| counters.into_iter().collect()).unwrap_or_default()
+    }
+
+    fn flow_tables(&self) -> Vec<FlowTableUse> {
+        self.tables.flow_use().unwrap_or_default()
     }
 
     fn masquerading(&self) -> Option<bool> {

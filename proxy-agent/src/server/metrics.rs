@@ -21,6 +21,7 @@ use proxy_common::{V4, V6, maps};
 
 use super::{
     ages::Ages,
+    flow_tables::FlowTables,
     services::ServiceSeries,
     statistics::{Reader, Statistics},
 };
@@ -242,6 +243,7 @@ impl Metrics {
         );
         registry.register("proxy_agent_map_entries", "Entries in a table", self.map_entries.clone());
         registry.register("proxy_agent_map_capacity", "Entries that a table has room for", self.map_capacity.clone());
+        registry.register_collector(Box::new(FlowTables::new(Arc::clone(&statistics))));
         registry.register_collector(Box::new(Reader::new(statistics, services)));
         registry.register_collector(Box::new(Ages(Arc::clone(&self.freshness))));
     }
@@ -274,9 +276,9 @@ mod tests {
     use proxy_common::{Counter as Index, DropReason, ServiceId};
 
     use super::*;
-    use crate::plan::FamilyUsage;
     use crate::{
-        dataplane::run_time::RunTime,
+        dataplane::{run_time::RunTime, tables::FlowTableUse},
+        plan::FamilyUsage,
         server::{ServiceDrops, ServiceLabels},
     };
 
@@ -285,6 +287,10 @@ mod tests {
     impl Statistics for Fixed {
         fn counters(&self) -> Vec<(Index, u64)> {
             vec![(Index::SocketConnections, 7), (Index::Drop(DropReason::NoEndpoint), 3)]
+        }
+
+        fn flow_tables(&self) -> Vec<FlowTableUse> {
+            vec![FlowTableUse { table: "flows_v4", entries: 8, capacity: 10, evicted: 2 }]
         }
 
         fn masquerading(&self) -> Option<bool> {
@@ -337,6 +343,9 @@ mod tests {
             "kubeproxy_proxy_healthz_total{code=\"200\"} 1",
             "proxy_agent_sync_failures_total 1",
             "proxy_agent_sockets_destroyed_total 6",
+            "proxy_agent_flow_table_entries{table=\"flows_v4\"} 8",
+            "proxy_agent_flow_table_capacity{table=\"flows_v4\"} 10",
+            "proxy_agent_flow_table_evictions_total{table=\"flows_v4\"} 2",
             "proxy_agent_socket_connections_total 7",
             "proxy_agent_drops_total{reason=\"no_endpoint\"} 3",
             "proxy_agent_masquerading 0",

@@ -4,6 +4,7 @@
 //! the run loop says what it does, and this module says it on.
 
 mod ages;
+mod flow_tables;
 mod health;
 mod health_check;
 mod listen;

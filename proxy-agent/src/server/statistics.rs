@@ -14,12 +14,15 @@ use prometheus_client::{
 use proxy_common::Counter;
 
 use super::services::{Chosen, ServiceDrops, ServiceLabels, ServiceSeries};
-use crate::dataplane::run_time::RunTime;
+use crate::dataplane::{run_time::RunTime, tables::FlowTableUse};
 
 /// Numbers of the dataplane. What cannot be read is left out.
 pub trait Statistics: Send + Sync + 'static {
     /// The counters, added up over all CPUs.
     fn counters(&self) -> Vec<(Counter, u64)>;
+
+    /// How full the tables of flows are.
+    fn flow_tables(&self) -> Vec<FlowTableUse>;
 
     /// Whether the rules are in place by which packets are masqueraded; `None` if that cannot be known.
     fn masquerading(&self) -> Option<bool>;

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use proxy_agent::{
+    dataplane::tables::FlowTableUse,
     plan::{Capacities, NoLocalEndpoints, Usage},
     server::{Metrics, ServiceSeries, Statistics},
 };
@@ -122,6 +123,10 @@ struct Idle;
 impl Statistics for Idle {
     fn counters(&self) -> Vec<(Counter, u64)> {
         vec![(Counter::SocketConnections, 0), (Counter::Flows, 0), (Counter::Drop(DropReason::NoEndpoint), 0)]
+    }
+
+    fn flow_tables(&self) -> Vec<FlowTableUse> {
+        vec![FlowTableUse { table: "flows_v4", entries: 0, capacity: 1, evicted: 0 }]
     }
 
     fn masquerading(&self) -> Option<bool> {

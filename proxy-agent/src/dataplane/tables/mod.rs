@@ -2,6 +2,7 @@
 //!
 //! Knows the order of the writes and nothing of what they mean.
 
+mod flow_use;
 mod freshness;
 mod hash;
 mod lookup;
@@ -30,6 +31,7 @@ use proxy_common::{
 pub(super) use self::freshness::NAME as FRESHNESS;
 use self::hash::into_io;
 pub use self::{
+    flow_use::FlowTableUse,
     freshness::FreshnessTable,
     hash::{HashTable, Writes},
     lookup::{Lookups, Overlay},
