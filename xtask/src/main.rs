@@ -1,5 +1,6 @@
 //! Developer commands: `cargo xtask COMMAND`.
 
+mod bench;
 mod build;
 mod check;
 mod command;
@@ -42,6 +43,8 @@ enum Command {
     Verify(verify::Options),
     /// Run the tests that need root on other kernels, in virtual machines.
     Vm(vm::Options),
+    /// Measure how fast it is, beside what it should be. Needs root, and a machine that has nothing else to do.
+    Bench(bench::Options),
     /// Let one fault after another happen to a node under load, and count what it costs. Needs root.
     Faults(faults::Options),
     /// Make a cluster with kind, install the agent, and run scenarios and Kubernetes' own tests of Services in it.
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Test(options) => test::run(&options),
         Command::Verify(options) => verify::run(&options).map(success),
         Command::Vm(options) => vm::run(&options),
+        Command::Bench(options) => bench::run(&options).map(success),
         Command::Faults(options) => faults::run(&options).map(success),
         Command::E2e(options) => e2e::run(&options).map(success),
         Command::Check => check::run().map(success),
