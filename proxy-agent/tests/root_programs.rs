@@ -3,7 +3,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, iter,
+    fs, iter, thread,
+    time::Duration,
 };
 
 use aya::{
@@ -155,10 +156,16 @@ impl Kernel {
         }
 
         // The same age by the kernel's clock as by the fixture's.
+        let flows = world.flows.values().chain(world.young_flows.values()).map(Flow::last_seen);
+        let others = world.fragments.values().map(Fragment::noted);
+        let times = flows.chain(others).chain(world.affinity.values().map(AffinityEntry::last_used));
+        let oldest = times.map(|then| world.now - then).max().unwrap_or(0);
+        // A virtual machine may have booted a moment ago, and no entry can be older than the clock.
+        while uptime() < oldest {
+            thread::sleep(Duration::from_millis(100));
+        }
         let uptime = uptime();
-        let at = |then: u32| {
-            uptime.checked_sub(world.now - then).expect("the machine is up for longer than the oldest entry is old")
-        };
+        let at = |then: u32| uptime - (world.now - then);
         let installed = |(key, flow): (&FlowKey<F::Address>, &Flow<F::Address>)| {
             let seen = at(flow.last_seen());
             let mut installed = Flow::new(flow.to(), flow.flags(), flow.backend(), flow.service(), seen);
