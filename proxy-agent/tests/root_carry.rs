@@ -204,7 +204,8 @@ fn a_connection_goes_on_when_the_tables_get_another_size() {
     changes.v4.slots.push((1, vec![BackendId::new(1)]));
     let entry = ServiceEntry::new(id, ServiceFlags::NONE, SlotRange::new(1, 1), SlotRange::EMPTY);
     changes.v4.services.push((ServiceKey::new([10, 96, 0, 1], Port::new(80), Protocol::Tcp), entry));
-    start(4096, &changes);
+    // Large enough that the young tables get another size, too: a young entry that is left behind would do as well.
+    start(131_072, &changes);
 
     let listener = backend.enter(|| TcpListener::bind("10.0.0.2:8080").expect("binds"));
     let service = SocketAddr::from(([10, 96, 0, 1], 80));
@@ -221,7 +222,7 @@ fn a_connection_goes_on_when_the_tables_get_another_size() {
         asking.read_exact(&mut read).expect("arrives");
         assert_eq!(read, [byte]);
     };
-    for (byte, entries) in [(1, 8192), (2, 8192), (3, 1024)] {
+    for (byte, entries) in [(1, 262_144), (2, 262_144), (3, 131_072)] {
         exchange(byte);
         start(entries, &Changes::default());
         exchange(byte);
