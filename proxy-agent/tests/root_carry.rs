@@ -7,10 +7,14 @@ use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
+    process::Command,
     time::Duration,
 };
 
-use aya::EbpfLoader;
+use aya::{
+    EbpfLoader,
+    maps::{Array, Map, MapData},
+};
 use proxy_agent::{
     dataplane::{
         Adoption, Config, Dataplane,
@@ -23,10 +27,10 @@ use proxy_agent::{
     plan::{Changes, Tables as _},
 };
 use proxy_common::{
-    Backend, BackendId, Direction, Flow, FlowFlags, FlowKey, Port, Protocol, ServiceEntry, ServiceFlags, ServiceId,
-    ServiceKey, SlotRange, V4, V6, maps,
+    Backend, BackendId, Direction, Flow, FlowFlags, FlowKey, LAYOUT_VERSION, Port, PortName, Protocol, ServiceEntry,
+    ServiceFlags, ServiceId, ServiceKey, SlotRange, SocketEntry, SocketKey, V4, V6, maps,
 };
-use support::{Netns, Node, Pins, settings};
+use support::{Netns, Node, Pins, eventually, run, settings};
 
 type Key = FlowKey<[u8; 4]>;
 type Value = Flow<[u8; 4]>;
@@ -159,7 +163,7 @@ fn tables_get_another_size_and_keep_their_flows() {
     assert_eq!(all(&flows(confirmed)), entries);
     assert!(is_waiting(&node));
     let late = (key(200), used(8));
-    reopen(&node.pins.path().join("former"), confirmed).insert(&[late]).expect("writes");
+    reopen(&node.pins.path().join("former/4"), confirmed).insert(&[late]).expect("writes");
     drop(dataplane);
     let dataplane = open(2048);
     assert!(is_waiting(&node));
@@ -175,56 +179,241 @@ fn tables_get_another_size_and_keep_their_flows() {
     assert_eq!(v6.expect("it is pinned").all().expect("it can be read").len(), 0);
 }
 
-/// A connection from outside the node to a backend behind it, while agents come that want tables of other sizes.
+/// A client outside the node and two endpoints behind it, which are those of one Service with session affinity.
+struct Scene {
+    node: Node,
+    client: Netns,
+    _backend: Netns,
+    listeners: Vec<TcpListener>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let (node, client, backend) = (Node::default(), Netns::new(), Netns::new());
+        client.veth("eth0", &node.netns, "outside");
+        backend.veth("eth0", &node.netns, "inside");
+        node.netns.sysctl("net/ipv4/ip_forward", "1");
+        for (namespace, device, address) in [
+            (&client, "eth0", "192.0.2.2/24"),
+            (&node.netns, "outside", "192.0.2.1/24"),
+            (&node.netns, "inside", "10.0.0.1/24"),
+            (&backend, "eth0", "10.0.0.2/24"),
+        ] {
+            namespace.ip(&format!("addr add {address} dev {device}"));
+        }
+        client.ip("route add default via 192.0.2.1");
+        backend.ip("route add default via 10.0.0.1");
+        let listen = |port| backend.enter(|| TcpListener::bind(("10.0.0.2", port)).expect("binds"));
+        let listeners = ENDPOINT_PORTS.map(listen).into();
+        Self { node, client, _backend: backend, listeners }
+    }
+
+    fn changes() -> Changes {
+        let id = ServiceId::new(1);
+        let mut changes = Changes::default();
+        let name = PortName::new("default", "web", "http", Protocol::Tcp).expect("short names");
+        changes.names.push((id, name));
+        let lists = Backend::<[u8; 4]>::IN_CLUSTER_LIST;
+        for (number, port) in (1..).zip(ENDPOINT_PORTS) {
+            let backend = Backend::new([10, 0, 0, 2], Port::new(port), lists, id);
+            changes.v4.backends.push((BackendId::new(number), backend));
+        }
+        changes.v4.slots.push((1, vec![BackendId::new(1), BackendId::new(2)]));
+        let entry = ServiceEntry::new(id, ServiceFlags::AFFINITY, SlotRange::new(1, 2), SlotRange::EMPTY);
+        let entry = entry.with_affinity_timeout(3600);
+        changes.v4.services.push((ServiceKey::new([10, 96, 0, 1], Port::new(80), Protocol::Tcp), entry));
+        changes
+    }
+
+    fn open(&self, entries: u32) -> Dataplane {
+        self.node.netns.enter(|| Dataplane::open(&sized(&self.node, entries)).unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    fn attach(&self, dataplane: Dataplane) {
+        self.node.netns.block_on(async || drop(dataplane.hooks.attach(&settings()).await.expect("attaches")));
+    }
+
+    /// Connects to the Service.
+    fn connect(&self) -> Connection {
+        let service = SocketAddr::from(([10, 96, 0, 1], 80));
+        let asking = self.client.enter(|| TcpStream::connect_timeout(&service, PATIENCE)).expect("is served");
+        asking.set_read_timeout(Some(PATIENCE)).expect("may be set");
+        for listener in &self.listeners {
+            listener.set_nonblocking(true).expect("may be set");
+        }
+        let (number, answering) = eventually("it came to an endpoint", || {
+            let mut listeners = self.listeners.iter().enumerate();
+            listeners.find_map(|(number, listener)| Some((number, listener.accept().ok()?.0)))
+        })
+        .0;
+        answering.set_nonblocking(false).expect("may be set");
+        answering.set_read_timeout(Some(PATIENCE)).expect("may be set");
+        Connection { asking, answering, endpoint: number }
+    }
+}
+
+const ENDPOINT_PORTS: [u16; 2] = [8080, 8081];
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Both ends of a connection.
+struct Connection {
+    asking: TcpStream,
+    answering: TcpStream,
+    endpoint: usize,
+}
+
+impl Connection {
+    fn exchange(&mut self, byte: u8) {
+        let mut read = [0];
+        self.asking.write_all(&[byte]).expect("sends");
+        self.answering.read_exact(&mut read).expect("arrives");
+        self.answering.write_all(&read).expect("sends");
+        self.asking.read_exact(&mut read).expect("arrives");
+        assert_eq!(read, [byte]);
+    }
+}
+
+/// A connection while agents come that want tables of other sizes.
 #[test]
 fn a_connection_goes_on_when_the_tables_get_another_size() {
-    let (node, client, backend) = (Node::default(), Netns::new(), Netns::new());
-    client.veth("eth0", &node.netns, "outside");
-    backend.veth("eth0", &node.netns, "inside");
-    node.netns.sysctl("net/ipv4/ip_forward", "1");
-    for (namespace, device, address) in [
-        (&client, "eth0", "192.0.2.2/24"),
-        (&node.netns, "outside", "192.0.2.1/24"),
-        (&node.netns, "inside", "10.0.0.1/24"),
-        (&backend, "eth0", "10.0.0.2/24"),
-    ] {
-        namespace.ip(&format!("addr add {address} dev {device}"));
-    }
-    client.ip("route add default via 192.0.2.1");
-    backend.ip("route add default via 10.0.0.1");
-    let start = |entries, changes: &Changes| {
-        let Dataplane { mut tables, hooks, .. } =
-            node.netns.enter(|| Dataplane::open(&sized(&node, entries)).unwrap_or_else(|error| panic!("{error}")));
-        tables.apply(changes).expect("the tables can be written");
-        node.netns.block_on(async || drop(hooks.attach(&settings()).await.expect("attaches")));
-    };
-    let id = ServiceId::new(1);
-    let mut changes = Changes::default();
-    changes.v4.backends.push((BackendId::new(1), Backend::new([10, 0, 0, 2], Port::new(8080), 0, id)));
-    changes.v4.slots.push((1, vec![BackendId::new(1)]));
-    let entry = ServiceEntry::new(id, ServiceFlags::NONE, SlotRange::new(1, 1), SlotRange::EMPTY);
-    changes.v4.services.push((ServiceKey::new([10, 96, 0, 1], Port::new(80), Protocol::Tcp), entry));
+    let scene = Scene::new();
+    let start = |entries| scene.attach(scene.open(entries));
     // Large enough that the young tables get another size, too: a young entry that is left behind would do as well.
-    start(131_072, &changes);
-
-    let listener = backend.enter(|| TcpListener::bind("10.0.0.2:8080").expect("binds"));
-    let service = SocketAddr::from(([10, 96, 0, 1], 80));
-    let patience = Duration::from_mins(1);
-    let mut asking = client.enter(|| TcpStream::connect_timeout(&service, patience)).expect("is served");
-    let (mut answering, _) = listener.accept().expect("came here");
-    asking.set_read_timeout(Some(patience)).expect("may be set");
-    answering.set_read_timeout(Some(patience)).expect("may be set");
-    let mut exchange = |byte: u8| {
-        let mut read = [0];
-        asking.write_all(&[byte]).expect("sends");
-        answering.read_exact(&mut read).expect("arrives");
-        answering.write_all(&read).expect("sends");
-        asking.read_exact(&mut read).expect("arrives");
-        assert_eq!(read, [byte]);
-    };
+    let mut first = scene.open(131_072);
+    first.tables.apply(&Scene::changes()).expect("the tables can be written");
+    scene.attach(first);
+    let mut connection = scene.connect();
     for (byte, entries) in [(1, 262_144), (2, 262_144), (3, 131_072)] {
-        exchange(byte);
-        start(entries, &Changes::default());
-        exchange(byte);
+        connection.exchange(byte);
+        start(entries);
+        connection.exchange(byte);
+    }
+}
+
+/// Makes the pinned tables what an agent with layout 3 would have left: flows without a client's port, all in one table, shorter
+/// settings, and other sizes of tables.
+fn make_layout_3(pins: &Path) {
+    let table = |name: &str, words: &str| {
+        let path = pins.join(name);
+        std::fs::remove_file(&path).expect("it is pinned");
+        run(Command::new("bpftool").args(["map", "create"]).arg(&path).args(words.split(' ')).args(["name", name]));
+        path
+    };
+    let settings: [u8; 88] = array(&pins.join("settings")).get(&0, 0).expect("readable");
+    // Without the timeout of established connections.
+    let mut shorter: Vec<u8> = [&settings[..32], &settings[36..84]].concat();
+    shorter[..4].copy_from_slice(&3_u32.to_ne_bytes());
+    let shorter: [u8; 80] = shorter.try_into().expect("80 bytes");
+    let path = table("settings", "type array key 4 value 80 entries 1");
+    array::<[u8; 80]>(&path).set(0, shorter, 0).expect("writable");
+
+    let [confirmed, young] = ["flows_v4", "young_flows_v4"].map(|name| open::<Key, [u8; 24]>(&pins.join(name)).all());
+    let mut flows = young.expect("readable");
+    flows.extend(confirmed.expect("readable"));
+    let shorter: Vec<(Key, [u8; 20])> =
+        flows.into_iter().map(|(key, flow)| (key, *flow.first_chunk().expect("longer"))).collect();
+    let path = table("flows_v4", "type lru_hash key 16 value 20 entries 8192");
+    open(&path).insert(&shorter).expect("writable");
+    table("flows_v6", "type lru_hash key 40 value 32 entries 8192");
+    for name in ["young_flows_v4", "young_flows_v6"] {
+        std::fs::remove_file(pins.join(name)).expect("it is pinned");
+    }
+
+    let entries = open::<[u8; 8], [u8; 8]>(&pins.join("affinity_v4")).all().expect("readable");
+    assert_eq!(entries.len(), 1, "the client's");
+    let path = table("affinity_v4", "type lru_hash key 8 value 8 entries 8192");
+    open::<[u8; 8], [u8; 8]>(&path).insert(&entries.into_iter().collect::<Vec<_>>()).expect("writable");
+    let path = table("sockets_v4", "type lru_hash key 16 value 20 entries 8192");
+    open(&path).insert(&[socket()]).expect("writable");
+}
+
+fn open<K: aya::Pod + Ord, V: aya::Pod>(path: &Path) -> HashTable<K, V> {
+    HashTable::open(path, Writes::Single).expect("it is pinned")
+}
+
+fn array<V: aya::Pod>(path: &Path) -> Array<MapData, V> {
+    let data = MapData::from_pin(path).expect("it is pinned");
+    Map::from_map_data(data).and_then(Array::try_from).expect("an array of such elements")
+}
+
+/// A socket that is connected to the Service.
+fn socket() -> (SocketKey<[u8; 4]>, SocketEntry<[u8; 4]>) {
+    let peer = ([10, 0, 0, 2], Port::new(8080));
+    let entry = SocketEntry::new(([10, 96, 0, 1], Port::new(80)), BackendId::new(1), ServiceId::new(1), 5);
+    (SocketKey::new(1, peer, Protocol::Tcp, Direction::Reply), entry)
+}
+
+#[test]
+fn connections_and_affinity_outlive_an_upgrade_from_layout_3() {
+    let scene = Scene::new();
+    let pins = scene.node.pins.path();
+    let mut first = scene.open(16_384);
+    first.tables.apply(&Scene::changes()).expect("the tables can be written");
+    scene.attach(first);
+    let mut connection = scene.connect();
+    connection.exchange(1);
+    let affinity = || read_tables(pins).expect("of this layout").v4.affinity.all().expect("readable");
+    let before = affinity();
+    make_layout_3(pins);
+
+    // The first agent ends before it has replaced a program; the second one before it has written anything.
+    let tables = read_tables(pins).err().expect("another layout");
+    assert!(tables.path().ends_with("flows_v4") || tables.path().ends_with("young_flows_v4"), "{tables}");
+    let upgraded = scene.open(16_384);
+    assert_eq!(upgraded.adoption, Adoption::Adopted);
+    drop(upgraded);
+    let late: (Key, [u8; 20]) = (key(7), [9; 20]);
+    open(&pins.join("former/3/flows_v4")).insert(&[late]).expect("writable");
+    array::<[u8; 88]>(&pins.join("settings")).set(0, [0_u8; 88], 0).expect("writable");
+    let upgraded = scene.open(16_384);
+    assert_eq!(upgraded.adoption, Adoption::New, "as far as is known");
+    connection.exchange(2);
+    scene.attach(upgraded);
+    connection.exchange(3);
+
+    let tables = read_tables(pins).expect("of this layout");
+    assert_eq!(tables.settings.read().expect("readable").layout_version(), LAYOUT_VERSION);
+    let late = tables.v4.flows.get(&late.0).expect("readable").expect("has gone over");
+    assert_eq!((late.to(), late.client_port()), (([9; 4], Port::new(0x0909)), None));
+    assert_eq!(tables.v4.sockets.get(&socket().0).expect("readable"), Some(socket().1));
+    assert!(!is_waiting(&scene.node), "nothing is left of the former tables");
+    assert_eq!(affinity(), before);
+    for _ in 0..10 {
+        assert_eq!(scene.connect().endpoint, connection.endpoint, "the client has its endpoint");
+    }
+    let restarted = scene.open(16_384);
+    assert_eq!(restarted.adoption, Adoption::Adopted);
+    scene.attach(restarted);
+    connection.exchange(4);
+}
+
+/// What cannot go over is lost alone; if it is the agent's, everything that is known by number is lost with it, and is filled anew
+/// before a program is replaced. Connections go on.
+#[test]
+fn what_cannot_go_over_costs_no_more_than_it_must() {
+    let scene = Scene::new();
+    let pins = scene.node.pins.path();
+    let mut first = scene.open(16_384);
+    first.tables.apply(&Scene::changes()).expect("the tables can be written");
+    scene.attach(first);
+    let mut connection = scene.connect();
+    connection.exchange(1);
+    for (name, adoption, affinities) in [("drops", true, 1), ("names", false, 0)] {
+        let path = pins.join(name);
+        std::fs::remove_file(&path).expect("it is pinned");
+        run(Command::new("bpftool")
+            .args(["map", "create"])
+            .arg(&path)
+            .args("type hash key 4 value 4 entries 8 name other".split(' ')));
+        let mut dataplane = scene.open(16_384);
+        assert_eq!(dataplane.adoption == Adoption::Adopted, adoption, "{name}: {:?}", dataplane.adoption);
+        let tables = read_tables(pins).expect("of this layout");
+        assert_eq!(tables.v4.affinity.count().expect("readable"), affinities, "{name}");
+        assert_eq!(tables.v4.services.count().expect("readable"), usize::from(adoption), "{name}");
+        if !adoption {
+            dataplane.tables.apply(&Scene::changes()).expect("the tables can be written");
+        }
+        scene.attach(dataplane);
+        connection.exchange(2);
     }
 }

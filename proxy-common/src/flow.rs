@@ -114,6 +114,12 @@ impl FlowFlags {
     /// these are the answers.
     pub const OWN: Self = Self(1 << 2);
 
+    /// The flags from their bits.
+    #[must_use]
+    pub const fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+
     /// These flags and `other`.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {

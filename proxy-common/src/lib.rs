@@ -42,8 +42,8 @@ pub use settings::{Detector, FamilySettings, Settings, SettingsFlags};
 pub use socket::{SocketEntry, SocketKey};
 pub use source_range::{ALLOWED, SourceRange, SourceRangeKey};
 
-/// Version of every layout in this crate together. An agent that finds pinned tables of another
-/// version does not adopt them.
+/// Version of every layout in this crate together. An agent that finds pinned tables of an older version converts those that
+/// have changed since ([`maps::since`]); those of a newer one it cannot use.
 pub const LAYOUT_VERSION: u32 = 4;
 
 /// Mark bit that asks for masquerading (kube-proxy's `masqueradeBit`, default 14).

@@ -85,6 +85,19 @@ pub const DROPS: &str = "drops";
 /// The maps that exist once.
 pub const SHARED_MAPS: [&str; 5] = [NAMES, SETTINGS, POD_DEVICES, COUNTERS, DROPS];
 
+/// The version of the layout ([`LAYOUT_VERSION`](crate::LAYOUT_VERSION)) since which the table of this name has been what it is
+/// now: keys, values and what they mean. Tables that are older have to be converted.
+///
+/// A change of one table's layout takes a new version for all, and this table's entry here.
+#[must_use]
+pub fn since(name: &str) -> u32 {
+    match name {
+        SETTINGS => 4,
+        _ if name == YOUNG_FLOWS.v4 || name == YOUNG_FLOWS.v6 => 4,
+        _ => 3,
+    }
+}
+
 /// Frontends a node can have, per family.
 pub const SERVICES_CAPACITY: usize = 131_072;
 /// Slots, per family. A change needs old and new range at once, and each endpoint can be in two ranges.

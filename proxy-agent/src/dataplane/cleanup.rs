@@ -10,7 +10,7 @@ use super::{
     lock::{Lock, LockError},
     mounts::{self, MountError},
     nft::{self, Presence},
-    pins::{Direction, Pins, SocketHook, unpin},
+    pins::{Direction, FormerMap, Pins, SocketHook, unpin},
     programs::map_names,
     tables::FRESHNESS,
     tc::clsact,
@@ -77,9 +77,12 @@ pub fn cleanup(bpffs_root: &Path, cgroup_root: Option<&Path>) -> Result<Removed,
             step(format!("programs at cgroup {}", root.display()), result.map(|()| true));
         }
         step(format!("links pinned at {}", bpffs_root.display()), pins.remove_links().map(|()| true));
-        let former = map_names().map(|name| pins.former_map(name));
+        let ours = |former: &FormerMap| map_names().any(|name| name == former.name);
         let pinned = map_names().chain([FRESHNESS]).map(|name| pins.map(name));
-        let tables = pinned.chain(former).try_for_each(|path| unpin(&path));
+        let tables = pins.former_maps().and_then(|former| {
+            let former = former.into_iter().filter(ours).map(|former| former.path);
+            pinned.chain(former).try_for_each(|path| unpin(&path))
+        });
         step(format!("tables pinned at {}", bpffs_root.display()), tables.map(|()| true));
         pins.remove_directories();
     }

@@ -1,21 +1,6 @@
-//! How large the tables of flows are, and what becomes of the flows when that changes.
-//!
-//! A table of another size takes the place of the pinned one, which is set aside until the programs that use it have been
-//! replaced: its entries go over before and after that.
+//! How large the tables of flows are. What becomes of the flows when that changes is up to [`super::former`].
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
-
-use aya::maps::{MapError, MapInfo};
-use proxy_common::{Family, Flow, FlowKey, PlainAddress, V4, V6, maps};
-
-use super::{
-    carry::{CarryOver, HashCarry},
-    pins::{Pins, unpin},
-    tables::{HashTable, TableError, Writes},
-};
+use proxy_common::{V4, V6, maps};
 
 /// How many entries the table of confirmed flows has room for, in each family; a connection has two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,113 +72,10 @@ impl Default for FlowTableSize {
     }
 }
 
-/// Sets pinned tables aside that have another size, so that the loader makes new ones.
-///
-/// # Errors
-/// Where it cannot, and why.
-pub(super) fn set_aside(pins: &Pins, size: FlowTableSize, writes: Writes) -> Result<(), (PathBuf, io::Error)> {
-    for (name, entries) in size.tables() {
-        let path = pins.map(name);
-        let failed = |error| (path.clone(), error);
-        match pinned_entries(&path).map_err(failed)? {
-            None => continue,
-            Some(pinned) if pinned == entries => continue,
-            Some(pinned) => tracing::info!("{name}: {entries} entries instead of {pinned}"),
-        }
-        let former = pins.former_map(name);
-        if former.exists() {
-            // An agent ended while it was changing the size.
-            let mut flows = FormerFlows::open_some(pins, writes, |other| other == name)
-                .map_err(|error| failed(io::Error::other(error)))?;
-            flows.finish().map_err(|error| failed(io::Error::other(error)))?;
-        }
-        fs::create_dir_all(pins.former()).and_then(|()| fs::rename(&path, &former)).map_err(failed)?;
-    }
-    Ok(())
-}
-
-/// The number of entries that a pinned map has room for; `None` if nothing is pinned.
-fn pinned_entries(path: &Path) -> io::Result<Option<u32>> {
-    match MapInfo::from_pin(path) {
-        Ok(info) => Ok(Some(info.max_entries())),
-        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
-        Err(error) => Err(io::Error::other(error)),
-    }
-}
-
-/// The tables that were set aside.
-pub(super) struct FormerFlows {
-    tables: Vec<(PathBuf, Box<dyn CarryOver>)>,
-    pins: Pins,
-}
-
-impl FormerFlows {
-    /// Opens what is set aside.
-    ///
-    /// # Errors
-    /// A table cannot be opened.
-    pub(super) fn open(pins: &Pins, writes: Writes) -> Result<Self, TableError> {
-        Self::open_some(pins, writes, |_| true)
-    }
-
-    fn open_some(pins: &Pins, writes: Writes, wanted: impl Fn(&str) -> bool) -> Result<Self, TableError> {
-        let mut tables = Vec::new();
-        for map in [maps::FLOWS, maps::YOUNG_FLOWS] {
-            add::<V4>(&mut tables, pins, map, writes, &wanted)?;
-            add::<V6>(&mut tables, pins, map, writes, &wanted)?;
-        }
-        Ok(Self { tables, pins: pins.clone() })
-    }
-
-    /// Makes the flows in them those of the new tables. To be called before the programs are replaced, as shortly as can be.
-    ///
-    /// # Errors
-    /// A table cannot be read or written.
-    pub(super) fn copy(&mut self) -> Result<(), TableError> {
-        for (path, table) in &mut self.tables {
-            let carried = table.copy()?;
-            tracing::info!(table = %path.display(), written = carried.written, left_behind = carried.left_behind, "flows carried over");
-        }
-        Ok(())
-    }
-
-    /// Adds what has begun since, when the programs have been replaced, and removes the tables that were set aside.
-    ///
-    /// # Errors
-    /// A table cannot be read or written.
-    pub(super) fn finish(&mut self) -> Result<(), TableError> {
-        for (path, table) in &mut self.tables {
-            table.finish()?;
-            if let Err(error) = unpin(path) {
-                tracing::warn!("{}: {error}", path.display());
-            }
-        }
-        self.tables.clear();
-        self.pins.remove_former();
-        Ok(())
-    }
-}
-
-fn add<F: Family<Address: PlainAddress>>(
-    tables: &mut Vec<(PathBuf, Box<dyn CarryOver>)>,
-    pins: &Pins,
-    map: maps::FamilyMap,
-    writes: Writes,
-    wanted: impl Fn(&str) -> bool,
-) -> Result<(), TableError> {
-    let name = map.name::<F>();
-    let path = pins.former_map(name);
-    if wanted(name) && path.exists() {
-        let former = HashTable::<FlowKey<F::Address>, Flow<F::Address>>::open(&path, writes)?;
-        let table = HashTable::open(&pins.map(name), writes)?;
-        let carry = HashCarry::new(former, table, |key, flow| Some((key, flow)), Flow::<F::Address>::last_seen);
-        tables.push((path, Box::new(carry)));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use proxy_common::{Flow, FlowKey};
+
     use super::*;
 
     #[test]

@@ -15,7 +15,7 @@ use super::{
     cgroup::{self, CgroupError},
     devices::{Devices, LinkLayer, PodDevices, Selection, WatchError, Watcher},
     features::Features,
-    flow_tables::FormerFlows,
+    former::{FormerTables, Writers},
     lock::{Lock, LockError},
     mounts::{self, MountError},
     netns,
@@ -67,7 +67,7 @@ pub struct Hooks {
     pub(super) masquerade_mark: u32,
     pub(super) settings: SettingsTable,
     pub(super) pod_table: HashTable<u32, u32>,
-    pub(super) former_flows: FormerFlows,
+    pub(super) former: FormerTables,
     pub(super) lock: Arc<Lock>,
 }
 
@@ -103,10 +103,12 @@ impl Hooks {
         hooks.sync_pods();
         // Sockets are served before packets: a flow that a packet began would be taken for that of a socket which gets the
         // same port soon after and reaches the endpoint by itself. Where sockets shall not be served any more, packets are first.
+        hooks.hooks.former.copy(Writers::Sockets)?;
         hooks.attach_sockets()?;
-        hooks.hooks.former_flows.copy()?;
+        hooks.hooks.former.finish(Writers::Sockets)?;
+        hooks.hooks.former.copy(Writers::Devices)?;
         hooks.sync_devices();
-        hooks.hooks.former_flows.finish()?;
+        hooks.hooks.former.finish(Writers::Devices)?;
         hooks.detach_sockets()?;
         hooks.hold();
         Ok(hooks)

@@ -7,6 +7,7 @@
 //! the programs; nothing that packets or sockets meet has changed by then. [`Hooks::attach`] changes it.
 //! Dropping any of this takes nothing away: only [`cleanup()`] does.
 
+mod adoption;
 mod anchors;
 mod bpf;
 pub mod carry;
@@ -17,10 +18,12 @@ pub mod diagnosis;
 mod drain;
 pub mod features;
 pub mod flow_tables;
+mod former;
 mod grace;
 mod hooks;
 mod ipv6;
 mod kube_proxy;
+mod layouts;
 pub mod lock;
 mod mapped;
 mod memlock;
@@ -47,19 +50,21 @@ use std::{
 };
 
 pub use self::{
+    adoption::Adoption,
     cgroup::CgroupError,
     cleanup::{CleanupError, Removed, cleanup},
     drain::{DrainError, Drained, drain},
     hooks::{AttachError, AttachedHooks, Hooks},
     kube_proxy::{kube_proxy_rules, remove_kube_proxy},
     packet_log::PacketLogReader,
-    programs::{Adoption, LoadError, PacketLog, loader},
+    programs::{LoadError, PacketLog, loader},
     tc::DeviceError,
 };
 use self::{
     devices::{PodDevices, Selection, SelectionError},
     features::{Feature, FeatureError, Features},
-    flow_tables::{FlowTableSize, FormerFlows},
+    flow_tables::FlowTableSize,
+    former::FormerTables,
     lock::{Lock, LockError},
     memlock::LimitError,
     mounts::MountError,
@@ -209,8 +214,8 @@ impl Dataplane {
             PacketLog::Drops => PacketLogReader::new(&mut ebpf),
         };
         let writes = if features.has(Feature::BatchUpdate) { Writes::Batched } else { Writes::Single };
-        let mut former_flows = FormerFlows::open(&pins, writes)?;
-        former_flows.copy()?;
+        let mut former = FormerTables::open(&pins, writes)?;
+        former.copy_all()?;
         let features = Arc::new(features);
         let hooks = Hooks {
             programs,
@@ -222,7 +227,7 @@ impl Dataplane {
             masquerade_mark: *masquerade_mark,
             settings: SettingsTable::open(&pins)?,
             pod_table: HashTable::open(&pins.map(proxy_common::maps::POD_DEVICES), writes)?,
-            former_flows,
+            former,
             lock,
             pins: pins.clone(),
         };

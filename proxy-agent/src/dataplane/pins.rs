@@ -6,7 +6,7 @@
 //! ROOT/links/connect4 …             the link that holds a program to the cgroup
 //! ROOT/links/ingress_7, egress_7 …  the link that holds a program to the device with index 7
 //! ROOT/programs/connect4 …          a program attached to the cgroup without a link (before Linux 5.7)
-//! ROOT/former/flows_v4 …            a table of another size, until its flows have been carried over
+//! ROOT/former/3/flows_v4 …          a table of layout 3 that is being replaced, until its entries have been carried over
 //! ```
 //!
 //! Names on a BPF file system cannot contain a dot.
@@ -167,13 +167,43 @@ impl Pins {
     }
 
     /// The directory of tables that are being replaced.
-    pub(super) fn former(&self) -> PathBuf {
+    fn former(&self) -> PathBuf {
         self.root.join("former")
     }
 
-    /// The map with this name, if it is being replaced.
-    pub(super) fn former_map(&self, name: &str) -> PathBuf {
-        self.former().join(name)
+    /// The tables that are being replaced, those of the oldest layout first.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub(super) fn former_maps(&self) -> io::Result<Vec<FormerMap>> {
+        let mut found = Vec::new();
+        for (layout, directory) in self.former_directories()? {
+            found.extend(names(&directory)?.into_iter().map(|name| FormerMap {
+                layout,
+                path: directory.join(&name),
+                name,
+            }));
+        }
+        Ok(found)
+    }
+
+    /// Moves a map to the tables that are being replaced.
+    ///
+    /// # Errors
+    /// The BPF file system refuses.
+    pub(super) fn set_aside(&self, name: &str, layout: u32) -> io::Result<()> {
+        let directory = self.former().join(layout.to_string());
+        fs::create_dir_all(&directory)?;
+        fs::rename(self.map(name), directory.join(name))
+    }
+
+    /// The directories of tables that are being replaced, by their layout.
+    fn former_directories(&self) -> io::Result<Vec<(u32, PathBuf)>> {
+        let former = self.former();
+        let numbered = |name: String| Some((name.parse().ok()?, former.join(name)));
+        let mut found: Vec<(u32, PathBuf)> = names(&former)?.into_iter().filter_map(numbered).collect();
+        found.sort_unstable();
+        Ok(found)
     }
 
     /// The directory of links.
@@ -231,14 +261,18 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes the directory of tables that are being replaced, if there is none any more.
+    /// Removes the directories of tables that are being replaced, as far as nothing is in them.
     pub(super) fn remove_former(&self) {
+        for (_, directory) in self.former_directories().unwrap_or_default() {
+            drop(fs::remove_dir(directory));
+        }
         drop(fs::remove_dir(self.former()));
     }
 
     /// Removes the directories, as far as nothing is in them.
     pub(super) fn remove_directories(&self) {
-        for directory in [&self.links(), &self.programs(), &self.former(), &self.root] {
+        self.remove_former();
+        for directory in [&self.links(), &self.programs(), &self.root] {
             // Whatever is left there is somebody else's.
             drop(fs::remove_dir(directory));
         }
@@ -252,6 +286,17 @@ impl Pins {
         fs::create_dir_all(self.links())?;
         fs::create_dir_all(self.programs())
     }
+}
+
+/// A table that is being replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FormerMap {
+    /// The version of the tables' layout that it belongs to.
+    pub(super) layout: u32,
+    /// Its name, which is the new table's, too.
+    pub(super) name: String,
+    /// Its pin.
+    pub(super) path: PathBuf,
 }
 
 /// The names in a directory; none if it does not exist.

@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt, io,
+    io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::PathBuf,
     thread,
@@ -13,17 +13,18 @@ use std::{
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{MapError, MapInfo},
     programs::{CgroupSockAddr, ProgramError, SchedClassifier},
 };
-use proxy_common::{LAYOUT_VERSION, V4, V6, maps};
+use proxy_common::{V4, V6, maps};
 
 use super::{
+    adoption::{Adoption, Examined, examine},
     devices::LinkLayer,
     features::{Feature, Features},
-    flow_tables::{self, FlowTableSize},
-    pins::{Direction, Pins, SocketHook, unpin},
-    tables::{SettingsTable, TableError, Writes},
+    flow_tables::FlowTableSize,
+    former,
+    pins::{Direction, Pins, SocketHook},
+    tables::{TableError, Writes},
     untyped,
 };
 
@@ -72,31 +73,6 @@ impl LoadError {
             cause = error.source();
         }
         false
-    }
-}
-
-/// What became of the tables that a former agent left.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Adoption {
-    /// There were none.
-    New,
-    /// They are used.
-    Adopted,
-    /// They were of no use and have been replaced by empty ones. Programs that a former agent attached go
-    /// on with the old tables until they are replaced.
-    Replaced {
-        /// Why.
-        reason: String,
-    },
-}
-
-impl fmt::Display for Adoption {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::New => formatter.write_str("new tables"),
-            Self::Adopted => formatter.write_str("the tables of a former agent"),
-            Self::Replaced { reason } => write!(formatter, "new tables instead of those that are there: {reason}"),
-        }
     }
 }
 
@@ -164,9 +140,8 @@ pub fn loader(features: &Features, log: PacketLog) -> EbpfLoader<'static> {
 
 /// Opens the maps pinned in the agent's directory, or creates and pins them, and loads the programs.
 ///
-/// Pinned maps are used if all of them are of this version's layout. If one is not, all are replaced,
-/// because they refer to each other. Tables of flows that only have another size than `size` are set aside, for
-/// [`flow_tables::FormerFlows`].
+/// Pinned maps are used as far as they are of this version's layout. Those that can be converted, and tables of flows that have
+/// another size than `size`, are set aside for [`former::FormerTables`]; others are replaced by empty ones.
 ///
 /// # Errors
 /// The kernel refuses a map or program, or a pin cannot be read or removed.
@@ -184,20 +159,9 @@ pub(super) fn load(
         map.set_max_entries(entries);
         loader.map_max_entries(name, entries);
     }
-    let adoption = examine(&parsed, pins)?;
-    let failed = |(path, error)| LoadError::Pin { path, error };
-    match adoption {
-        Adoption::New | Adoption::Adopted => {
-            let writes = if features.has(Feature::BatchUpdate) { Writes::Batched } else { Writes::Single };
-            flow_tables::set_aside(pins, size, writes).map_err(failed)?;
-        }
-        Adoption::Replaced { .. } => {
-            let former = map_names().map(|name| pins.former_map(name));
-            for path in map_names().map(|name| pins.map(name)).chain(former) {
-                unpin(&path).map_err(|error| LoadError::Pin { path, error })?;
-            }
-        }
-    }
+    let Examined { adoption, layout, fates } = examine(&parsed, pins)?;
+    let writes = if features.has(Feature::BatchUpdate) { Writes::Batched } else { Writes::Single };
+    former::make_room(pins, layout, &fates, writes).map_err(|(path, error)| LoadError::Pin { path, error })?;
     let paths: Vec<(&str, PathBuf)> = map_names().map(|name| (name, pins.map(name))).collect();
     let untyped = if features.has(Feature::Btf) {
         Vec::new()
@@ -219,53 +183,6 @@ pub(super) fn load(
     }
     let programs = load_programs(&mut ebpf, features)?;
     Ok((adoption, programs, ebpf))
-}
-
-/// What is to become of the pinned maps.
-fn examine(object: &aya_obj::Object, pins: &Pins) -> Result<Adoption, LoadError> {
-    let mut found = false;
-    for name in map_names() {
-        let wanted = object.maps.get(name).ok_or_else(|| LoadError::Incomplete { name: name.to_owned() })?;
-        let path = pins.map(name);
-        let info = match MapInfo::from_pin(&path) {
-            Ok(info) => info,
-            Err(error) if is_missing(&error) => continue,
-            Err(error) => return Err(LoadError::Pin { path, error: io::Error::other(error) }),
-        };
-        found = true;
-        let kind = info.map_type().map_or(u32::MAX, |kind| kind as u32);
-        // Flows go over into a table of another size.
-        let entries = if is_resizable(name) { wanted.max_entries() } else { info.max_entries() };
-        let pinned = [kind, info.key_size(), info.value_size(), entries, info.map_flags()];
-        let wanted =
-            [wanted.map_type(), wanted.key_size(), wanted.value_size(), wanted.max_entries(), wanted.map_flags()];
-        if pinned != wanted {
-            let reason = format!("{name} has type, key size, value size, entries, flags {pinned:?} and not {wanted:?}");
-            return Ok(Adoption::Replaced { reason });
-        }
-    }
-    if !found {
-        return Ok(Adoption::New);
-    }
-    let version = match SettingsTable::open(pins) {
-        Ok(settings) => settings.read()?.layout_version(),
-        Err(error) if error.is_missing() => 0,
-        Err(error) => return Err(error.into()),
-    };
-    Ok(match version {
-        LAYOUT_VERSION => Adoption::Adopted,
-        // A former agent ended before it had written anything.
-        0 => Adoption::New,
-        other => Adoption::Replaced { reason: format!("their layout has version {other} and not {LAYOUT_VERSION}") },
-    })
-}
-
-fn is_resizable(name: &str) -> bool {
-    [maps::FLOWS, maps::YOUNG_FLOWS].iter().any(|map| [map.name::<V4>(), map.name::<V6>()].contains(&name))
-}
-
-fn is_missing(error: &MapError) -> bool {
-    matches!(error, MapError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::ENOENT))
 }
 
 fn load_programs(ebpf: &mut Ebpf, features: &Features) -> Result<Programs, LoadError> {

@@ -64,11 +64,11 @@ pub async fn run(flags: &RunFlags, config: Config, stop: impl Future<Output = ()
     // What can be wrong with the configuration comes first, before anything in the kernel is touched.
     let objects = Source::open(&config).await?;
     let dataplane_config = dataplane_config(&config)?;
-    let former = former_settings(&config);
     protect(config.kube_proxy.oom_score_adj);
     let (dataplane, tables) = tokio::task::spawn_blocking(move || open(&dataplane_config)).await??;
     let Dataplane { adoption, features: _, tables: plan_tables, node_addresses, sockets, freshness, hooks, packet_log } =
         dataplane;
+    let former = former_settings(&tables);
 
     let health = Arc::new(Health::new(config.kube_proxy.sync_period));
     let metrics = Arc::new(Metrics::new(
@@ -185,8 +185,8 @@ fn dataplane_config(config: &Config) -> Result<dataplane::Config> {
 }
 
 /// What a former agent wrote into the settings, if there was one.
-fn former_settings(config: &Config) -> Option<Settings> {
-    dataplane::read_tables(&config.bpffs_root).ok()?.settings.read().ok()
+fn former_settings(tables: &Tables) -> Option<Settings> {
+    tables.settings.read().ok().filter(|settings| settings.layout_version() != 0)
 }
 
 /// Opens the dataplane, and the tables a second time, for reading.

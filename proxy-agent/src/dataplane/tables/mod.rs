@@ -7,6 +7,7 @@ mod freshness;
 mod hash;
 mod lookup;
 mod node_addresses;
+mod settings;
 mod sockets;
 mod trie;
 mod write;
@@ -20,15 +21,14 @@ use std::{
 
 use aya::{
     Pod,
-    maps::{Array, Map, MapData, MapError, MapInfo, PerCpuArray},
+    maps::{Map, MapData, MapError, MapInfo, PerCpuArray},
 };
 use proxy_common::{
     AffinityEntry, AffinityKey, Backend, BackendId, Counter, DropKey, Family, Flow, FlowKey, FlowTable, NodeAddress,
-    PlainAddress, PortName, ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey,
-    V4, V6, maps,
+    PlainAddress, PortName, ServiceEntry, ServiceId, ServiceKey, SocketAffinityKey, SocketEntry, SocketKey, V4, V6,
+    maps,
 };
 
-pub(super) use self::freshness::NAME as FRESHNESS;
 use self::hash::into_io;
 pub use self::{
     flow_use::FlowTableUse,
@@ -36,10 +36,12 @@ pub use self::{
     hash::{HashTable, Writes},
     lookup::{Lookups, Overlay},
     node_addresses::NodeAddressTables,
+    settings::SettingsTable,
     sockets::SocketTables,
     trie::SourceRanges,
     write::KernelTables,
 };
+pub(super) use self::{freshness::NAME as FRESHNESS, settings::read_any as read_settings_of_any_layout};
 use super::{
     bpf,
     mapped::{Access, Mapped},
@@ -57,7 +59,7 @@ pub struct TableError {
 }
 
 impl TableError {
-    fn new(path: &Path, action: &'static str, error: io::Error) -> Self {
+    pub(super) fn new(path: &Path, action: &'static str, error: io::Error) -> Self {
         Self { path: path.to_owned(), action, error }
     }
 
@@ -278,40 +280,6 @@ impl Counters {
             Ok((counter, values.iter().sum()))
         };
         Counter::all().map(read).collect()
-    }
-}
-
-/// The `settings` table.
-pub struct SettingsTable {
-    path: PathBuf,
-    array: Array<MapData, Settings>,
-}
-
-impl SettingsTable {
-    /// Opens the pinned table.
-    ///
-    /// # Errors
-    /// It is not there, or has another layout.
-    pub fn open(pins: &Pins) -> Result<Self, TableError> {
-        let path = pins.map(maps::SETTINGS);
-        let array = open_map(&path)?.try_into().map_err(|error| TableError::new(&path, "open", into_io(error)))?;
-        Ok(Self { path, array })
-    }
-
-    /// The settings.
-    ///
-    /// # Errors
-    /// The table cannot be read.
-    pub fn read(&self) -> Result<Settings, TableError> {
-        self.array.get(&0, 0).map_err(|error| TableError::new(&self.path, "read", into_io(error)))
-    }
-
-    /// Replaces the settings.
-    ///
-    /// # Errors
-    /// The table cannot be written.
-    pub fn write(&mut self, settings: &Settings) -> Result<(), TableError> {
-        self.array.set(0, settings, 0).map_err(|error| TableError::new(&self.path, "write", into_io(error)))
     }
 }
 
