@@ -14,7 +14,8 @@ pub fn canonical(packets: Vec<Vec<u8>>, addresses: &Addresses) -> Vec<Vec<u8>> {
     canonical
 }
 
-fn source(packet: &[u8]) -> IpAddr {
+/// Who sent an IP packet.
+pub fn source(packet: &[u8]) -> IpAddr {
     if packet[0] >> 4 == 4 {
         IpAddr::from(<[u8; 4]>::try_from(&packet[12..16]).expect("four bytes"))
     } else {
@@ -22,19 +23,34 @@ fn source(packet: &[u8]) -> IpAddr {
     }
 }
 
+/// Whether the node advises a neighbour to use another way (RFC 792, RFC 4861).
+pub fn is_redirect(packet: &[u8]) -> bool {
+    if packet[0] >> 4 == 4 {
+        packet[9] == 1 && packet.get(usize::from(packet[0] & 15) * 4) == Some(&5)
+    } else {
+        packet[6] == 58 && packet.get(40) == Some(&137)
+    }
+}
+
+/// Whether a packet is an ICMP error, about which nobody complains (RFC 1122 §3.2.2, RFC 4443 §2.4).
+pub fn is_error(packet: &[u8]) -> bool {
+    if packet[0] >> 4 == 4 {
+        packet[9] == 1 && matches!(packet.get(usize::from(packet[0] & 15) * 4), Some(3 | 11 | 12))
+    } else {
+        packet[6] == 58 && packet.get(40).is_some_and(|&kind| kind < 128)
+    }
+}
+
 /// Identification, time to live and class of what the node itself sends are its own choice, as is the address by which it
 /// refuses. The kernel leaves the checksum of its own resets to the device.
 fn without_inventions(mut packet: Vec<u8>, addresses: &Addresses) -> Vec<u8> {
     let from = source(&packet);
-    let (upper, error) = if packet[0] >> 4 == 4 {
-        let upper = usize::from(packet[0] & 15) * 4;
-        (upper, packet[9] == 1 && matches!(packet[upper], 3 | 11 | 12))
-    } else {
-        (40, packet[6] == 58 && packet[40] < 128)
-    };
+    let error = is_error(&packet);
+    let upper = if packet[0] >> 4 == 4 { usize::from(packet[0] & 15) * 4 } else { 40 };
     let refusal = from == addresses.cluster_ip
         && (error || packet.get(upper..upper + 2).is_some_and(|port| port == REFUSED.to_be_bytes()));
-    if from != addresses.outside && from != addresses.inside && !refusal {
+    let is_nodes = error && (from == addresses.outside || from == addresses.inside);
+    if !is_nodes && !refusal {
         return packet;
     }
     if !error && packet.len() >= upper + 20 {

@@ -17,14 +17,17 @@
 //! - netfilter puts a TCP header together that is itself in several fragments; here such packets are not translated;
 //! - netfilter drops ICMP errors that repeat less than eight bytes of the upper header, and corrects TCP's checksum only in
 //!   those that repeat the whole header;
-//! - which endpoint is chosen, and which source port a masquerade takes, is random in both: there is one endpoint, and
-//!   nothing is masqueraded.
+//! - which endpoint is chosen, and which source port a masquerade takes, is random in both: there is one endpoint, and the port is
+//!   compared as if the client's own had been taken, once for each connection.
 
 #![expect(unreachable_pub, reason = "a test program has no outside; `pub` says what the other modules use")]
 
 mod addresses;
 mod compare;
 mod packet;
+mod render;
+mod rules;
+mod scene;
 mod script;
 #[path = "../support/mod.rs"]
 mod support;
@@ -36,18 +39,23 @@ use std::{env, process::ExitCode, sync::Mutex};
 use libtest_mimic::{Arguments, Trial};
 use proptest::test_runner::{Config, FileFailurePersistence, TestCaseError, TestRunner};
 
-use self::{addresses::Family, world::Worlds};
+use self::{addresses::Family, scene::Scene, script::Kind, world::Worlds};
 
-/// Conversations of each kind and family, if nobody says otherwise; fewer on an emulated machine.
+/// Conversations of each kind, scene and family, if nobody says otherwise; fewer on an emulated machine.
 const CASES: u32 = 500;
 
 fn main() -> ExitCode {
+    let scenes = Scene::ALL.into_iter().flat_map(|scene| Kind::ALL.map(|kind| (scene, kind)));
+    // What is no Service's is masqueraded by nobody.
+    let scenes: Vec<(Scene, Kind)> =
+        scenes.filter(|&(scene, kind)| kind != Kind::Strangers || scene == Scene::ClusterIp).collect();
     let trials = Family::ALL
         .into_iter()
-        .flat_map(|family| script::Kind::ALL.map(|kind| (family, kind)))
-        .map(|(family, kind)| {
-            Trial::test(format!("{}_{}_like_netfilter", family.name(), kind.name()), move || {
-                agree(family, kind);
+        .flat_map(|family| scenes.iter().map(move |&(scene, kind)| (family, scene, kind)))
+        .map(|(family, scene, kind)| {
+            let name = format!("{}_{}_{}_like_netfilter", family.name(), kind.name(), scene.name());
+            Trial::test(name, move || {
+                agree(family, scene, kind);
                 Ok(())
             })
         })
@@ -55,7 +63,7 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-fn agree(family: Family, kind: script::Kind) {
+fn agree(family: Family, scene: Scene, kind: Kind) {
     let usual = CASES / support::slowness();
     let cases = env::var("PROXY_AGENT_DIFFERENTIAL_CASES").map_or(usual, |cases| cases.parse().expect("a number"));
     let config = Config {
@@ -72,7 +80,7 @@ fn agree(family: Family, kind: script::Kind) {
     let worlds = Mutex::new(Worlds::new(family));
     let result = TestRunner::new(config).run(&script::conversations(kind), |conversation| {
         let mut worlds = worlds.lock().expect("nobody panics with it");
-        worlds.compare(&conversation).map_err(TestCaseError::fail)
+        worlds.compare(scene, &conversation).map_err(TestCaseError::fail)
     });
     if let Err(failure) = result {
         panic!("{failure}");

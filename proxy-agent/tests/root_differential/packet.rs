@@ -84,13 +84,20 @@ pub fn build(ip: &Ip, protocol: u8, mut upper: Vec<u8>, sum: Sum) -> Vec<u8> {
             // RFC 768: zero means none.
             (Sum::Right, 0) if protocol == UDP => 0xffff,
             (Sum::Right, right) => right,
-            (_, right) => right ^ 0x5a5a,
+            // As wrong as any other, whichever ports and addresses are covered.
+            (_, right) => plus(right, 0x5a5a),
         };
         upper[at..at + 2].copy_from_slice(&value.to_be_bytes());
     }
     let mut packet = header(ip, protocol, upper.len(), 0, false);
     packet.extend(upper);
     packet
+}
+
+/// The sum in ones' complement.
+fn plus(one: u16, other: u16) -> u16 {
+    let (sum, carry) = one.overflowing_add(other);
+    sum + u16::from(carry)
 }
 
 /// The packet cut into fragments whose payloads have this length, a multiple of 8, but for the last one.

@@ -241,6 +241,14 @@ fn sides() -> impl Strategy<Value = Side> {
 }
 
 impl Side {
+    /// Its place among both.
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Client => 0,
+            Self::Backend => 1,
+        }
+    }
+
     pub const fn other(self) -> Self {
         match self {
             Self::Client => Self::Backend,

@@ -2,19 +2,20 @@
 
 use std::{fmt::Write as _, net::IpAddr, path::Path, time::Instant};
 
-use proxy_agent::{
-    dataplane::AttachedHooks,
-    plan::{Changes, FamilyChanges},
+use proxy_agent::dataplane::{
+    AttachedHooks,
+    tables::{HashTable, Writes},
 };
-use proxy_common::{
-    Backend, BackendId, Port, PortName, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange,
-};
+use proxy_common::{NodeAddress, PlainAddress, V4, V6, maps};
 
 use super::{
-    addresses::{Addresses, Family, REFUSED, SERVED, UNSERVED},
-    compare::canonical,
-    packet::{self, ICMP, ICMP6, Ip, SYN, TCP, UDP},
-    script::{Complaint, Conversation, Move, Side, Stranger, Trouble, What},
+    addresses::{Addresses, Family},
+    compare::{canonical, is_error, is_redirect, source},
+    packet::{self, Ip, UDP},
+    render::{Sequences, Speaker},
+    rules,
+    scene::{Masquerade, Scene},
+    script::{Conversation, Move, Side},
     support::{Netns, Node, eventually, patience, run},
     wire::Wire,
 };
@@ -23,8 +24,9 @@ use super::{
 struct World {
     client: Wire,
     backend: Wire,
-    /// What each side got last.
+    /// What each side got last, but for errors.
     last: [Option<Vec<u8>>; 2],
+    masquerade: Masquerade,
     hooks: Option<AttachedHooks>,
     node: Node,
 }
@@ -64,6 +66,7 @@ impl World {
         }
         for device in ["outside", "inside"] {
             node.netns.sysctl(&format!("net/ipv4/conf/{device}/rp_filter"), "0");
+            node.netns.sysctl(&format!("net/ipv4/conf/{device}/send_redirects"), "0");
         }
         // All errors of a node together; a setting of the namespace in newer kernels only.
         for (name, value) in [("net/ipv4/icmp_msgs_per_sec", "1000000"), ("net/ipv4/icmp_msgs_burst", "100000")] {
@@ -71,14 +74,18 @@ impl World {
                 node.netns.sysctl(name, value);
             }
         }
-        Self { client, backend, last: [None, None], hooks: None, node }
+        Self { client, backend, last: [None, None], masquerade: Masquerade::default(), hooks: None, node }
     }
 
     /// The node that this project is for.
     fn ours(family: Family) -> Self {
         let mut world = Self::new(family);
-        let (_, hooks) = world.node.start(&changes(family.addresses()));
+        let (_, hooks) = world.node.start(&rules::changes(family.addresses()));
         world.hooks = Some(hooks);
+        match family.addresses().outside {
+            IpAddr::V4(address) => serve_node_ports(&world.node, maps::NODE_ADDRESSES.name::<V4>(), address.octets()),
+            IpAddr::V6(address) => serve_node_ports(&world.node, maps::NODE_ADDRESSES.name::<V6>(), address.octets()),
+        }
         // Both track connections, and put fragments together for it.
         track(&world.node.netns);
         world
@@ -87,30 +94,7 @@ impl World {
     fn netfilter(family: Family) -> Self {
         let world = Self::new(family);
         let netns = &world.node.netns;
-        let addresses = family.addresses();
-        let (name, frontend) = match addresses.cluster_ip {
-            IpAddr::V4(address) => ("ip", address.to_string()),
-            IpAddr::V6(address) => ("ip6", address.to_string()),
-        };
-        let backend = match addresses.backend {
-            IpAddr::V4(address) => address.to_string(),
-            IpAddr::V6(address) => format!("[{address}]"),
-        };
-        let mut rules =
-            format!("table {name} services {{\nchain translate {{\ntype nat hook prerouting priority dstnat;\n");
-        for protocol in ["tcp", "udp"] {
-            for (port, target) in SERVED {
-                let matches = format!("{name} daddr {frontend} {protocol} dport {port}");
-                writeln!(rules, "{matches} dnat to {backend}:{target}").expect("a string");
-            }
-        }
-        rules += "}\nchain refuse {\ntype filter hook forward priority filter;\n";
-        let unreachable = if name == "ip" { "icmp type" } else { "icmpv6 type" };
-        writeln!(rules, "{name} daddr {frontend} tcp dport {REFUSED} reject with tcp reset").expect("a string");
-        writeln!(rules, "{name} daddr {frontend} udp dport {REFUSED} reject with {unreachable} port-unreachable")
-            .expect("a string");
-        rules += "}\n}\n";
-        run(netns.command("nft").arg(rules));
+        run(netns.command("nft").arg(rules::netfilter(family.addresses())));
         track(netns);
         world
     }
@@ -134,24 +118,63 @@ impl World {
         self.backend.send(&marker(backend, client));
     }
 
-    /// Sends packets from one side; what comes out at the client and at the backend.
-    fn exchange(&mut self, family: Family, from: Side, packets: &[Vec<u8>], mark: u32) -> [Vec<Vec<u8>>; 2] {
+    /// What a side says in this node's world; nothing if there is nothing to complain about, or nobody to answer.
+    fn render(
+        &self,
+        speaker: Speaker<'_>,
+        conversation: &Conversation,
+        what: &Move,
+        sequences: &mut Sequences,
+    ) -> Option<Vec<Vec<u8>>> {
+        let addresses = speaker.family.addresses();
+        let seen = if speaker.scene.is_masqueraded() {
+            self.masquerade.chosen().map(|port| (addresses.inside, port))
+        } else {
+            Some((addresses.client, speaker.port))
+        };
+        Speaker { seen, ..speaker }.render(conversation, what, sequences)
+    }
+
+    /// Sends packets from one side; what comes out on the client's wire and on the backend's.
+    fn exchange(
+        &mut self,
+        family: Family,
+        scene: Scene,
+        from: Side,
+        packets: &[Vec<u8>],
+        mark: u32,
+    ) -> [Vec<Vec<u8>>; 2] {
+        let sender = match (from, scene) {
+            (Side::Client, Scene::ClusterIp | Scene::NodePort) => &mut self.client,
+            (Side::Client, Scene::Hairpin) | (Side::Backend, _) => &mut self.backend,
+        };
         for packet in packets {
-            match from {
-                Side::Client => self.client.send(packet),
-                Side::Backend => self.backend.send(packet),
-            }
+            sender.send(packet);
         }
         // Packets do not overtake each other: what has not come before the markers will not come.
         self.send_markers(family, mark);
         let got = [&mut self.client, &mut self.backend].map(|wire| until_marker(wire, mark));
-        for (last, got) in self.last.iter_mut().zip(&got) {
-            if let Some(packet) = got.last() {
-                *last = Some(packet.clone());
+        for (wire, packet) in
+            got.iter().enumerate().flat_map(|(wire, got)| got.iter().map(move |packet| (wire, packet)))
+        {
+            // The node gives what it fragments a number of its own.
+            let is_renumbered = scene.is_masqueraded() && packet[0] >> 4 == 6 && packet[6] == 44;
+            if is_error(packet) || is_renumbered {
+                continue;
             }
+            // A client that is the backend knows by the sender who is meant.
+            let is_clients = scene == Scene::Hairpin && source(packet) == family.addresses().cluster_ip;
+            self.last[if is_clients { 0 } else { wire }] = Some(packet.clone());
         }
         got
     }
+}
+
+fn serve_node_ports<A: PlainAddress + Ord + std::fmt::Debug>(node: &Node, table: &str, address: A) {
+    let path = node.pins.path().join(table);
+    let mut addresses: HashTable<A, NodeAddress> = HashTable::open(&path, Writes::Single).expect("pinned");
+    let refused = addresses.insert(&[(address, NodeAddress::NODE_PORTS)]).expect("writes");
+    assert_eq!(refused, Vec::<A>::new());
 }
 
 fn until_marker(wire: &mut Wire, mark: u32) -> Vec<Vec<u8>> {
@@ -163,7 +186,10 @@ fn until_marker(wire: &mut Wire, mark: u32) -> Vec<Vec<u8>> {
         if is_marker {
             return packets;
         }
-        packets.push(packet);
+        // Told now and then, not each time.
+        if !is_redirect(&packet) {
+            packets.push(packet);
+        }
     }
     panic!("the marker does not come; before it came {packets:?}");
 }
@@ -178,64 +204,6 @@ fn track(netns: &Netns) {
     }
 }
 
-fn changes(addresses: &Addresses) -> Changes {
-    let mut changes = Changes::default();
-    for (number, protocol) in (0..).zip([Protocol::Tcp, Protocol::Udp]) {
-        for (offset, (port, target)) in
-            (0..).zip(SERVED.iter().map(|&(port, target)| (port, Some(target))).chain([(REFUSED, None)]))
-        {
-            let id = number * 3 + offset + 1;
-            let service = ServiceId::new(id);
-            let name = PortName::new("test", "web", &port.to_string(), protocol).expect("short names");
-            changes.names.push((service, name));
-            match (addresses.cluster_ip, addresses.backend) {
-                (IpAddr::V4(frontend), IpAddr::V4(backend)) => {
-                    serve(
-                        &mut changes.v4,
-                        id,
-                        (frontend.octets(), port),
-                        protocol,
-                        target.map(|target| (backend.octets(), target)),
-                    );
-                }
-                (IpAddr::V6(frontend), IpAddr::V6(backend)) => {
-                    serve(
-                        &mut changes.v6,
-                        id,
-                        (frontend.octets(), port),
-                        protocol,
-                        target.map(|target| (backend.octets(), target)),
-                    );
-                }
-                _ => panic!("one family for both"),
-            }
-        }
-    }
-    changes
-}
-
-fn serve<F: proxy_common::Family>(
-    changes: &mut FamilyChanges<F>,
-    id: u32,
-    frontend: (F::Address, u16),
-    protocol: Protocol,
-    backend: Option<(F::Address, u16)>,
-) {
-    let service = ServiceId::new(id);
-    let list = match backend {
-        Some((address, port)) => {
-            let number = BackendId::new(id);
-            let flags = Backend::<F::Address>::IN_CLUSTER_LIST;
-            changes.backends.push((number, Backend::new(address, Port::new(port), flags, service)));
-            changes.slots.push((id, vec![number]));
-            SlotRange::new(id, 1)
-        }
-        None => SlotRange::EMPTY,
-    };
-    let entry = ServiceEntry::new(service, ServiceFlags::NONE, list, SlotRange::EMPTY);
-    changes.services.push((ServiceKey::new(frontend.0, Port::new(frontend.1), protocol), entry));
-}
-
 /// Both nodes, and how far the client has come with its ports.
 pub struct Worlds {
     family: Family,
@@ -244,10 +212,6 @@ pub struct Worlds {
     port: u16,
     mark: u32,
 }
-
-/// What a side of a TCP connection says next.
-#[derive(Clone, Copy, Default)]
-struct Sequences([u32; 2]);
 
 impl Worlds {
     pub fn new(family: Family) -> Self {
@@ -259,24 +223,45 @@ impl Worlds {
     }
 
     /// Holds the conversation on both nodes; an error says what differs.
-    pub fn compare(&mut self, conversation: &Conversation) -> Result<(), String> {
+    pub fn compare(&mut self, scene: Scene, conversation: &Conversation) -> Result<(), String> {
         self.port = if self.port == 65_000 { 10_000 } else { self.port + 1 };
-        let mut sequences = Sequences([1000, 2_000_000_000]);
+        let (family, port) = (self.family, self.port);
+        let addresses = family.addresses();
+        let mut sequences = Sequences::default();
         for world in [&mut self.ours, &mut self.netfilter] {
             world.last = [None, None];
+            world.masquerade = Masquerade::default();
         }
         for (number, what) in conversation.moves.iter().enumerate() {
-            let Some(packets) = self.render(conversation, what, &mut sequences) else { continue };
+            let before = sequences;
+            let mut say = |world: &World| {
+                sequences = before;
+                // What the masquerade makes of packets is different each time; all else is not.
+                let heard = if scene.is_masqueraded() { world } else { &self.netfilter };
+                let last = heard.last[what.side.index()].as_deref();
+                let speaker = Speaker { family, scene, port, seen: None, last };
+                world.render(speaker, conversation, what, &mut sequences)
+            };
+            let (ours, theirs) = match (say(&self.ours), say(&self.netfilter)) {
+                (Some(ours), Some(theirs)) => (ours, theirs),
+                (None, None) => continue,
+                _ => return Err(format!("move {number}: {what:?}\nonly one of the nodes has sent something before")),
+            };
             self.mark += 1;
-            let ours = self.ours.exchange(self.family, what.side, &packets, self.mark);
-            let theirs = self.netfilter.exchange(self.family, what.side, &packets, self.mark);
+            let sent = hex(&ours);
+            let [ours, theirs] = [(&mut self.ours, ours), (&mut self.netfilter, theirs)].map(|(world, packets)| {
+                world.masquerade.begin(what.side, &what.what);
+                let mut got = world.exchange(family, scene, what.side, &packets, self.mark);
+                if scene.is_masqueraded() {
+                    got.iter_mut().flatten().for_each(|packet| world.masquerade.hide(packet, addresses, port));
+                }
+                got
+            });
             for (side, (ours, theirs)) in ["the client", "the backend"].into_iter().zip(ours.into_iter().zip(theirs)) {
-                let addresses = self.family.addresses();
                 let (ours, theirs) = (canonical(ours, addresses), canonical(theirs, addresses));
                 if ours != theirs {
                     return Err(format!(
-                        "move {number}: {what:?}\nsent {}\n{side} gets by our programs:\n{}by netfilter:\n{}",
-                        hex(&packets),
+                        "move {number}: {what:?}\nsent {sent}\n{side} gets by our programs:\n{}by netfilter:\n{}",
                         hex(&ours),
                         hex(&theirs)
                     ));
@@ -285,133 +270,6 @@ impl Worlds {
         }
         Ok(())
     }
-
-    /// The packets of a move; none if it is a complaint and there is nothing to complain about.
-    fn render(&self, conversation: &Conversation, one: &Move, sequences: &mut Sequences) -> Option<Vec<Vec<u8>>> {
-        let addresses = self.family.addresses();
-        let client = (addresses.client, self.port);
-        let service = (addresses.cluster_ip, conversation.port.0);
-        let backend = (addresses.backend, conversation.port.1);
-        let (from, to) = match one.side {
-            Side::Client => (client, service),
-            Side::Backend => (backend, client),
-        };
-        let (me, other) = match one.side {
-            Side::Client => (0, 1),
-            Side::Backend => (1, 0),
-        };
-        let icmp = if addresses.client.is_ipv4() { ICMP } else { ICMP6 };
-        let ports = (from.1, to.1);
-        let (source, destination, protocol, upper) = match &one.what {
-            What::Tcp { flags, payload, options } => {
-                let sequence = (sequences.0[me], sequences.0[other]);
-                let length = u32::try_from(*payload).expect("segments are short");
-                sequences.0[me] += length + u32::from(flags & (SYN | packet::FIN) != 0);
-                (from.0, to.0, TCP, packet::tcp(ports, *flags, sequence, *options, &text(*payload)))
-            }
-            What::Udp { payload } => (from.0, to.0, UDP, packet::udp(ports, &text(*payload))),
-            What::Error(complaint) => {
-                let (by, upper) = self.complain(one.side, complaint)?;
-                // Whoever sent the packet hears of it.
-                let to = match one.side {
-                    Side::Client => addresses.cluster_ip,
-                    Side::Backend => addresses.client,
-                };
-                (by, to, icmp, upper)
-            }
-            What::Stranger(stranger) => self.stranger(*stranger, conversation),
-        };
-        let fragments = one.shape.fragments.filter(|_| !one.shape.dont_fragment || upper.len() > 1400);
-        let options = if fragments.is_some() || matches!(one.what, What::Error(_)) { 0 } else { one.shape.options };
-        let ip = Ip {
-            source,
-            destination,
-            ttl: one.shape.ttl,
-            class: one.shape.class,
-            id: one.shape.id,
-            dont_fragment: one.shape.dont_fragment,
-            options,
-        };
-        let sum = match one.shape.sum {
-            packet::Sum::None if protocol != UDP || source.is_ipv6() => packet::Sum::Right,
-            sum => sum,
-        };
-        let mut whole = packet::build(&ip, protocol, upper, sum);
-        match fragments {
-            Some(eights) if whole.len() > 60 => {
-                // The first fragment has the whole header (RFC 1858, RFC 7112).
-                let least = if protocol == TCP { 60_usize.next_multiple_of(8) } else { 8 };
-                Some(packet::fragments(&ip, &whole, protocol, (usize::from(eights) * 8).max(least)))
-            }
-            _ => {
-                whole.truncate(whole.len() - one.shape.cut.min(whole.len() - 1));
-                Some(vec![whole])
-            }
-        }
-    }
-
-    /// Who complains, and how.
-    fn complain(&self, side: Side, complaint: &Complaint) -> Option<(IpAddr, Vec<u8>)> {
-        let addresses = self.family.addresses();
-        let (index, by) = match (side, complaint.by_router) {
-            (Side::Client, true) => (0, addresses.outer_router),
-            (Side::Client, false) => (0, addresses.client),
-            (Side::Backend, true) => (1, addresses.inner_router),
-            (Side::Backend, false) => (1, addresses.backend),
-        };
-        let got = self.netfilter.last[index].as_ref()?;
-        // RFC 792 asks for eight bytes; netfilter drops errors with less. It corrects TCP's checksum in quotes that have the
-        // whole header, the programs wherever it is quoted.
-        let (upper, protocol) = match (got[0] >> 4, got[6]) {
-            (4, _) => (usize::from(got[0] & 15) * 4, got[9]),
-            // Destination options.
-            (_, 60) => (48, got[40]),
-            (_, protocol) => (40, protocol),
-        };
-        let mut quote = &got[..complaint.quote.max(upper + 8).min(got.len()).min(1200)];
-        if protocol == TCP && (upper + 16..upper + 20).contains(&quote.len()) {
-            quote = &quote[..upper + 15];
-        }
-        let (kind, code, rest) = match (self.family, complaint.about) {
-            (Family::V4, Trouble::Unreachable) => (3, complaint.code, 0),
-            (Family::V4, Trouble::TooBig) => (3, 4, 1300),
-            (Family::V4, Trouble::TimeExceeded) => (11, 0, 0),
-            (Family::V4, Trouble::Parameter) => (12, 0, 8 << 24),
-            (Family::V6, Trouble::Unreachable) => (1, complaint.code, 0),
-            (Family::V6, Trouble::TooBig) => (2, 0, 1300),
-            (Family::V6, Trouble::TimeExceeded) => (3, 0, 0),
-            (Family::V6, Trouble::Parameter) => (4, 0, 8),
-        };
-        Some((by, packet::icmp_error(kind, code, rest, quote)))
-    }
-
-    fn stranger(&self, stranger: Stranger, conversation: &Conversation) -> (IpAddr, IpAddr, u8, Vec<u8>) {
-        let Addresses { client, backend, cluster_ip, .. } = *self.family.addresses();
-        let (icmp, echo) = if client.is_ipv4() { (ICMP, 8) } else { (ICMP6, 128) };
-        let target = conversation.port.1;
-        let syn = |ports| (TCP, packet::tcp(ports, SYN, (1, 0), 1, b""));
-        let datagram = |ports| (UDP, packet::udp(ports, b"who"));
-        let ping = (icmp, packet::icmp_error(echo, 0, u32::from(self.port) << 16 | 1, b"who"));
-        let (source, destination, (protocol, upper)) = match stranger {
-            Stranger::TcpToUnserved => (client, cluster_ip, syn((self.port, UNSERVED))),
-            Stranger::UdpToUnserved => (client, cluster_ip, datagram((self.port, UNSERVED))),
-            Stranger::TcpToRefused => (client, cluster_ip, syn((self.port, REFUSED))),
-            Stranger::UdpToRefused => (client, cluster_ip, datagram((self.port, REFUSED))),
-            Stranger::TcpToBackend => (client, backend, syn((self.port, target))),
-            Stranger::UdpToBackend => (client, backend, datagram((self.port, target))),
-            Stranger::TcpFromBackend => (backend, client, syn((target, self.port))),
-            Stranger::UdpFromBackend => (backend, client, datagram((target, self.port))),
-            Stranger::Ping => (client, cluster_ip, ping),
-            Stranger::PingBackend => (client, backend, ping),
-            Stranger::Gre => (client, cluster_ip, (47, vec![0, 0, 8, 0, 1, 2, 3, 4])),
-            Stranger::Nothing => (client, cluster_ip, (59, Vec::new())),
-        };
-        (source, destination, protocol, upper)
-    }
-}
-
-fn text(length: usize) -> Vec<u8> {
-    (b'a'..=b'z').cycle().take(length).collect()
 }
 
 fn hex(packets: &[Vec<u8>]) -> String {
