@@ -18,10 +18,14 @@ use proxy_agent::{
         features::{Feature, Features},
         pins::SocketHook,
         status,
+        tables::{HashTable, Writes},
     },
     plan::Changes,
 };
-use proxy_common::{Backend, BackendId, Port, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange};
+use proxy_common::{
+    Backend, BackendId, Port, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange, SocketEntry,
+    SocketKey, V4, V6, maps,
+};
 use support::{Node, features, needs, patience};
 
 fn main() -> ExitCode {
@@ -38,6 +42,12 @@ fn main() -> ExitCode {
         needs(&[], "without_peer_name_hooks_the_peers_name_is_the_backends", || {
             let expected = [BACKENDS[0], BACKENDS[0], BACKENDS[1], BACKENDS[1]].map(address);
             assert_eq!(peers(&features().except(Feature::PeerNameHooks)), expected);
+        }),
+        needs(&[Feature::ReleaseHook], "nothing_is_known_of_sockets_that_are_closed", || {
+            assert_eq!(known_of_closed_sockets(&features()), 0);
+        }),
+        needs(&[], "without_a_release_hook_closed_sockets_are_known", || {
+            assert_eq!(known_of_closed_sockets(&features().except(Feature::ReleaseHook)), 5);
         }),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
@@ -114,4 +124,27 @@ fn peers(features: &Features) -> [SocketAddr; 4] {
     let tcp = |to: SocketAddr| TcpStream::connect_timeout(&to, patience())?.peer_addr();
     let udp = |to: SocketAddr| connected_udp(to)?.peer_addr();
     on(&node, || [tcp(v4), udp(v4), tcp(v6), udp(v6)]).map(|peer| peer.expect("is served"))
+}
+
+/// How many entries the tables of sockets hold after five sockets were connected to the Service and closed, one of them of IPv6 and
+/// connected over IPv4.
+fn known_of_closed_sockets(features: &Features) -> usize {
+    let node = node();
+    let _running = node.start_with(features, &changes(true));
+    let _listeners = node.netns.enter(|| BACKENDS.map(|at| TcpListener::bind(at).expect("binds")));
+    let known = || {
+        let v4: HashTable<SocketKey<[u8; 4]>, SocketEntry<[u8; 4]>> =
+            HashTable::open(&node.pins.path().join(maps::SOCKETS.name::<V4>()), Writes::Single).expect("pinned");
+        let v6: HashTable<SocketKey<[u8; 16]>, SocketEntry<[u8; 16]>> =
+            HashTable::open(&node.pins.path().join(maps::SOCKETS.name::<V6>()), Writes::Single).expect("pinned");
+        v4.all().expect("readable").len() + v6.all().expect("readable").len()
+    };
+    let [v4, v6] = SERVICES.map(address);
+    on(&node, || {
+        let tcp = [v4, v6, address("[::ffff:10.96.0.1]:80")]
+            .map(|to| TcpStream::connect_timeout(&to, patience()).expect("is served"));
+        let udp = [v4, v6].map(|to| connected_udp(to).expect("is served"));
+        assert_eq!(known(), tcp.len() + udp.len());
+    });
+    known()
 }

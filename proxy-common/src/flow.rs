@@ -110,8 +110,8 @@ impl FlowFlags {
     /// settings have one.
     pub const LOCAL_NODE_PORT: Self = Self(1 << 1);
 
-    /// Nothing is translated: the node's own datagrams, or what it masqueraded, left from a port that is a nodePort, and
-    /// these are the answers.
+    /// Nothing is translated: the node's own datagrams, or what it masqueraded, left from an address and port that are a
+    /// frontend, and these are the answers.
     pub const OWN: Self = Self(1 << 2);
 
     /// The flags from their bits.
@@ -278,6 +278,19 @@ impl<A: Copy> Flow<A> {
     #[must_use]
     pub const fn awaited(&self) -> u16 {
         self.awaited
+    }
+
+    /// Of an original entry, the generation of UDP frontends (see [`Settings::generation`](crate::Settings::generation)) in which the
+    /// frontend was last known to be the Service's.
+    #[must_use]
+    pub const fn generation(&self) -> u16 {
+        // Only reply entries of TCP await anything.
+        self.awaited
+    }
+
+    /// Sets what [`Self::generation`] gives.
+    pub const fn note_generation(&mut self, generation: u16) {
+        self.awaited = generation;
     }
 
     /// Sets what [`Self::awaited`] gives.

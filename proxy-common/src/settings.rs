@@ -67,6 +67,8 @@ impl SettingsFlags {
     pub const MASQUERADE_ALL: Self = Self(1);
     /// Socket hooks serve the node's own network namespace only; other sockets are left to the TC programs.
     pub const HOST_NAMESPACE_ONLY: Self = Self(1 << 1);
+    /// A UDP Service has, or had, an address for clients outside other than nodePorts. What leaves the node may come from there.
+    pub const EXTERNAL_DATAGRAMS: Self = Self(1 << 2);
 
     /// These switches and `other`.
     #[must_use]
@@ -101,7 +103,7 @@ pub struct Settings {
     established_timeout: u32,
     v4: FamilySettings<[u8; 4]>,
     v6: FamilySettings<[u8; 16]>,
-    pad: u32,
+    generation: u32,
 }
 
 impl Settings {
@@ -123,7 +125,7 @@ impl Settings {
         established_timeout: 0,
         v4: FamilySettings::new(Detector::None, [0; 4], [0; 4]),
         v6: FamilySettings::new(Detector::None, [0; 16], [0; 16]),
-        pad: 0,
+        generation: 0,
     };
 
     /// Settings of this layout version, with the default timeouts of established and half-closed connections, without a cookie of
@@ -149,7 +151,7 @@ impl Settings {
             established_timeout: Self::DEFAULT_ESTABLISHED_TIMEOUT,
             v4,
             v6,
-            pad: 0,
+            generation: 0,
         }
     }
 
@@ -179,6 +181,13 @@ impl Settings {
     #[must_use]
     pub const fn with_established_timeout(mut self, seconds: u32) -> Self {
         self.established_timeout = seconds;
+        self
+    }
+
+    /// The same settings in another generation of UDP frontends.
+    #[must_use]
+    pub const fn with_generation(mut self, generation: u16) -> Self {
+        self.generation = generation as u32;
         self
     }
 
@@ -245,6 +254,14 @@ impl Settings {
     #[must_use]
     pub const fn established_timeout(&self) -> u32 {
         self.established_timeout
+    }
+
+    /// A number that changes after UDP frontends have become another Service's. A flow of datagrams that knows this number need
+    /// not look its frontend up.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "the other half is padding")]
+    pub const fn generation(&self) -> u16 {
+        self.generation as u16
     }
 
     /// IPv4's part.

@@ -86,6 +86,16 @@ pub fn peer_name<F: Family, T: Tables<F>>(tables: &mut T, call: &Call<F::Address
     tables.with_socket(&key, |entry| entry.to()).map_or(Verdict::Pass, Verdict::Rewrite)
 }
 
+/// The socket is closed. `call.peer` is its peer as the kernel knows it: what was noted for that is of no use any more. (Of a
+/// socket that is not connected, the kernel knows no peer. What was noted for it stays until its room is needed.)
+#[inline(always)]
+pub fn release<F: Family, T: Tables<F>>(tables: &mut T, call: &Call<F::Address>) {
+    let key = SocketKey::new(call.cookie, call.peer, call.protocol, Direction::Reply);
+    if tables.with_socket(&key, |_| ()).is_some() {
+        tables.remove_socket(&key);
+    }
+}
+
 /// Whether the settings say that the socket is none of these hooks' business.
 #[inline(always)]
 fn is_left_to_packets<F: Family, T: Tables<F>>(tables: &T, call: &Call<F::Address>) -> bool {
@@ -108,10 +118,7 @@ fn frontend<F: Family, T: Tables<F>>(tables: &T, call: &Call<F::Address>) -> Opt
 /// frontend before, that is over.
 #[inline(always)]
 fn itself<F: Family, T: Tables<F>>(tables: &mut T, call: &Call<F::Address>) -> Verdict<F::Address> {
-    let key = SocketKey::new(call.cookie, call.peer, call.protocol, Direction::Reply);
-    if tables.with_socket(&key, |_| ()).is_some() {
-        tables.remove_socket(&key);
-    }
+    release(tables, call);
     Verdict::Pass
 }
 
@@ -134,9 +141,11 @@ fn remembered<F: Family, T: Tables<F>>(
         }
         (before, idle)
     })?;
-    let backend = tables.backend(entry.backend())?;
-    let current = backend.service() == service && (backend.address(), backend.port()) == entry.to();
-    if !current || idle > timeout {
+    let is_current = tables
+        .backend(entry.backend())
+        .is_some_and(|backend| backend.service() == service && (backend.address(), backend.port()) == entry.to());
+    if !is_current || idle > timeout {
+        forget_answers(tables, call, entry.to());
         return None;
     }
     // The way back must be known for as long as the way there is. Once a second is often enough to
@@ -145,6 +154,17 @@ fn remembered<F: Family, T: Tables<F>>(
         remember_peer(tables, call, entry.backend(), entry.to(), service);
     }
     Some(entry.to())
+}
+
+/// Datagrams to the frontend go elsewhere from now on: what their former `backend` still answers is not the frontend's any more.
+#[inline(always)]
+fn forget_answers<F: Family, T: Tables<F>>(tables: &mut T, call: &Call<F::Address>, backend: (F::Address, Port)) {
+    let key = SocketKey::new(call.cookie, backend, call.protocol, Direction::Reply);
+    let peer = call.peer;
+    // By now the backend may answer the socket for another frontend.
+    if tables.with_socket(&key, |entry| entry.to() == peer) == Some(true) {
+        tables.remove_socket(&key);
+    }
 }
 
 /// How many peers a socket has at a time.

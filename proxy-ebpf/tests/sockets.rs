@@ -186,3 +186,33 @@ fn two_services_of_one_socket_are_told_apart_while_a_backend_is_free() {
     // Three attempts to find the other one of two backends fail once in eight times.
     assert!(mixed < 64, "{mixed} of 256 sockets use one backend for both frontends");
 }
+
+#[test]
+fn nothing_is_known_of_a_connected_socket_that_is_closed() {
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let mut tables = tables(protocol, &["10.1.0.1:5353"]);
+        socket::connect(&mut tables, &call(protocol, FRONTEND));
+        let others = Call { cookie: COOKIE + 1, ..call(protocol, ONE) };
+        socket::release(&mut tables, &others);
+        assert_eq!(tables.sockets.len(), 1, "another socket's affair");
+        socket::release(&mut tables, &call(protocol, ONE));
+        assert!(tables.sockets.is_empty());
+    }
+}
+
+/// As an answer of conntrack's that was deleted would not arrive at all.
+#[test]
+fn late_answers_of_an_endpoint_that_is_gone_do_not_come_from_the_service() {
+    let mut tables = tables(Protocol::Udp, &["10.1.0.1:5353"]);
+    let request = call(Protocol::Udp, FRONTEND);
+    assert_eq!(socket::sendmsg(&mut tables, &request), Verdict::Rewrite(ONE));
+    let World { v4, .. } = World::default().cluster_ip(
+        "10.96.0.10:53".parse().expect("an address"),
+        Protocol::Udp,
+        &["10.1.0.2:5353".parse().expect("an address")],
+    );
+    (tables.services, tables.slots, tables.backends) = (v4.services, v4.slots, v4.backends);
+    assert_eq!(socket::sendmsg(&mut tables, &request), Verdict::Rewrite(OTHER));
+    assert_eq!(socket::peer_name(&mut tables, &call(Protocol::Udp, ONE)), Verdict::Pass);
+    assert_eq!(socket::peer_name(&mut tables, &call(Protocol::Udp, OTHER)), Verdict::Rewrite(FRONTEND));
+}

@@ -44,12 +44,14 @@ pub enum SocketHook {
     GetPeerName4,
     /// getpeername(2) on an IPv6 socket.
     GetPeerName6,
+    /// A socket is closed.
+    Release,
 }
 
 impl SocketHook {
     /// All hooks. Those that give addresses back come before those that change them, so that no
     /// application sees a backend's address while the programs are being attached.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::RecvMsg4,
         Self::RecvMsg6,
         Self::GetPeerName4,
@@ -58,6 +60,7 @@ impl SocketHook {
         Self::Connect6,
         Self::SendMsg4,
         Self::SendMsg6,
+        Self::Release,
     ];
 
     /// The name of the hook's program.
@@ -72,6 +75,7 @@ impl SocketHook {
             Self::RecvMsg6 => "recvmsg6",
             Self::GetPeerName4 => "getpeername4",
             Self::GetPeerName6 => "getpeername6",
+            Self::Release => "sock_release",
         }
     }
 
@@ -82,6 +86,7 @@ impl SocketHook {
             Self::Connect4 | Self::Connect6 | Self::SendMsg4 | Self::SendMsg6 => Feature::SocketHooks,
             Self::RecvMsg4 | Self::RecvMsg6 => Feature::ReceiveHooks,
             Self::GetPeerName4 | Self::GetPeerName6 => Feature::PeerNameHooks,
+            Self::Release => Feature::ReleaseHook,
         }
     }
 
@@ -95,6 +100,7 @@ impl SocketHook {
             Self::RecvMsg6 => Hook::BPF_CGROUP_UDP6_RECVMSG,
             Self::GetPeerName4 => Hook::BPF_CGROUP_INET4_GETPEERNAME,
             Self::GetPeerName6 => Hook::BPF_CGROUP_INET6_GETPEERNAME,
+            Self::Release => Hook::BPF_CGROUP_INET_SOCK_RELEASE,
         }
     }
 }

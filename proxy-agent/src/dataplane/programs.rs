@@ -13,7 +13,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    programs::{CgroupSockAddr, ProgramError, SchedClassifier},
+    programs::{CgroupSock, CgroupSockAddr, ProgramError, SchedClassifier},
 };
 use proxy_common::{V4, V6, maps};
 
@@ -190,6 +190,11 @@ fn load_programs(ebpf: &mut Ebpf, features: &Features) -> Result<Programs, LoadE
     for hook in SocketHook::ALL {
         if features.has(hook.feature()) {
             let program = load_program(ebpf, hook.name(), |program| {
+                if hook == SocketHook::Release {
+                    let program: &mut CgroupSock = program.try_into()?;
+                    program.load()?;
+                    return Ok(program.fd()?.as_fd().try_clone_to_owned()?);
+                }
                 let program: &mut CgroupSockAddr = program.try_into()?;
                 program.load()?;
                 Ok(program.fd()?.as_fd().try_clone_to_owned()?)

@@ -19,7 +19,10 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::engine::{Engine, Need, Synced};
+use super::{
+    datagrams::Datagrams,
+    engine::{Engine, Need, Synced},
+};
 use crate::{
     dataplane::stranded::GoneBackends,
     error::one_line,
@@ -59,6 +62,8 @@ pub struct Progress {
     pub node: Option<Node>,
     /// Whether the tables were in step at least once.
     pub stage: Stage,
+    /// What is to be known of UDP frontends.
+    pub datagrams: Datagrams,
     /// The addresses for which [`NodeFacts::sources`](crate::model::NodeFacts::sources) counts.
     pub guarded: BTreeSet<IpAddr>,
 }
@@ -242,8 +247,11 @@ impl Driver {
                 metrics.set_usage(engine.usage(), engine.capacities());
                 metrics.set_no_local_endpoints(engine.no_local_endpoints());
                 self.triggers.clear();
-                progress
-                    .send_if_modified(|progress| std::mem::replace(&mut progress.stage, Stage::Ready) != Stage::Ready);
+                progress.send_if_modified(|progress| {
+                    let datagrams = engine.datagrams();
+                    let was_ready = std::mem::replace(&mut progress.stage, Stage::Ready) == Stage::Ready;
+                    !was_ready | (std::mem::replace(&mut progress.datagrams, datagrams) != datagrams)
+                });
                 if first {
                     self.tell_first(engine, writes, begin);
                 } else if self.retry.is_some() {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use proxy_common::Family;
 use tracing::debug;
 
+use super::datagrams::{Datagrams, Owners};
 use crate::{
     model::{Affected, Change, Index, ObjectName, Update},
     plan::{
@@ -27,6 +28,7 @@ pub struct Engine<T> {
     health_checks: HealthChecks,
     /// What syncs that failed took away, and nobody was told of yet.
     gone_backends: Vec<GoneBackend>,
+    owners: Owners,
 }
 
 /// Which lists have arrived.
@@ -91,6 +93,7 @@ impl<T: Tables> Engine<T> {
             problems: BTreeSet::new(),
             health_checks: HealthChecks::default(),
             gone_backends: Vec::new(),
+            owners: Owners::default(),
         }
     }
 
@@ -110,6 +113,12 @@ impl<T: Tables> Engine<T> {
     #[must_use]
     pub const fn no_local_endpoints(&self) -> NoLocalEndpoints {
         self.state.no_local_endpoints()
+    }
+
+    /// What the settings follow from, as far as the tables are in step.
+    #[must_use]
+    pub const fn datagrams(&self) -> Datagrams {
+        self.owners.known()
     }
 
     /// How much the tables hold.
@@ -159,11 +168,13 @@ impl<T: Tables> Engine<T> {
                 let snapshot = self.tables.snapshot()?;
                 // What is still there was not taken away after all, or will be now.
                 self.gone_backends.retain(|gone| !snapshot.holds(gone));
+                self.owners.adopt(&snapshot);
                 self.state.adopt(&snapshot);
                 (SyncKind::Full, self.state.complete(&self.index))
             }
         };
         self.gone_backends.extend(&changes.gone_backends);
+        self.owners.change(&changes);
         if !changes.is_empty() {
             let refused = self.tables.apply(&changes)?;
             self.state.applied(&refused);

@@ -5,14 +5,13 @@ use std::{path::Path, sync::Arc, time::Duration};
 use proxy_common::{Settings, SettingsFlags};
 use thiserror::Error;
 use tokio::{sync::watch, time::sleep};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use super::{Progress, Stage, conntrack, detector};
+use super::{Datagrams, Progress, Stage, conntrack, detector};
 use crate::{
     config::{DetectLocal, KubeProxy, SocketLb},
     dataplane::{Adoption, AttachError, AttachedHooks, Hooks, tables::TableError},
     error::one_line,
-    model::Node,
     server::Health,
 };
 
@@ -42,16 +41,23 @@ pub(super) struct Configuration {
 }
 
 impl Configuration {
-    /// The settings for what is known of the Node. While its prefixes are not known but needed, those
+    /// The settings for what is known of the Node and of Services. While the Node's prefixes are not known but needed, those
     /// that a former agent knew stay.
-    fn settings(&self, node: Option<&Node>) -> (Settings, Option<detector::DetectorWarning>) {
+    fn settings(&self, progress: &Progress) -> (Settings, Option<detector::DetectorWarning>) {
+        let node = progress.node.as_ref();
         let (settings, warning) = detector::settings(&self.kube_proxy, &self.node_name, node);
         let flags = match self.socket_lb {
             SocketLb::HostNamespaceOnly => SettingsFlags::HOST_NAMESPACE_ONLY,
             SocketLb::All | SocketLb::Off => SettingsFlags::NONE,
         };
+        let (external, Datagrams { external: is_external, generation }) =
+            (SettingsFlags::EXTERNAL_DATAGRAMS, progress.datagrams);
+        // Nobody has looked at Services yet when a former agent's tables are taken over.
+        let former = self.former.unwrap_or(Settings::UNSET);
+        let flags = if is_external || former.flags().contains(external) { flags.with(external) } else { flags };
+        let generation = former.generation().wrapping_add(generation);
         let mark = if self.kube_ovn { KUBE_OVN_LOCAL_NODE_PORT } else { 0 };
-        let settings = settings.with_flags(flags).with_local_node_port_mark(mark);
+        let settings = settings.with_flags(flags).with_local_node_port_mark(mark).with_generation(generation);
         match self.former {
             Some(former) if self.kube_proxy.detect == DetectLocal::NodeCidr && node.is_none() => {
                 (settings.with_families(*former.v4(), *former.v6()), None)
@@ -74,7 +80,7 @@ pub(super) async fn keep(
         return Ok(());
     }
     let socket_lb = configuration.socket_lb;
-    let (mut settings, warning) = configuration.settings(progress.borrow_and_update().node.as_ref());
+    let (mut settings, warning) = configuration.settings(&progress.borrow_and_update());
     tell(warning);
     let mut attached = hooks.attach(&settings).await?;
     health.attached();
@@ -98,12 +104,12 @@ pub(super) async fn keep(
                 if changed.is_err() {
                     return Ok(());
                 }
-                let (desired, warning) = configuration.settings(progress.borrow_and_update().node.as_ref());
+                let (desired, warning) = configuration.settings(&progress.borrow_and_update());
                 if desired != settings {
                     tell(warning);
                     attached.set_settings(&desired)?;
                     settings = desired;
-                    info!("settings follow the Node");
+                    debug!("settings follow what is known of the Node and of Services");
                 }
             }
         }

@@ -7,6 +7,7 @@
 mod agent;
 mod configuration;
 mod conntrack;
+mod datagrams;
 mod detector;
 mod drive;
 mod engine;
@@ -17,6 +18,7 @@ mod node_name;
 mod node_ports;
 
 pub use agent::{initialize, run};
+pub use datagrams::Datagrams;
 pub use detector::{DetectorWarning, pod_devices, settings};
 pub use drive::{DriveError, Observers, Progress, Stage, drive};
 pub use engine::{Engine, Need, Synced};

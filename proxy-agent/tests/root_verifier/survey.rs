@@ -154,6 +154,7 @@ fn verify(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Report> {
     let program = ebpf.program_mut(name).context("the object has no such program")?;
     let no_descriptors = NoDescriptors::begin()?;
     let result = match program {
+        Program::CgroupSock(program) => program.load(),
         Program::CgroupSockAddr(program) => program.load(),
         Program::SchedClassifier(program) => program.load(),
         other => bail!("a program of the type {:?}", other.prog_type()),

@@ -5,12 +5,13 @@
 mod config;
 mod maps;
 mod skb;
+mod sock;
 mod sock_addr;
 mod tables;
 
 use aya_ebpf::{
-    macros::{cgroup_sock_addr, classifier},
-    programs::{SockAddrContext, TcContext},
+    macros::{cgroup_sock, cgroup_sock_addr, classifier},
+    programs::{SockAddrContext, SockContext, TcContext},
 };
 
 use self::{skb::Hook, sock_addr::Step};
@@ -80,6 +81,11 @@ pub(crate) fn getpeername4(context: SockAddrContext) -> i32 {
 #[cgroup_sock_addr(getpeername6)]
 pub(crate) fn getpeername6(context: SockAddrContext) -> i32 {
     sock_addr::v6(&context, Step::PeerName)
+}
+
+#[cgroup_sock(sock_release)]
+pub(crate) fn sock_release(context: SockContext) -> i32 {
+    sock::release(&context)
 }
 
 #[panic_handler]

@@ -81,7 +81,7 @@ pub(super) fn v6(context: &SockAddrContext, step: Step) -> i32 {
 }
 
 /// Third word of an IPv4-mapped IPv6 address.
-const MAPPED: u32 = 0x0000_ffff_u32.to_be();
+pub(super) const MAPPED: u32 = 0x0000_ffff_u32.to_be();
 
 #[inline(always)]
 fn decide<F: FamilyMaps>(context: &SockAddrContext, step: Step, address: F::Address) -> Verdict<F::Address> {
@@ -132,7 +132,7 @@ fn refuse() -> i32 {
 }
 
 #[inline(always)]
-fn join(words: [u32; 4]) -> [u8; 16] {
+pub(super) fn join(words: [u32; 4]) -> [u8; 16] {
     let mut address = [0; 16];
     let mut index = 0;
     while index < 4 {

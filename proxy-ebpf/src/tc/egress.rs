@@ -1,6 +1,6 @@
 //! Packets that leave the node.
 
-use proxy_common::{Detector, DropReason, Flow, Protocol};
+use proxy_common::{Detector, DropReason, Flow, Protocol, ServiceEntry, ServiceFlags, SettingsFlags};
 
 use super::{
     Stage, TcFamily, Verdict, Work, allows_source, drop,
@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     frontend::{self, Loopback},
+    headers::Headers,
     packet::Packet,
     policy::{self, Client},
     rewrite,
@@ -58,12 +59,25 @@ pub fn leave<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> V
         }
     }
     if headers.protocol == Protocol::Udp
-        && let Some(service) = frontend::node_port(tables, headers.source.1, headers.protocol)
-        && frontend::serves_node_ports(tables, headers.source.0, Loopback::IsNobody)
+        && let Some(service) = mistakable(headers, tables)
     {
         flows::note_own(headers, tables, service.id());
     }
     Verdict::Pass
+}
+
+/// The Service whose clients' packets look like the answers to what leaves the node: the source is a frontend for clients outside.
+#[inline(always)]
+fn mistakable<F: TcFamily, T: Tables<F>>(headers: &Headers<F>, tables: &T) -> Option<ServiceEntry> {
+    let (source, protocol) = (headers.source, headers.protocol);
+    if tables.settings().flags().contains(SettingsFlags::EXTERNAL_DATAGRAMS)
+        && let Some(service) = frontend::exact(tables, source, protocol)
+        && service.flags().contains(ServiceFlags::EXTERNAL)
+    {
+        return Some(service);
+    }
+    let service = frontend::node_port(tables, source.1, protocol)?;
+    frontend::serves_node_ports(tables, source.0, Loopback::IsNobody).then_some(service)
 }
 
 /// Whatever passes here untranslated is treated as the node's own.

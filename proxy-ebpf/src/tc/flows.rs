@@ -3,6 +3,7 @@
 use proxy_common::{Direction, Family, Flow, FlowFlags, FlowKey, FlowTable, Port, Protocol, ServiceId, TcpState};
 
 use crate::{
+    frontend::{self, Loopback},
     headers::Headers,
     tables::{Insertion, Tables},
 };
@@ -53,7 +54,8 @@ pub(super) fn established<F: Family, T: Tables<F>>(headers: &Headers<F>, tables:
     };
     let reply = FlowKey::new(flow.to(), client(headers, &flow), headers.protocol, Direction::Reply);
     let replied = |tables: &mut T| tables.with_flow(FlowTable::Confirmed, &reply, |reply| reply.state());
-    if idle > timeout || !goes_on(headers, tables, &flow, replied) {
+    if idle > timeout || !goes_on(headers, tables, (FlowTable::Confirmed, &key), &flow, replied) {
+        forget_answers(headers, tables, &reply);
         return Known::IsOver;
     }
     if idle > 0 {
@@ -157,7 +159,7 @@ pub(super) fn in_the_way<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: 
     (reply.state() != TcpState::NONE).then_some(reply)
 }
 
-/// Notes that the answers to a datagram that leaves from a nodePort of `service` are no flow of its clients. Nobody outside can
+/// Notes that the answers to a datagram that leaves from a frontend of `service` are no flow of its clients. Nobody outside can
 /// make the node do that, so the entry is one of the confirmed ones.
 #[inline(always)]
 pub(super) fn note_own<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: &mut T, service: ServiceId) {
@@ -175,7 +177,7 @@ pub(super) fn note_own<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: &m
         last_seen.is_some_and(|last_seen| now.saturating_sub(last_seen) <= timeout)
     };
     let insertion = match living {
-        // The same, or the flow of a client who uses the nodePort.
+        // The same, or the flow of a client who uses the frontend.
         Some(true) => return,
         Some(false) => Insertion::Replace,
         None if is_young(tables) => return,
@@ -189,23 +191,70 @@ pub(super) fn note_own<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: &m
 /// Whether a packet of a flow that has not timed out goes where those before it went. `replied` finds what the backend has
 /// said, if the reply entry is there.
 ///
-/// A datagram does for as long as its backend is an endpoint. So does a SYN or INIT, if no side has ended the connection: then
+/// A datagram does for as long as its backend is an endpoint and its frontend the Service's. `at` is where the flow's entry is. So
+/// does a SYN or INIT, if no side has ended the connection: then
 /// it is a retransmission, or an SCTP peer's restart; otherwise it begins a new one.
 #[inline(always)]
 pub(super) fn goes_on<F: Family, T: Tables<F>>(
     headers: &Headers<F>,
     tables: &mut T,
+    at: (FlowTable, &FlowKey<F::Address>),
     flow: &Flow<F::Address>,
     replied: impl FnOnce(&mut T) -> Option<TcpState>,
 ) -> bool {
     match headers.protocol {
-        Protocol::Udp => flow.flags().contains(FlowFlags::OWN) || is_current(tables, flow),
+        Protocol::Udp => {
+            flow.flags().contains(FlowFlags::OWN)
+                || is_current(tables, flow) && is_its_services(headers, tables, at, flow)
+        }
         Protocol::Tcp | Protocol::Sctp => {
             !headers.may_begin_connection()
                 || !flow.state().is_closing()
                     && is_current(tables, flow)
                     && replied(tables).is_some_and(|said| !said.is_closing())
         }
+    }
+}
+
+/// Whether the frontend of a flow of datagrams has not become another Service's. It is looked up once after any frontend has. One
+/// that is nobody's any more takes no flow away.
+#[inline(always)]
+fn is_its_services<F: Family, T: Tables<F>>(
+    headers: &Headers<F>,
+    tables: &mut T,
+    (table, key): (FlowTable, &FlowKey<F::Address>),
+    flow: &Flow<F::Address>,
+) -> bool {
+    let generation = tables.settings().generation();
+    if flow.generation() == generation {
+        return true;
+    }
+    let present = frontend::find(tables, headers.destination, headers.protocol, Loopback::IsNobody);
+    if present.is_some_and(|service| service.id() != flow.service()) {
+        return false;
+    }
+    tables.with_flow(table, key, |flow| flow.note_generation(generation));
+    true
+}
+
+/// Datagrams to a frontend go elsewhere from now on: what their former backend still answers is not the frontend's any more.
+/// `reply` is the key of those answers.
+#[inline(always)]
+pub(super) fn forget_answers<F: Family, T: Tables<F>>(
+    headers: &Headers<F>,
+    tables: &mut T,
+    reply: &FlowKey<F::Address>,
+) {
+    if headers.protocol != Protocol::Udp {
+        return;
+    }
+    // By now the backend may answer the client for another frontend.
+    let is_its = |flow: &mut Flow<F::Address>| flow.to() == headers.destination;
+    if tables.with_flow(FlowTable::Confirmed, reply, is_its) == Some(true) {
+        tables.remove_flow(FlowTable::Confirmed, reply);
+    }
+    if tables.with_flow(FlowTable::Young, reply, is_its) == Some(true) {
+        tables.remove_flow(FlowTable::Young, reply);
     }
 }
 

@@ -130,6 +130,7 @@ pub fn remember<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -
         flow = flow.with_client_port(client.1);
     }
     flow.note(now, headers.tcp);
+    flow.note_generation(tables.settings().generation());
     if tables.insert_flow(FlowTable::Young, &key, &flow, Insertion::Replace).is_err() {
         return drop(tables, service, DropReason::FlowTableFull);
     }

@@ -70,7 +70,8 @@ fn asked<F: TcFamily, P: Packet, T: Tables<F>>(
         reply.note(now, TcpState::NONE);
         *reply
     });
-    if !flows::goes_on(headers, tables, &flow, |_| reply.map(|reply| reply.state())) {
+    if !flows::goes_on(headers, tables, (FlowTable::Young, &key), &flow, |_| reply.map(|reply| reply.state())) {
+        flows::forget_answers(headers, tables, &reply_key);
         return None;
     }
     if let Some(reply) = reply

@@ -3,12 +3,13 @@
 use std::{io, os::fd::OwnedFd};
 
 use aya_obj::generated::{
-    BPF_F_MMAPABLE, bpf_cmd, bpf_insn, bpf_map_type, bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
+    BPF_F_MMAPABLE, bpf_cmd, bpf_insn, bpf_map_type,
+    bpf_prog_type::{BPF_PROG_TYPE_CGROUP_SOCK, BPF_PROG_TYPE_CGROUP_SOCK_ADDR},
 };
 
 use super::{Hook, Target, attached, call, count, create_map, new_descriptor, zeroed};
 
-/// Loads a socket-address program for `hook` and unloads it again.
+/// Loads a program for the cgroup's `hook` and unloads it again.
 ///
 /// # Errors
 /// `EPERM` without the right to load, `EINVAL` if the kernel does not know the hook or a helper that
@@ -24,7 +25,11 @@ pub(crate) fn try_program(hook: Hook, instructions: &[bpf_insn]) -> io::Result<(
 pub(super) fn load_program(hook: Hook, instructions: &[bpf_insn]) -> io::Result<OwnedFd> {
     let license = c"Dual MIT/GPL";
     let mut attr = zeroed();
-    attr.__bindgen_anon_3.prog_type = BPF_PROG_TYPE_CGROUP_SOCK_ADDR as u32;
+    let kind = match hook {
+        Hook::BPF_CGROUP_INET_SOCK_RELEASE => BPF_PROG_TYPE_CGROUP_SOCK,
+        _ => BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
+    };
+    attr.__bindgen_anon_3.prog_type = kind as u32;
     attr.__bindgen_anon_3.expected_attach_type = hook as u32;
     attr.__bindgen_anon_3.insns = instructions.as_ptr() as u64;
     attr.__bindgen_anon_3.insn_cnt = count(instructions);

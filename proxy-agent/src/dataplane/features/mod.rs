@@ -37,6 +37,8 @@ pub enum Feature {
     PeerNameHooks,
     /// Ring buffers, in which the programs tell of packets.
     RingBuffer,
+    /// The hook that is told of sockets which are closed (kernel commit f5836749c9c0).
+    ReleaseHook,
     /// Maps count as memory of the cgroup that made them, and not against `RLIMIT_MEMLOCK` (kernel commit
     /// 3ac1f01b43b6).
     CgroupMemory,
@@ -48,7 +50,7 @@ pub enum Feature {
 
 impl Feature {
     /// All features, oldest first.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::SocketHooks,
         Self::Btf,
         Self::ReceiveHooks,
@@ -59,6 +61,7 @@ impl Feature {
         Self::NetnsCookie,
         Self::PeerNameHooks,
         Self::RingBuffer,
+        Self::ReleaseHook,
         Self::CgroupMemory,
         Self::SetRetval,
         Self::Tcx,
@@ -78,6 +81,7 @@ impl Feature {
             Self::NetnsCookie => "netns_cookie",
             Self::PeerNameHooks => "peer_name_hooks",
             Self::RingBuffer => "ring_buffer",
+            Self::ReleaseHook => "release_hook",
             Self::CgroupMemory => "cgroup_memory",
             Self::SetRetval => "set_retval",
             Self::Tcx => "tcx",
@@ -95,6 +99,7 @@ impl Feature {
             Self::BatchUpdate => "5.6",
             Self::CgroupLink | Self::NetnsCookie => "5.7",
             Self::PeerNameHooks | Self::RingBuffer => "5.8",
+            Self::ReleaseHook => "5.9",
             Self::CgroupMemory => "5.11",
             Self::SetRetval => "5.18",
             Self::Tcx => "6.6",
@@ -116,6 +121,7 @@ impl Feature {
                  addresses there",
             ),
             Self::PeerNameHooks => Some("getpeername tells the backend's address"),
+            Self::ReleaseHook => Some("what is known of a socket stays when it is closed, until its room is needed"),
             Self::CgroupMemory => Some("the limit on locked memory must be raised, which needs CAP_SYS_RESOURCE"),
             Self::SetRetval => Some("a Service without endpoints is refused with EPERM instead of ECONNREFUSED"),
             Self::Tcx => Some("programs are attached to devices by clsact"),
@@ -284,7 +290,7 @@ mod tests {
         assert_eq!(
             features(&others).to_string(),
             "kernel 5.10.0: socket_hooks, btf, receive_hooks, bounded_loops, mappable_arrays, batch_update, cgroup_link, \
-             netns_cookie, peer_name_hooks, ring_buffer, cgroup_memory; without set_retval (Linux 5.18) a Service without \
+             netns_cookie, peer_name_hooks, ring_buffer, release_hook, cgroup_memory; without set_retval (Linux 5.18) a Service without \
              endpoints is refused with EPERM instead of ECONNREFUSED; without tcx (Linux 6.6) programs are attached to \
              devices by clsact"
         );

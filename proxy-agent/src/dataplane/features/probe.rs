@@ -32,6 +32,10 @@ pub(super) fn has(feature: Feature) -> bool {
         Feature::NetnsCookie => connect(&calling(bpf_func_id::BPF_FUNC_get_netns_cookie)),
         Feature::PeerNameHooks => bpf::try_program(Hook::BPF_CGROUP_INET4_GETPEERNAME, &accept()).is_ok(),
         Feature::RingBuffer => bpf::knows_ring_buffer(),
+        Feature::ReleaseHook => {
+            let program = calling(bpf_func_id::BPF_FUNC_get_socket_cookie);
+            bpf::try_program(Hook::BPF_CGROUP_INET_SOCK_RELEASE, &program).is_ok()
+        }
         // Nothing tells of it, but this helper came with the same release (as libbpf has it).
         Feature::CgroupMemory => connect(&calling(bpf_func_id::BPF_FUNC_ktime_get_coarse_ns)),
         Feature::SetRetval => connect(&set_retval()),
