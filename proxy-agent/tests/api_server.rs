@@ -15,7 +15,7 @@ use objects::{node, service, slice};
 use proxy_agent::{
     model::{Change, Update},
     source::{
-        self,
+        self, Arrival,
         api::{self, Server},
     },
 };
@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the source has told, and the source itself.
 struct Agent {
-    updates: mpsc::Receiver<Update>,
+    updates: mpsc::Receiver<Arrival>,
     _tasks: JoinSet<()>,
     /// Service → clusterIP, once the list is complete.
     services: Option<BTreeMap<String, String>>,
@@ -61,7 +61,7 @@ impl Agent {
             let Ok(update) = tokio::time::timeout(left, self.updates.recv()).await else {
                 panic!("waited in vain for: {what}; services {:?}, slices {:?}", self.services, self.slices);
             };
-            self.take(update.expect("a source"));
+            self.take(update.expect("a source").update);
         }
     }
 
@@ -69,7 +69,7 @@ impl Agent {
     async fn during(&mut self, time: Duration) {
         let deadline = tokio::time::Instant::now() + time;
         while let Ok(update) = tokio::time::timeout_at(deadline, self.updates.recv()).await {
-            self.take(update.expect("a source"));
+            self.take(update.expect("a source").update);
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 use proxy_agent::{
     model::{Change, Service, Update},
-    source::{self, manifests::Manifests},
+    source::{self, Arrival, manifests::Manifests},
 };
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -28,7 +28,7 @@ fn service(name: &str, ip: &str) -> String {
 /// A folder that is watched, after its first lists.
 struct Watched {
     path: PathBuf,
-    updates: mpsc::Receiver<Update>,
+    updates: mpsc::Receiver<Arrival>,
     _parent: TempDir,
 }
 
@@ -52,7 +52,7 @@ impl Watched {
     }
 
     async fn next(&mut self) -> Update {
-        tokio::time::timeout(PATIENCE, self.updates.recv()).await.expect("an update in time").expect("a source")
+        tokio::time::timeout(PATIENCE, self.updates.recv()).await.expect("an update in time").expect("a source").update
     }
 
     /// The next change of a Service: `name address`, or `-name`.

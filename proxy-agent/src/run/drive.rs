@@ -29,6 +29,7 @@ use crate::{
     model::{Change, EndpointSlice, Node, Update},
     plan::Tables,
     server::{Health, HealthCheckServers, Metrics, SyncKind},
+    source::Arrival,
 };
 
 /// How long the Node and the facts of its network are waited for once everything else is there.
@@ -39,6 +40,9 @@ const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 /// Updates that are taken in at once.
 const BURST: usize = 4096;
+/// Changes whose times are kept until they are in the tables; if more wait, as while the tables cannot be written, those that
+/// came first count.
+const TIMED: usize = 1 << 16;
 
 /// Where the loop tells what it does.
 #[derive(Debug)]
@@ -95,7 +99,7 @@ pub enum DriveError {
 /// The sources have ended, or there is a bug. Errors of the dataplane are told and repaired.
 pub async fn drive<T: Tables + Send + 'static>(
     engine: Engine<T>,
-    mut updates: mpsc::Receiver<Update>,
+    mut updates: mpsc::Receiver<Arrival>,
     observers: Observers,
     stop: impl Future<Output = ()>,
 ) -> Result<(), DriveError> {
@@ -149,6 +153,8 @@ struct Driver {
     since: SystemTime,
     /// When the changes happened that the next sync carries out.
     triggers: Vec<Timestamp>,
+    /// When the agent learned of the changes that the next sync carries out. Complete lists are none.
+    arrivals: Vec<Instant>,
     node_deadline: Option<Instant>,
     /// When to try again, and how long to wait after one more failure.
     retry: Option<(Instant, Duration)>,
@@ -161,6 +167,7 @@ impl Driver {
             begin: Instant::now(),
             since: SystemTime::now(),
             triggers: Vec::new(),
+            arrivals: Vec::new(),
             node_deadline: None,
             retry: None,
         }
@@ -176,9 +183,9 @@ impl Driver {
         Some(self.retry.map_or(due, |(at, _)| due.max(at)))
     }
 
-    fn take<T: Tables + Send + 'static>(&mut self, engine: &mut Engine<T>, burst: &mut Vec<Update>) {
+    fn take<T: Tables + Send + 'static>(&mut self, engine: &mut Engine<T>, burst: &mut Vec<Arrival>) {
         let (mut services, mut slices) = (0, 0);
-        for update in burst.drain(..) {
+        for Arrival { update, at } in burst.drain(..) {
             if let Some(kind) = update.kind() {
                 self.observers.metrics.freshness().heard(kind);
             }
@@ -188,11 +195,17 @@ impl Driver {
                 Update::Node(_) | Update::Facts(_) => None,
             };
             let trigger = trigger(&update, self.since);
+            let is_change = is_change(&update);
             if engine.take(update) {
                 if let Some(counter) = counter {
                     *counter += 1;
                 }
-                self.triggers.extend(trigger);
+                if self.triggers.len() < TIMED {
+                    self.triggers.extend(trigger);
+                }
+                if is_change && self.arrivals.len() < TIMED {
+                    self.arrivals.push(at);
+                }
             }
         }
         let Observers { health, metrics, health_checks: _, gone_backends: _, progress } = &self.observers;
@@ -247,6 +260,7 @@ impl Driver {
                 metrics.set_usage(engine.usage(), engine.capacities());
                 metrics.set_no_local_endpoints(engine.no_local_endpoints());
                 self.triggers.clear();
+                metrics.in_tables(self.arrivals.drain(..).map(|at| at.elapsed()));
                 progress.send_if_modified(|progress| {
                     let datagrams = engine.datagrams();
                     let was_ready = std::mem::replace(&mut progress.stage, Stage::Ready) == Stage::Ready;
@@ -285,6 +299,14 @@ impl Driver {
             begin.elapsed()
         );
     }
+}
+
+/// Whether a single object has come, changed or gone.
+const fn is_change(update: &Update) -> bool {
+    matches!(
+        update,
+        Update::Service(Change::Apply(_) | Change::Delete(_)) | Update::Slice(Change::Apply(_) | Change::Delete(_))
+    )
 }
 
 /// When the change happened that the update is the outcome of, if it happened after `since`.

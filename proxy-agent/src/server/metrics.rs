@@ -54,6 +54,7 @@ pub struct Metrics {
     sync_failures: Counter,
     sockets_destroyed: Counter,
     network_programming: Histogram,
+    event_to_kernel: Histogram,
     last_sync: Seconds,
     last_queued: Seconds,
     service_changes: Changes,
@@ -87,6 +88,7 @@ impl Metrics {
             sync_failures: Counter::default(),
             sockets_destroyed: Counter::default(),
             network_programming: Histogram::new(network_programming_buckets()),
+            event_to_kernel: Histogram::new(exponential_buckets(0.0005, 2.0, 16)),
             last_sync: Seconds::default(),
             last_queued: Seconds::default(),
             service_changes: Changes::default(),
@@ -139,6 +141,13 @@ impl Metrics {
         self.last_sync.set(now.as_duration().as_secs_f64());
         self.service_changes.pending.set(0);
         self.endpoint_changes.pending.set(0);
+    }
+
+    /// Changes of Services and slices are in the tables, each so long after the agent learned of it.
+    pub fn in_tables(&self, latencies: impl Iterator<Item = Duration>) {
+        for latency in latencies {
+            self.event_to_kernel.observe(latency.as_secs_f64());
+        }
     }
 
     /// How much of the tables is used, and how much they hold.
@@ -228,6 +237,11 @@ impl Metrics {
             "kubeproxy_network_programming_duration_seconds",
             "Time from a change of a Service's pods until it was in the tables",
             self.network_programming.clone(),
+        );
+        registry.register(
+            "proxy_agent_event_to_kernel_seconds",
+            "Time from when the agent learned of a change of a Service or EndpointSlice until it was in the tables",
+            self.event_to_kernel.clone(),
         );
         registry.register("kubeproxy_proxy_healthz", "Answers of /healthz", self.healthz.clone());
         registry.register("kubeproxy_proxy_livez", "Answers of /livez", self.livez.clone());
@@ -319,6 +333,7 @@ mod tests {
         let trigger: Timestamp = "2026-01-01T00:00:08.5Z".parse().expect("a time");
         metrics.queued(2, 5, now);
         metrics.synced(SyncKind::Full, Duration::from_millis(3), &[trigger], now);
+        metrics.in_tables([Duration::from_micros(700), Duration::from_secs(20)].into_iter());
         metrics.queued(1, 0, now);
         metrics.healthz_answered(200);
         metrics.sync_failed();
@@ -340,6 +355,10 @@ mod tests {
             "kubeproxy_sync_proxy_rules_endpoint_changes_total 5",
             "kubeproxy_sync_proxy_rules_endpoint_changes_pending 0",
             "kubeproxy_network_programming_duration_seconds_sum 1.5",
+            "proxy_agent_event_to_kernel_seconds_bucket{le=\"0.0005\"} 0",
+            "proxy_agent_event_to_kernel_seconds_bucket{le=\"0.001\"} 1",
+            "proxy_agent_event_to_kernel_seconds_bucket{le=\"16.384\"} 1",
+            "proxy_agent_event_to_kernel_seconds_count 2",
             "kubeproxy_proxy_healthz_total{code=\"200\"} 1",
             "proxy_agent_sync_failures_total 1",
             "proxy_agent_sockets_destroyed_total 6",
