@@ -4,7 +4,7 @@
 mod support;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     process::{Command, ExitCode},
     time::{Duration, Instant},
@@ -12,7 +12,8 @@ use std::{
 
 use aya::{
     EbpfLoader,
-    programs::{LinkOrder, SchedClassifier, TcAttachType, tc::TcAttachOptions},
+    maps::MapInfo,
+    programs::{LinkOrder, SchedClassifier, TcAttachType, loaded_programs, tc::TcAttachOptions},
 };
 use libtest_mimic::Arguments;
 use proxy_agent::{
@@ -36,6 +37,11 @@ fn main() -> ExitCode {
     let trials = vec![
         needs(&tcx, "devices_come_and_go_with_tcx", || devices_come_and_go(DeviceMechanism::Tcx)),
         needs(&[], "devices_come_and_go_with_clsact", || devices_come_and_go(DeviceMechanism::Clsact)),
+        needs(
+            &[],
+            "programs_for_devices_without_ethernet_are_loaded_when_one_comes",
+            programs_for_devices_without_ethernet_are_loaded_when_one_comes,
+        ),
         needs(
             &tcx,
             "links_of_devices_that_went_while_no_agent_ran_are_removed",
@@ -143,6 +149,52 @@ fn devices_come_and_go(mechanism: DeviceMechanism) {
     if mechanism == DeviceMechanism::Tcx {
         assert!(!run(other.command("bpftool").args(["net", "show"])).contains("tc_"), "left behind");
     }
+}
+
+/// Verifying them takes as long as verifying all others.
+fn programs_for_devices_without_ethernet_are_loaded_when_one_comes() {
+    let node = Node::default();
+    node.netns.ip("link add veth1 type veth peer name veth2");
+    let at = |hooks: &AttachedHooks, name: &str| -> BTreeMap<Direction, (u32, String)> {
+        let index = *hooks.devices().iter().find(|(_, device)| device.name == name).expect("is listed").0;
+        let attached = status::devices(&Pins::new(node.pins.path())).expect("readable");
+        let here = attached.into_iter().filter(|device| device.index == index);
+        let programs = loaded(&node);
+        here.map(|device| (device.direction, (device.program, programs[&device.program].clone()))).collect()
+    };
+    let names = |programs: &BTreeMap<Direction, (u32, String)>| -> Vec<String> {
+        Direction::ALL.iter().map(|direction| programs[direction].1.clone()).collect()
+    };
+    let without_ethernet = || loaded(&node).into_values().filter(|name| name.ends_with("_l3")).count();
+    node.netns.block_on(async || {
+        let mut hooks = attach(&node.config(), mechanism_here()).await;
+        assert_eq!(without_ethernet(), 0, "no device needs them");
+        node.netns.ip("tuntap add dev tun0 mode tun");
+        until(&node, &mut hooks, &["veth1", "veth2", "tun0"]).await;
+        let first = at(&hooks, "tun0");
+        let expected = Direction::ALL.map(|direction| format!("tc_{}_l3", direction.name()));
+        assert_eq!(names(&first), expected);
+        node.netns.ip("tuntap add dev tun1 mode tun");
+        until(&node, &mut hooks, &["veth1", "veth2", "tun0", "tun1"]).await;
+        assert_eq!(at(&hooks, "tun1"), first, "one program for all of them");
+        drop(hooks);
+
+        // The next agent finds the devices there.
+        let hooks = attach(&node.config(), mechanism_here()).await;
+        let second = at(&hooks, "tun0");
+        assert_eq!(names(&second), expected);
+        assert_ne!(second, first, "its own programs");
+        assert_eq!(without_ethernet(), 2, "the former ones are gone");
+    });
+}
+
+/// The programs that use the node's tables, by number, with their names.
+fn loaded(node: &Node) -> BTreeMap<u32, String> {
+    let table = MapInfo::from_pin(node.pins.path().join("settings")).expect("pinned").id();
+    // A program of another test may go while it is being asked.
+    let programs = loaded_programs().filter_map(Result::ok);
+    let ours = programs.filter(|program| program.map_ids().ok().flatten().is_some_and(|ids| ids.contains(&table)));
+    ours.map(|program| (program.id(), program.name_as_str().expect("a name").to_owned())).collect()
 }
 
 fn links_of_devices_that_went_while_no_agent_ran_are_removed() {

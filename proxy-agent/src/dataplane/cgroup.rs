@@ -13,8 +13,8 @@ use std::{
 use super::{
     bpf::{self, LinkTarget, Target},
     features::{Feature, Features},
+    loaded::Programs,
     pins::{Pins, SocketHook, remove_link, unpin},
-    programs::Programs,
     tc::Attachment,
 };
 

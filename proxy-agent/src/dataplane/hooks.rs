@@ -16,12 +16,13 @@ use super::{
     devices::{Devices, LinkLayer, PodDevices, Selection, WatchError, Watcher},
     features::Features,
     former::{FormerTables, Writers},
+    loaded::Programs,
     lock::{Lock, LockError},
     mounts::{self, MountError},
     netns,
     nft::Masquerading,
     pins::{Direction, Pins, SocketHook},
-    programs::{Programs, map_names},
+    programs::{LoadError, map_names},
     tables::{FRESHNESS, HashTable, SettingsTable, TableError},
     tc::{self, Attachment},
 };
@@ -33,6 +34,9 @@ pub enum AttachError {
     /// The cgroup refuses.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// The kernel refuses programs that devices of this node need.
+    #[error(transparent)]
+    Load(#[from] LoadError),
     /// Devices cannot be watched.
     #[error(transparent)]
     Watch(#[from] WatchError),
@@ -76,10 +80,16 @@ impl Hooks {
     /// shall be none, to the cgroup, replacing those of a former agent in place. From now on the tables count.
     ///
     /// # Errors
-    /// The cgroup refuses, or devices cannot be watched. That a device refuses its programs, or the kernel the
-    /// nftables table, is logged, and tried again later.
+    /// The cgroup refuses, the kernel refuses programs that the devices need, or devices cannot be watched. That a device
+    /// refuses its programs, or the kernel the nftables table, is logged, and tried again later.
     pub async fn attach(mut self, settings: &Settings) -> Result<AttachedHooks, AttachError> {
         let watcher = Watcher::start().await?;
+        // What takes long comes before anything is replaced.
+        for index in self.selection.select(watcher.devices()) {
+            if let Some(device) = watcher.devices().get(&index) {
+                self.programs.require(device.link_layer)?;
+            }
+        }
         let netns_cookie = netns::cookie(&self.features);
         if netns_cookie.is_none() && settings.flags().contains(SettingsFlags::HOST_NAMESPACE_ONLY) {
             tracing::warn!(
@@ -206,7 +216,7 @@ impl AttachedHooks {
             let hooks: Vec<&str> = made.iter().map(|hook| hook.name()).collect();
             tracing::warn!("somebody detached the programs of {} from the cgroup; attached again", hooks.join(", "));
         }
-        let Hooks { programs, pins, features, .. } = &self.hooks;
+        let Hooks { programs, pins, features, .. } = &mut self.hooks;
         for (&index, &link_layer) in &self.attached {
             let Some(link_layer) = link_layer else { continue };
             match tc::attach(programs, index, link_layer, pins, features) {
@@ -257,7 +267,7 @@ impl AttachedHooks {
         let removed = self.watcher.take_removed();
         let devices = self.watcher.devices();
         let wanted = self.hooks.selection.select(devices);
-        let Hooks { programs, pins, features, .. } = &self.hooks;
+        let Hooks { programs, pins, features, .. } = &mut self.hooks;
 
         let is_gone = |index: &u32| removed.contains(index) || !wanted.contains(index);
         let gone: Vec<u32> = self.attached.keys().copied().filter(is_gone).collect();

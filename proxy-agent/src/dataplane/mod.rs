@@ -24,6 +24,7 @@ mod hooks;
 mod ipv6;
 mod kube_proxy;
 mod layouts;
+mod loaded;
 pub mod lock;
 mod mapped;
 mod memlock;
@@ -65,6 +66,7 @@ use self::{
     features::{Feature, FeatureError, Features},
     flow_tables::FlowTableSize,
     former::FormerTables,
+    loaded::Programs,
     lock::{Lock, LockError},
     memlock::LimitError,
     mounts::MountError,
@@ -196,22 +198,22 @@ impl Dataplane {
         anchors::make_room();
         let pins = Pins::new(bpffs_root);
         pins.make_directories().map_err(|error| OpenError::Pins { path: bpffs_root.clone(), error })?;
-        let (adoption, programs, mut ebpf) =
-            programs::load(object::OBJECT, &pins, &features, *packet_log, *flow_table_size).map_err(
-                |error| match limit {
-                    Err(limit) if error.is_denied() && !features.has(Feature::CgroupMemory) => {
-                        FeatureError::from(LimitError { release: features.release().to_owned(), limit }).into()
-                    }
-                    _ => OpenError::from(error),
-                },
-            )?;
+        let prepared = programs::prepare(object::OBJECT, &pins, &features, *packet_log, *flow_table_size);
+        let loaded =
+            prepared.and_then(|(adoption, object)| Ok((adoption, Programs::load(object, &features, *packet_log)?)));
+        let (adoption, mut programs) = loaded.map_err(|error| match limit {
+            Err(limit) if error.is_denied() && !features.has(Feature::CgroupMemory) => {
+                FeatureError::from(LimitError { release: features.release().to_owned(), limit }).into()
+            }
+            _ => OpenError::from(error),
+        })?;
         match &adoption {
             Adoption::Replaced { .. } => tracing::warn!("{adoption}"),
             Adoption::New | Adoption::Adopted => tracing::info!("using {adoption}"),
         }
         let packet_log = match packet_log {
             PacketLog::Off => None,
-            PacketLog::Drops => PacketLogReader::new(&mut ebpf),
+            PacketLog::Drops => PacketLogReader::new(programs.object_mut()),
         };
         let writes = if features.has(Feature::BatchUpdate) { Writes::Batched } else { Writes::Single };
         let mut former = FormerTables::open(&pins, writes)?;

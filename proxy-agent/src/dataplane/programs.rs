@@ -1,29 +1,18 @@
-//! Creates or reopens the pinned maps, and loads the programs.
+//! Reads the object, and creates or reopens the pinned maps.
 //!
-//! Attaches nothing.
+//! Loads no program: [`super::loaded`] does.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
-    path::PathBuf,
-    thread,
-    time::Duration,
-};
+use std::{io, path::PathBuf};
 
-use aya::{
-    Ebpf, EbpfError, EbpfLoader,
-    programs::{CgroupSock, CgroupSockAddr, ProgramError, SchedClassifier},
-};
+use aya::{Ebpf, EbpfError, EbpfLoader, programs::ProgramError};
 use proxy_common::{V4, V6, maps};
 
 use super::{
     adoption::{Adoption, Examined, examine},
-    devices::LinkLayer,
     features::{Feature, Features},
     flow_tables::FlowTableSize,
     former,
-    pins::{Direction, Pins, SocketHook},
+    pins::Pins,
     tables::{TableError, Writes},
     untyped,
 };
@@ -86,35 +75,6 @@ pub enum PacketLog {
     Drops,
 }
 
-/// The loaded programs. They go when this is dropped, but for those that are attached by then.
-#[derive(Debug)]
-pub(super) struct Programs {
-    sockets: BTreeMap<SocketHook, OwnedFd>,
-    classifiers: BTreeMap<&'static str, OwnedFd>,
-}
-
-impl Programs {
-    /// The programs for the socket calls, as far as the kernel has their hooks.
-    pub(super) fn sockets(&self) -> impl Iterator<Item = (SocketHook, BorrowedFd<'_>)> {
-        SocketHook::ALL.into_iter().filter_map(|hook| Some((hook, self.sockets.get(&hook)?.as_fd())))
-    }
-
-    /// The program for packets that pass a device in a direction.
-    pub(super) fn classifier(&self, direction: Direction, link_layer: LinkLayer) -> Option<BorrowedFd<'_>> {
-        self.classifiers.get(classifier_name(direction, link_layer)).map(OwnedFd::as_fd)
-    }
-}
-
-/// The name of the program for packets that pass a device in a direction.
-pub(super) const fn classifier_name(direction: Direction, link_layer: LinkLayer) -> &'static str {
-    match (direction, link_layer) {
-        (Direction::Ingress, LinkLayer::Ethernet | LinkLayer::Loopback) => "tc_ingress",
-        (Direction::Egress, LinkLayer::Ethernet | LinkLayer::Loopback) => "tc_egress",
-        (Direction::Ingress, LinkLayer::Ip) => "tc_ingress_l3",
-        (Direction::Egress, LinkLayer::Ip) => "tc_egress_l3",
-    }
-}
-
 /// The names of all pinned maps.
 pub(super) fn map_names() -> impl Iterator<Item = &'static str> {
     maps::FAMILY_MAPS.iter().flat_map(|map| [map.name::<V4>(), map.name::<V6>()]).chain(maps::SHARED_MAPS)
@@ -138,20 +98,20 @@ pub fn loader(features: &Features, log: PacketLog) -> EbpfLoader<'static> {
     loader
 }
 
-/// Opens the maps pinned in the agent's directory, or creates and pins them, and loads the programs.
+/// Opens the maps pinned in the agent's directory, or creates and pins them, for the programs that this returns.
 ///
 /// Pinned maps are used as far as they are of this version's layout. Those that can be converted, and tables of flows that have
 /// another size than `size`, are set aside for [`former::FormerTables`]; others are replaced by empty ones.
 ///
 /// # Errors
-/// The kernel refuses a map or program, or a pin cannot be read or removed.
-pub(super) fn load(
+/// The kernel refuses a map, or a pin cannot be read or removed.
+pub(super) fn prepare(
     object: &[u8],
     pins: &Pins,
     features: &Features,
     log: PacketLog,
     size: FlowTableSize,
-) -> Result<(Adoption, Programs, Ebpf), LoadError> {
+) -> Result<(Adoption, Ebpf), LoadError> {
     let mut parsed = aya_obj::Object::parse(object).map_err(|error| LoadError::Object(error.into()))?;
     let mut loader = loader(features, log);
     for (name, entries) in size.tables() {
@@ -174,77 +134,14 @@ pub(super) fn load(
     for map in &untyped {
         loader.map_pin_path(&map.name, map.path.as_path());
     }
-    let mut ebpf = loader.load(object).map_err(LoadError::Object)?;
+    let ebpf = loader.load(object).map_err(LoadError::Object)?;
     for map in &untyped {
         map.loaded().map_err(|error| LoadError::Pin { path: map.path.clone(), error })?;
     }
     if let Some(name) = map_names().find(|name| ebpf.map(name).is_none()) {
         return Err(LoadError::Incomplete { name: name.to_owned() });
     }
-    let programs = load_programs(&mut ebpf, features)?;
-    Ok((adoption, programs, ebpf))
-}
-
-fn load_programs(ebpf: &mut Ebpf, features: &Features) -> Result<Programs, LoadError> {
-    let mut programs = Programs { sockets: BTreeMap::new(), classifiers: BTreeMap::new() };
-    for hook in SocketHook::ALL {
-        if features.has(hook.feature()) {
-            let program = load_program(ebpf, hook.name(), |program| {
-                if hook == SocketHook::Release {
-                    let program: &mut CgroupSock = program.try_into()?;
-                    program.load()?;
-                    return Ok(program.fd()?.as_fd().try_clone_to_owned()?);
-                }
-                let program: &mut CgroupSockAddr = program.try_into()?;
-                program.load()?;
-                Ok(program.fd()?.as_fd().try_clone_to_owned()?)
-            })?;
-            programs.sockets.insert(hook, program);
-        }
-    }
-    for direction in Direction::ALL {
-        for link_layer in [LinkLayer::Ethernet, LinkLayer::Ip] {
-            let name = classifier_name(direction, link_layer);
-            let program = load_program(ebpf, name, |program| {
-                let program: &mut SchedClassifier = program.try_into()?;
-                program.load()?;
-                Ok(program.fd()?.as_fd().try_clone_to_owned()?)
-            })?;
-            programs.classifiers.insert(name, program);
-        }
-    }
-    Ok(programs)
-}
-
-/// How often a program whose verification was interrupted is loaded again, and after what time.
-const LOAD_ATTEMPTS: u32 = 20;
-const LOAD_PAUSE: Duration = Duration::from_millis(10);
-
-/// The verifier gives up with EAGAIN when a signal is pending (kernel commit c3494801cd17); libbpf tries again, too.
-fn is_interrupted(error: &ProgramError) -> bool {
-    matches!(error, ProgramError::LoadError { io_error, .. } if io_error.raw_os_error() == Some(libc::EAGAIN))
-}
-
-fn load_program(
-    ebpf: &mut Ebpf,
-    name: &str,
-    load: impl Fn(&mut aya::programs::Program) -> Result<OwnedFd, ProgramError>,
-) -> Result<OwnedFd, LoadError> {
-    let program = ebpf.program_mut(name).ok_or_else(|| LoadError::Incomplete { name: name.to_owned() })?;
-    let mut loaded = load(program);
-    for _ in 0..LOAD_ATTEMPTS {
-        if !loaded.as_ref().is_err_and(is_interrupted) {
-            break;
-        }
-        thread::sleep(LOAD_PAUSE);
-        loaded = load(program);
-    }
-    loaded.map_err(|error| {
-        if let ProgramError::LoadError { verifier_log, .. } = &error {
-            tracing::debug!(program = name, "the verifier says: {verifier_log}");
-        }
-        LoadError::Program { name: name.to_owned(), error }
-    })
+    Ok((adoption, ebpf))
 }
 
 /// An error and its causes in one line. The verifier's log, which has thousands, is left to the debug log.

@@ -28,7 +28,7 @@ use std::{env, net::SocketAddr, process::ExitCode};
 use client::Place;
 use libtest_mimic::{Arguments, Trial};
 use page::Page;
-use peer::{Sight, Task};
+use peer::{Sight, Talk, Task};
 use proxy_agent::dataplane::features::Feature;
 use serde_json::json;
 use stage::{Family, NODE, OTHER_NODE, Stage};
@@ -75,7 +75,7 @@ fn write(stage: &Stage) {
 
 /// Where the server sees the client of a connection that is held.
 fn hold(place: &Place<'_>, to: &str) -> (client::Held, SocketAddr) {
-    let mut held = place.hold(&Task::Hold { to: address(to) });
+    let mut held = place.hold(&Talk::Tcp { to: address(to) });
     match held.again() {
         Sight::Answer { seen, .. } => (held, seen),
         failed @ Sight::Failed(_) => panic!("{to}: {failed:?}"),

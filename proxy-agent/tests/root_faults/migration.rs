@@ -9,7 +9,7 @@ use super::{
     kube_proxy::{Mode, NODE_PORT},
     load::{Report, now},
     manifests,
-    peer::{Sight, Task},
+    peer::{Sight, Talk},
     runner::{Load, cluster_ips, complaints_of},
     stage::{Family, NODE, Stage},
     support::{Netns, run},
@@ -157,11 +157,11 @@ fn hold(stage: &Stage) -> Vec<Open> {
             ("a pod to the clusterIP", stage.ordinary_pod(), cluster_ip),
             ("the node to the clusterIP", stage.host(), cluster_ip),
         ] {
-            let mut held = place.hold(&Task::Hold { to });
+            let mut held = place.hold(&Talk::Tcp { to });
             let first = held.next();
             assert!(matches!(first, Sight::Answer { .. }), "{who}, {family:?}: {first:?}");
             open.push(Open { what: format!("{who}, {family:?}"), held, first: Some(first) });
-            let held = place.hold(&Task::HoldUdpConnected { to });
+            let held = place.hold(&Talk::UdpConnected { to });
             open.push(Open { what: format!("datagrams from {who}, {family:?}"), held, first: None });
         }
     }

@@ -3,7 +3,7 @@
 use std::{fs, process::Command};
 
 use super::{
-    peer::{Sight, Task},
+    peer::{Sight, Talk, Task},
     runner::{cluster_ips, write},
     stage::{Setting, Stage},
     support::{eventually, run as run_command},
@@ -25,7 +25,7 @@ pub fn while_it_runs() {
     write(&stage, "web", 1, &stage.backends.iter().collect::<Vec<_>>());
     stage.start();
     let services = cluster_ips(1);
-    let mut held = services.map(|to| stage.outside_client().hold(&Task::Hold { to }));
+    let mut held = services.map(|to| stage.outside_client().hold(&Talk::Tcp { to }));
     let first = held.each_mut().map(|held| held.next());
     let devices = || stage.ask("status")["devices"].clone();
     let (before, pins) = (devices(), stage.pins.path());

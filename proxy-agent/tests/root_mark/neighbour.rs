@@ -7,7 +7,7 @@ use proxy_agent::dataplane::nft;
 
 use super::{
     needing,
-    peer::{Sight, Task},
+    peer::{Sight, Talk},
     rules::{MARKED_PORT, Neighbour, Tool},
     server::Server,
     services::{HERE, SELF, WEB, assert_seen, node_ip, outside_ip},
@@ -47,7 +47,7 @@ fn beside(neighbour: Neighbour, tool: Tool) {
     SELF.write_for(&stage, &stage.sandboxed);
     watch(&stage);
     stage.start();
-    let mut held = Family::ALL.map(|family| stage.outside_client().hold(&Task::Hold { to: WEB.node_port(family) }));
+    let mut held = Family::ALL.map(|family| stage.outside_client().hold(&Talk::Tcp { to: WEB.node_port(family) }));
     let first = held.each_mut().map(|held| held.next());
 
     // Of chains with the same priority the newest one is asked first.

@@ -6,7 +6,7 @@ use proxy_agent::dataplane::status;
 
 use super::{
     client::Place,
-    peer::{Sight, Task},
+    peer::{Sight, Talk, Task},
     services::{HERE, SELF, Service, WEB, assert_seen, outside_ip},
     stage::{Family, Stage},
     support::eventually,
@@ -93,7 +93,7 @@ pub fn switched() {
     write_services(&stage);
     stage.start();
     let clients =
-        |stage: &Stage| Family::ALL.map(|family| stage.ordinary_pod().hold(&Task::Hold { to: WEB.cluster_ip(family) }));
+        |stage: &Stage| Family::ALL.map(|family| stage.ordinary_pod().hold(&Talk::Tcp { to: WEB.cluster_ip(family) }));
     let mut held = clients(&stage);
     let first = held.each_mut().map(|held| held.next());
     assert!(sockets_served(&stage) >= 2);

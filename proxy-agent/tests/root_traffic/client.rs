@@ -1,4 +1,4 @@
-//! Running client processes and reading what they saw.
+//! Running clients, and reading what they saw.
 
 use std::{
     collections::BTreeSet,
@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    peer::{self, Sight, Task},
+    peer::{self, Sight, Talk, Task},
     support::{Cgroup, Netns},
 };
 
@@ -22,13 +22,15 @@ pub struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Runs the task to its end.
+    /// Runs the task to its end, on a thread: what a socket meets follows from the cgroup and the namespace of the thread that
+    /// makes it.
     #[track_caller]
     pub fn run(&self, task: &Task) -> Vec<Sight> {
-        let output = self.command(task).output().expect("the client runs");
-        assert!(output.status.success(), "{task:?}: {}", String::from_utf8_lossy(&output.stderr));
-        let text = String::from_utf8(output.stdout).expect("the client prints text");
-        text.lines().map(|line| serde_json::from_str(line).expect("the client prints sights")).collect()
+        let perform = || self.namespace.enter(|| peer::perform(task));
+        match self.cgroup {
+            Some(cgroup) => cgroup.enter(perform),
+            None => perform(),
+        }
     }
 
     /// Runs the task again and again until so many servers have answered. Of three servers that are chosen at random, one
@@ -51,19 +53,15 @@ impl Place<'_> {
         sights
     }
 
-    /// Starts a task that goes on for as long as it is asked to.
-    pub fn hold(&self, task: &Task) -> Held {
-        let mut child =
-            self.command(task).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the client runs");
+    /// Starts a client that goes on for as long as it is asked to. It is a process: whoever looks for sockets finds namespaces by
+    /// the processes in them.
+    pub fn hold(&self, talk: &Talk) -> Held {
+        let mut command = self.program(peer::COMMAND);
+        command.arg(serde_json::to_string(talk).expect("it is serializable"));
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the client runs");
         let stdin = child.stdin.take().expect("it is piped");
         let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
         Held { child, stdin: Some(stdin), stdout }
-    }
-
-    fn command(&self, task: &Task) -> Command {
-        let mut command = self.program(peer::COMMAND);
-        command.arg(serde_json::to_string(task).expect("a task is serializable"));
-        command
     }
 
     /// This same program, as the sort of client that its first argument says.

@@ -1,7 +1,7 @@
 //! Real sockets in real namespaces, through the agent as a user runs it. Needs root.
 //!
-//! The programs serve a socket by the cgroup of the process that made it, so clients are processes of their own: this
-//! same program, called with `peer` as its first argument.
+//! The programs serve a socket by the cgroup of the thread that made it, so clients are threads of their own. Those that go on while
+//! something changes are processes: this same program, called with `peer` as its first argument.
 
 #![expect(unreachable_pub, reason = "a test program has no outside; `pub` says what the other modules use")]
 

@@ -1,4 +1,5 @@
-//! The client process: does what its arguments say and prints what it saw as JSON.
+//! What clients do, and what they see: at once on a thread, or for as long as they are asked to as a process, which takes its
+//! orders from its argument and prints what it sees as JSON.
 
 use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
@@ -15,8 +16,8 @@ pub const COMMAND: &str = "peer";
 /// How long a client waits for anything.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// What the client does, `count` times.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// What a client does, `count` times.
+#[derive(Clone, Debug)]
 pub enum Task {
     /// Connects, asks who is there, closes.
     Tcp { to: SocketAddr, count: u32 },
@@ -28,12 +29,17 @@ pub enum Task {
     UdpUnconnected { to: SocketAddr, count: u32 },
     /// As [`Self::UdpUnconnected`], with a new socket each time.
     UdpSockets { to: SocketAddr, count: u32 },
-    /// Connects, and sends a line for each line of standard input until that ends.
-    Hold { to: SocketAddr },
-    /// Sends a datagram on one unconnected socket for each line of standard input until that ends.
-    HoldUdp { to: SocketAddr },
-    /// Sends a datagram on one connected socket for each line of standard input until that ends. After an error it connects anew.
-    HoldUdpConnected { to: SocketAddr },
+}
+
+/// What a client goes on doing: once more for each line of standard input, until that ends.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Talk {
+    /// Connects, and sends a line each time.
+    Tcp { to: SocketAddr },
+    /// Sends a datagram on one unconnected socket.
+    Udp { to: SocketAddr },
+    /// Sends a datagram on one connected socket. After an error it connects anew.
+    UdpConnected { to: SocketAddr },
 }
 
 /// What came of one connection or datagram.
@@ -54,36 +60,41 @@ pub enum Sight {
     Failed(String),
 }
 
-/// Runs the client.
-pub fn main(arguments: &[String]) -> ExitCode {
-    let task: Task = serde_json::from_str(&arguments[0]).expect("the test gives a task");
-    match task {
-        Task::Tcp { to, count } => (0..count).for_each(|_| print(&tcp(to))),
-        Task::Bulk { to, bytes } => print(&bulk(to, bytes)),
-        Task::UdpConnected { to, count } => (0..count).for_each(|_| print(&udp_connected(to))),
+/// Does what a task says, and returns what came of each connection or datagram.
+pub fn perform(task: &Task) -> Vec<Sight> {
+    match *task {
+        Task::Tcp { to, count } => (0..count).map(|_| seen(tcp(to))).collect(),
+        Task::Bulk { to, bytes } => vec![seen(bulk(to, bytes))],
+        Task::UdpConnected { to, count } => (0..count).map(|_| seen(udp_connected(to))).collect(),
         Task::UdpUnconnected { to, count } => {
             let socket = udp_socket(to);
-            (0..count).for_each(|_| print(&udp(&socket, to)));
+            (0..count).map(|_| seen(udp(&socket, to))).collect()
         }
-        Task::UdpSockets { to, count } => (0..count).for_each(|_| print(&udp(&udp_socket(to), to))),
-        Task::Hold { to } => hold(to),
-        Task::HoldUdpConnected { to } => hold_udp_connected(to),
-        Task::HoldUdp { to } => {
+        Task::UdpSockets { to, count } => (0..count).map(|_| seen(udp(&udp_socket(to), to))).collect(),
+    }
+}
+
+/// Runs a client that goes on.
+pub fn main(arguments: &[String]) -> ExitCode {
+    match serde_json::from_str(&arguments[0]).expect("the test says what to do") {
+        Talk::Tcp { to } => hold(to),
+        Talk::UdpConnected { to } => hold_udp_connected(to),
+        Talk::Udp { to } => {
             let socket = udp_socket(to);
             for _ in io::stdin().lines() {
-                print(&udp(&socket, to));
+                print(udp(&socket, to));
             }
         }
     }
     ExitCode::SUCCESS
 }
 
-fn print(sight: &io::Result<Sight>) {
-    let sight = match sight {
-        Ok(sight) => sight.clone(),
-        Err(error) => Sight::Failed(format!("{:?}", error.kind())),
-    };
-    println!("{}", serde_json::to_string(&sight).expect("a sight is serializable"));
+fn seen(sight: io::Result<Sight>) -> Sight {
+    sight.unwrap_or_else(|error| Sight::Failed(format!("{:?}", error.kind())))
+}
+
+fn print(sight: io::Result<Sight>) {
+    println!("{}", serde_json::to_string(&seen(sight)).expect("a sight is serializable"));
 }
 
 fn tcp(to: SocketAddr) -> io::Result<Sight> {
@@ -150,7 +161,7 @@ fn hold_udp_connected(to: SocketAddr) {
         if sight.is_err() {
             socket = None;
         }
-        print(&sight);
+        print(sight);
     }
 }
 
@@ -175,9 +186,9 @@ fn hold(to: SocketAddr) {
     let mut reader = BufReader::new(&stream);
     let mut greeting = String::new();
     reader.read_line(&mut greeting).expect("the server greets");
-    print(&answer(&greeting, peer, Some(peer)));
+    print(answer(&greeting, peer, Some(peer)));
     for _ in io::stdin().lines() {
-        print(&(&stream).write_all(b"again\n").and_then(|()| {
+        print((&stream).write_all(b"again\n").and_then(|()| {
             let mut echo = String::new();
             reader.read_line(&mut echo)?;
             if echo == "again\n" {

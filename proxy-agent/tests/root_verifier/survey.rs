@@ -14,22 +14,16 @@ use aya::{
 };
 use aya_obj::Object;
 use proxy_agent::dataplane::{
-    Config, Dataplane, PacketLog, SocketHooks,
-    devices::{PodDevices, Selection},
-    features::Features,
-    flow_tables::FlowTableSize,
-    loader,
-    object::OBJECT,
-    pins::SocketHook,
+    Config, Dataplane, PacketLog, features::Features, loader, object::OBJECT, pins::SocketHook,
 };
-use proxy_common::{DEFAULT_MASQUERADE_MARK, V4, V6, maps};
+use proxy_common::{V4, V6, maps};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{
     calls::{Calls, Granularity},
     measurement::Measurement,
     report::Report,
-    support::Pins,
+    support::{Node, settings},
 };
 
 /// What there is to know of the programs on this kernel.
@@ -109,21 +103,14 @@ fn expected(object: &Object, features: &Features) -> BTreeSet<String> {
     object.programs.keys().filter(|name| !without_hook(name)).cloned().collect()
 }
 
-/// What the kernel says of the programs of an agent that starts here and now.
+/// What the kernel says of the programs of an agent that starts here and now, on a node that has a device of each sort.
 fn loaded_by_the_agent(features: &Features, packet_log: PacketLog) -> anyhow::Result<BTreeMap<String, Loaded>> {
-    let pins = Pins::new();
-    let config = Config {
-        bpffs_root: pins.path().to_owned(),
-        cgroup_root: None,
-        devices: Selection::Automatic,
-        socket_hooks: SocketHooks::Attached,
-        pod_devices: PodDevices::None,
-        masquerade_mark: DEFAULT_MASQUERADE_MARK,
-        packet_log,
-        flow_table_size: FlowTableSize::default(),
-    };
-    let _dataplane = Dataplane::open_with(&config, features.clone())?;
-    let tables = maps_in(pins.path())?;
+    let node = Node::default();
+    node.netns.ip("tuntap add dev tun0 mode tun");
+    let config = Config { packet_log, ..node.config() };
+    let Dataplane { hooks, .. } = Dataplane::open_with(&config, features.clone())?;
+    let _hooks = node.netns.block_on(async || hooks.attach(&settings()).await)?;
+    let tables = maps_in(node.pins.path())?;
     // A program of somebody else may go while it is being asked.
     let ours = loaded_programs().filter_map(Result::ok).filter(|program| uses(program, &tables));
     let loaded = ours.map(|program| {

@@ -21,24 +21,43 @@ use std::io;
 use super::{
     devices::LinkLayer,
     features::{Feature, Features},
+    loaded::{Programs, classifier_name},
     pins::{Direction, Pins, remove_link},
-    programs::{Programs, classifier_name},
+    programs::LoadError,
 };
 
 /// Why programs cannot be attached to a device.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {action} the {direction} program of the device with index {index}: {error}")]
-pub struct DeviceError {
-    pub(super) action: &'static str,
-    pub(super) direction: Direction,
-    pub(super) index: u32,
-    pub(super) error: io::Error,
+pub enum DeviceError {
+    /// No device needed these programs before, and the kernel refuses to load them.
+    #[error("the device with index {index} gets no programs: {error}")]
+    Load {
+        /// The device.
+        index: u32,
+        /// What the kernel says.
+        error: LoadError,
+    },
+    /// The kernel refuses to attach or detach one.
+    #[error("cannot {action} the {direction} program of the device with index {index}: {error}")]
+    Refused {
+        /// `attach` or `detach`.
+        action: &'static str,
+        /// Which of the two programs.
+        direction: Direction,
+        /// The device.
+        index: u32,
+        /// What the kernel says.
+        error: io::Error,
+    },
 }
 
 impl DeviceError {
     /// Whether the device went meanwhile.
     pub(super) fn is_gone(&self) -> bool {
-        matches!(self.error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO))
+        match self {
+            Self::Load { .. } => false,
+            Self::Refused { error, .. } => matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO)),
+        }
     }
 }
 
@@ -57,14 +76,15 @@ pub(super) enum Attachment {
 /// Returns whether one of them was not there.
 ///
 /// # Errors
-/// The kernel refuses, or the device is gone.
+/// The kernel refuses, also to load programs that no device needed before, or the device is gone.
 pub(super) fn attach(
-    programs: &Programs,
+    programs: &mut Programs,
     index: u32,
     link_layer: LinkLayer,
     pins: &Pins,
     features: &Features,
 ) -> Result<Attachment, DeviceError> {
+    programs.require(link_layer).map_err(|error| DeviceError::Load { index, error })?;
     let mut attachment = Attachment::Replaced;
     for direction in [Direction::Egress, Direction::Ingress] {
         let name = classifier_name(direction, link_layer);
@@ -76,7 +96,9 @@ pub(super) fn attach(
                 clsact::attach(program, name, index, direction)
             }
         });
-        if result.map_err(|error| DeviceError { action: "attach", direction, index, error })? == Attachment::Made {
+        if result.map_err(|error| DeviceError::Refused { action: "attach", direction, index, error })?
+            == Attachment::Made
+        {
             attachment = Attachment::Made;
         }
     }
@@ -94,7 +116,7 @@ pub(super) fn detach(index: u32, pins: &Pins, features: &Features) -> Result<(),
         } else {
             clsact::detach(index, direction)
         };
-        result.map_err(|error| DeviceError { action: "detach", direction, index, error })?;
+        result.map_err(|error| DeviceError::Refused { action: "detach", direction, index, error })?;
     }
     Ok(())
 }

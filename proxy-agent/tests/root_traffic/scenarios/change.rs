@@ -6,7 +6,7 @@ use proxy_agent::dataplane::{pins::SocketHook, status};
 
 use super::{
     super::{
-        peer::{Sight, Task},
+        peer::{Sight, Talk, Task},
         server::Server,
         stage::{Family, Stage, TARGET_PORT},
         support::{Netns, eventually, run},
@@ -25,8 +25,8 @@ pub fn removed_endpoint() {
         for (place, pod) in stage.pods() {
             write_service(&stage, "web", 10, &[&stage.backends[0]]);
             wait_for_backends(&stage, &["10.1.11.2"]);
-            let mut tcp = place.hold(&Task::Hold { to });
-            let mut udp = place.hold(&Task::HoldUdp { to });
+            let mut tcp = place.hold(&Talk::Tcp { to });
+            let mut udp = place.hold(&Talk::Udp { to });
             assert_eq!(servers(&[tcp.next(), udp.again()]), BTreeSet::from(["pod-11".to_owned()]));
 
             write_service(&stage, "web", 10, &[&stage.backends[1]]);
@@ -93,7 +93,7 @@ pub fn restart() {
         .flat_map(|family| {
             let to = cluster_ip(family, 10);
             [stage.ordinary_pod(), stage.sandboxed_pod(), stage.outside_client()]
-                .map(|place| place.hold(&Task::Hold { to }))
+                .map(|place| place.hold(&Talk::Tcp { to }))
         })
         .collect();
     let first: Vec<Sight> = held.iter_mut().map(|held| held.next()).collect();

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 use super::{
     super::{
         client::{Held, Place},
-        peer::{Sight, Task},
+        peer::{Sight, Talk},
         stage::{Family, Stage},
         support::eventually,
     },
@@ -28,7 +28,7 @@ pub fn connected_sockets() {
                 stranded.push(connect(place, cluster_ip(family, 10)));
                 connected.push(connect(place, cluster_ip(family, 11)));
                 connected.push(connect(place, stage.backends[0].endpoint(family)));
-                unconnected.push(place.hold(&Task::HoldUdp { to: cluster_ip(family, 10) }));
+                unconnected.push(place.hold(&Talk::Udp { to: cluster_ip(family, 10) }));
             }
             stranded.push(connect(place, mapped(cluster_ip(Family::V4, 10))));
         }
@@ -63,7 +63,7 @@ pub fn connected_sockets() {
 }
 
 fn connect(place: Place<'_>, to: SocketAddr) -> Held {
-    place.hold(&Task::HoldUdpConnected { to })
+    place.hold(&Talk::UdpConnected { to })
 }
 
 #[track_caller]
