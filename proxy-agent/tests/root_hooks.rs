@@ -130,7 +130,12 @@ fn devices_come_and_go(mechanism: DeviceMechanism) {
         node.netns.ip("link set veth1 down");
         node.netns.ip("link set veth1 name cali1");
         times.push(until(&node, &mut hooks, &["cali1", "eth0"]).await);
+        // The first device without Ethernet has to wait until its programs are loaded.
         node.netns.ip("tuntap add dev tun0 mode tun");
+        until(&node, &mut hooks, &["cali1", "eth0", "tun0"]).await;
+        node.netns.ip("tuntap add dev tun1 mode tun");
+        times.push(until(&node, &mut hooks, &["cali1", "eth0", "tun0", "tun1"]).await);
+        node.netns.ip("link del tun1");
         times.push(until(&node, &mut hooks, &["cali1", "eth0", "tun0"]).await);
 
         // As the port of a bridge it still has them, and the bridge has none.

@@ -35,7 +35,6 @@ pub fn while_it_runs() {
         fs::remove_file(pins.join(name)).expect("it is pinned");
     }
     let links = pins.join("links");
-    let has_links = fs::read_dir(&links).expect("it is there").count() > 0;
     for entry in fs::read_dir(&links).expect("it is there").flatten() {
         fs::remove_file(entry.path()).expect("it is pinned");
     }
@@ -48,12 +47,16 @@ pub fn while_it_runs() {
     put_back(&stage, "the links' pins", || devices() == before);
     assert!(stage.log().contains("somebody removed the pin"), "{}", stage.log());
 
-    if has_links {
-        for link in ["ingress_", "connect4"] {
-            let entries = fs::read_dir(&links).expect("it is there").flatten();
-            let path = entries.map(|entry| entry.path()).find(|path| path.to_string_lossy().contains(link));
-            run_command(Command::new("bpftool").args(["link", "detach", "pinned"]).arg(path.expect("a link")));
-        }
+    // Kernels before 5.7 have no links, those before 6.6 none at devices.
+    let link = |name: &str| {
+        let entries = fs::read_dir(&links).expect("it is there").flatten();
+        entries.map(|entry| entry.path()).find(|path| path.to_string_lossy().contains(name))
+    };
+    if let Some(hook) = link("connect4") {
+        run_command(Command::new("bpftool").args(["link", "detach", "pinned"]).arg(hook));
+    }
+    if let Some(device) = link("ingress_") {
+        run_command(Command::new("bpftool").args(["link", "detach", "pinned"]).arg(device));
     } else {
         run_command(
             Command::new("tc")
@@ -104,7 +107,7 @@ pub fn unmounted() {
         command.args(["--mount", "--target", &process, "--"]).args(words);
         command
     };
-    run_command(&mut inside(&["umount", "--lazy", "/sys/fs/bpf"]));
+    run_command(&mut inside(&["umount", "-l", "/sys/fs/bpf"]));
     let root = stage.pins.path().to_str().expect("text").to_owned();
     let path = format!("{root}/links/connect4");
     put_back(&stage, "everything is pinned again", || {
