@@ -1,7 +1,8 @@
 //! Run time of the TC programs, as the kernel counts it (`kernel.bpf_stats_enabled`, since 5.1).
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, process::Command};
 
+use proxy_agent::dataplane::{pins::Pins, status};
 use serde_json::Value;
 
 use super::{stage::Stage, support::run};
@@ -48,12 +49,9 @@ pub struct Program {
 impl Program {
     /// `direction`: `ingress` or `egress`.
     pub fn of(stage: &Stage, direction: &str) -> Self {
-        let links: PathBuf = stage.pins.path().join("links");
-        let names = fs::read_dir(&links).expect("the agent pins links");
-        let mut names = names.filter_map(|name| name.ok()?.file_name().into_string().ok());
-        let name = names.find(|name| name.starts_with(direction)).expect("a device has programs");
-        let link = ask(&["link", "show", "pinned", links.join(name).to_str().expect("text")]);
-        Self { id: link["prog_id"].as_u64().expect("a link has a program") }
+        let attached = stage.node.enter(|| status::devices(&Pins::new(stage.pins.path()))).expect("readable");
+        let device = attached.iter().find(|device| device.direction.name() == direction).expect("a device has programs");
+        Self { id: device.program.into() }
     }
 
     pub fn time(&self) -> Time {
