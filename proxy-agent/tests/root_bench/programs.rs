@@ -50,7 +50,8 @@ impl Program {
     /// `direction`: `ingress` or `egress`.
     pub fn of(stage: &Stage, direction: &str) -> Self {
         let attached = stage.node.enter(|| status::devices(&Pins::new(stage.pins.path()))).expect("readable");
-        let device = attached.iter().find(|device| device.direction.name() == direction).expect("a device has programs");
+        let device =
+            attached.iter().find(|device| device.direction.name() == direction).expect("a device has programs");
         Self { id: device.program.into() }
     }
 
