@@ -50,6 +50,18 @@ fn without_any_source_of_objects_it_says_which_there_are() {
     }
 }
 
+/// As in an image that holds nothing but the program.
+#[test]
+fn an_address_without_encryption_needs_no_certificates() {
+    let mut agent = Command::new(env!("CARGO_BIN_EXE_proxy-agent"));
+    agent.args(["run", "--master", "http://127.0.0.1:1", "--hostname-override", "node-a", "--cgroup-root", "/nowhere"]);
+    agent.env_remove("KUBERNETES_SERVICE_HOST").env("SSL_CERT_FILE", "/nowhere/file").env("SSL_CERT_DIR", "/nowhere");
+    let Output { status, stderr, .. } = agent.output().expect("the program starts");
+    let stderr = String::from_utf8(stderr).expect("text");
+    assert_eq!(status.code(), Some(1), "it ends later, as there is no such cgroup or it has no rights: {stderr}");
+    assert!(!stderr.contains("certificate"), "{stderr}");
+}
+
 #[test]
 fn flags_may_have_underscores_as_in_all_of_kubernetes() {
     let lines = complaints(&["--cluster_cidr=10.0.0.0", "--detect_local_mode", "Pods_and_more", "--v=loud"]);

@@ -76,6 +76,10 @@ pub async fn connect(server: &Server) -> Result<Client, ConnectError> {
         },
         (None, None) => Config::incluster().map_err(|error| ConnectError::InCluster(one_line(&error)))?,
     };
+    if config.cluster_url.scheme_str() == Some("http") {
+        // Nothing is encrypted. Without this, the client insists on the system's certificates, which small images do not have.
+        config.root_cert.get_or_insert_default();
+    }
     config.read_timeout = Some(READ_TIMEOUT);
     config.reset_reader_on_write = true;
     let builder = ClientBuilder::try_from(config).map_err(|error| ConnectError::Client(one_line(&error)))?;
