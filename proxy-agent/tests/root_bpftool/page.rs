@@ -1,6 +1,6 @@
 //! The page: its commands, and what it says that they print.
 
-use std::{env, fs, path::Path};
+use std::env;
 
 use super::stage::Stage;
 
@@ -17,7 +17,7 @@ pub fn has_bpftool() -> bool {
 
 /// docs/bpftool.md.
 pub struct Page {
-    text: String,
+    text: &'static str,
 }
 
 /// A command and the lines below it.
@@ -35,8 +35,7 @@ impl<'a> Example<'a> {
 
 impl Page {
     pub fn read() -> Self {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/bpftool.md");
-        Self { text: fs::read_to_string(path).expect("the page is there") }
+        Self { text: include_str!("../../../docs/bpftool.md") }
     }
 
     /// How many questions it asks.

@@ -20,7 +20,8 @@ pub const COMMAND: &str = "load";
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Each broken connection is waited for; so many are enough to see.
 const ENOUGH: usize = 10;
-/// Between two new connections, and between two datagrams.
+/// Between two new connections, between two datagrams, and between two rounds on those that are held, on a real machine. A slow one
+/// would do nothing else if its clients did not pause for longer, and what happens to the agent would last for minutes.
 const PAUSE: Duration = Duration::from_millis(5);
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -29,7 +30,7 @@ pub struct Task {
     pub services: Vec<SocketAddr>,
     /// How many are held.
     pub held: u32,
-    /// How long to wait for answers, times as long as on a real machine.
+    /// How long to wait for answers and between requests, times as long as on a real machine.
     pub slowness: u32,
 }
 
@@ -63,7 +64,7 @@ pub fn now() -> u64 {
 /// Says `ready` when all connections are held; at the end of its standard input, prints the report.
 pub fn main(arguments: &[String]) -> ExitCode {
     let task: Task = serde_json::from_str(&arguments[0]).expect("the test gives a task");
-    let patience = PATIENCE * task.slowness;
+    let (patience, pause) = (PATIENCE * task.slowness, PAUSE * task.slowness);
     let mut held: Vec<Held> = (0..task.held)
         .zip(task.services.iter().cycle())
         .map(|(_, &service)| Held::open(service, patience).expect("the connections begin"))
@@ -91,12 +92,12 @@ pub fn main(arguments: &[String]) -> ExitCode {
                 if broken.len() >= ENOUGH {
                     break;
                 }
-                thread::sleep(PAUSE);
+                thread::sleep(pause);
             }
             (exchanges, broken)
         });
-        let connect = scope.spawn(|| attempts(&task.services, goes_on, |to| greeting(to, patience)));
-        let send = scope.spawn(|| attempts(&task.services, goes_on, |to| datagram(to, patience)));
+        let connect = scope.spawn(|| attempts(&task.services, pause, goes_on, |to| greeting(to, patience)));
+        let send = scope.spawn(|| attempts(&task.services, pause, goes_on, |to| datagram(to, patience)));
         io::stdin().lines().for_each(drop);
         done.store(true, Ordering::Relaxed);
         (report.exchanges, report.broken) = chat.join().expect("the thread ends");
@@ -109,6 +110,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
 
 fn attempts(
     services: &[SocketAddr],
+    pause: Duration,
     goes_on: impl Fn() -> bool,
     attempt: impl Fn(SocketAddr) -> io::Result<String>,
 ) -> Vec<Attempt> {
@@ -117,7 +119,7 @@ fn attempts(
         let began = now();
         let result = attempt(to).map_err(|error| format!("{to}: {error}"));
         attempts.push(Attempt { began, ended: now(), result });
-        thread::sleep(PAUSE);
+        thread::sleep(pause);
     }
     attempts
 }
