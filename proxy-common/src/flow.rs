@@ -114,6 +114,9 @@ impl FlowFlags {
     /// frontend, and these are the answers.
     pub const OWN: Self = Self(1 << 2);
 
+    /// An answer has been sent on by a TC program, so requests may be too, if the settings say so.
+    pub const SENT_ON: Self = Self(1 << 3);
+
     /// The flags from their bits.
     #[must_use]
     pub const fn from_bits(bits: u8) -> Self {
@@ -124,6 +127,12 @@ impl FlowFlags {
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// These flags but for `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     /// The bits.
@@ -247,6 +256,11 @@ impl<A: Copy> Flow<A> {
     #[must_use]
     pub const fn flags(&self) -> FlowFlags {
         FlowFlags(self.flags)
+    }
+
+    /// Replaces the properties.
+    pub const fn set_flags(&mut self, flags: FlowFlags) {
+        self.flags = flags.bits();
     }
 
     /// What was seen of the connection in this direction.

@@ -69,6 +69,8 @@ impl SettingsFlags {
     pub const HOST_NAMESPACE_ONLY: Self = Self(1 << 1);
     /// A UDP Service has, or had, an address for clients outside other than nodePorts. What leaves the node may come from there.
     pub const EXTERNAL_DATAGRAMS: Self = Self(1 << 2);
+    /// TC programs send packets of confirmed flows on by themselves, past netfilter.
+    pub const HOST_ROUTING: Self = Self(1 << 3);
 
     /// These switches and `other`.
     #[must_use]

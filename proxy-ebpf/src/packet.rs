@@ -1,5 +1,7 @@
 //! The frame as the pipeline sees it.
 
+use proxy_common::Port;
+
 /// The packet has fewer bytes than an access needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Truncated;
@@ -65,6 +67,43 @@ pub trait Packet {
 
     /// Index of the device on whose hook the packet is.
     fn device(&self) -> u32;
+
+    /// Whether the packet came by Ethernet, addressed to this device and without a VLAN tag, and a program can send it on.
+    fn can_be_sent_on(&self) -> bool;
+
+    /// Payload bytes of each of the segments that the packet will be cut into (GSO); `None` if it will not be.
+    fn segment_size(&self) -> Option<u16>;
+
+    /// Where a router leads.
+    type Way: Copy;
+
+    /// Where routing leads a packet that is on such a journey from this device; `None` if a router would not send it on there and
+    /// now, in one piece.
+    fn way(&self, journey: &Journey) -> Option<Self::Way>;
+
+    /// Sends the packet there when the program ends, with the link layer's header that belongs there.
+    fn send_on(&mut self, way: &Self::Way);
+}
+
+/// What a router goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Journey {
+    /// 4 or 6.
+    pub version: u8,
+    /// Number of the transport protocol.
+    pub protocol: u8,
+    /// Source port.
+    pub source_port: Port,
+    /// Destination port.
+    pub destination_port: Port,
+    /// Length in bytes from the IP header on, of each segment if the packet will be cut into some.
+    pub length: u16,
+    /// IPv4: type of service and three zeros. IPv6: traffic class and flow label, in network order.
+    pub class: [u8; 4],
+    /// Source address in network order; of IPv4's, the first four bytes.
+    pub source: [u8; 16],
+    /// Destination address, likewise.
+    pub destination: [u8; 16],
 }
 
 /// Where the bytes changed that a transport checksum is adjusted for.

@@ -43,6 +43,9 @@ pub struct RunFlags {
     /// Mark nodePort traffic under policy Local for Kube-OVN (bit 0x80000).
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub kube_ovn: Option<String>,
+    /// Let TC programs send packets of established flows that keep their source straight on, past netfilter (Linux 5.12).
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub host_routing: Option<String>,
     /// cgroup v2 folder whose processes are served at their sockets. Default: the root of the cgroup v2 mount.
     #[arg(long, value_name = "DIR")]
     pub cgroup_root: Option<PathBuf>,
@@ -140,6 +143,7 @@ impl RunFlags {
         let own = Own {
             socket_lb: read.value("socket-lb", self.socket_lb.as_ref(), SocketLb::parse),
             kube_ovn: read.value("kube-ovn", self.kube_ovn.as_ref(), values::boolean),
+            host_routing: read.value("host-routing", self.host_routing.as_ref(), values::boolean),
             devices: self.devices.clone(),
             metrics_services: read.value("metrics-services", self.metrics_services.as_ref(), values::count),
             cgroup_root: self.cgroup_root.clone(),

@@ -48,6 +48,8 @@ pub struct Config {
     pub socket_lb: SocketLb,
     /// Whether nodePort traffic under policy Local is marked as Kube-OVN expects it.
     pub kube_ovn: bool,
+    /// Whether TC programs send packets of confirmed flows on by themselves, past netfilter.
+    pub host_routing: bool,
     /// cgroup v2 folder whose processes are served at their sockets; `None`: the root of the mount.
     pub cgroup_root: Option<PathBuf>,
     /// Where maps and links are pinned.
@@ -139,12 +141,22 @@ impl Config {
             Some(folder) => Objects::Manifests(folder.clone()),
             None => Objects::Api { kubeconfig: kube_proxy.kubeconfig.clone(), master: given(&flags.master) },
         };
-        let Own { socket_lb, kube_ovn, devices, metrics_services, cgroup_root, bpffs_root, flow_table_size } = own;
+        let Own {
+            socket_lb,
+            kube_ovn,
+            host_routing,
+            devices,
+            metrics_services,
+            cgroup_root,
+            bpffs_root,
+            flow_table_size,
+        } = own;
         Self {
             objects,
             node_name: given(&flags.hostname_override).or_else(|| given(&kube_proxy.hostname_override)),
             socket_lb: socket_lb.unwrap_or_default(),
             kube_ovn: kube_ovn.unwrap_or_default(),
+            host_routing: host_routing.unwrap_or_default(),
             metrics_services,
             cgroup_root,
             bpffs_root: bpffs_root.unwrap_or_else(|| pins::DEFAULT_ROOT.into()),

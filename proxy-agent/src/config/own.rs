@@ -15,6 +15,8 @@ pub struct Own {
     pub socket_lb: Option<SocketLb>,
     /// `kubeOvn`: whether nodePort traffic under policy Local is marked as Kube-OVN expects it.
     pub kube_ovn: Option<bool>,
+    /// `hostRouting`: whether TC programs send packets of confirmed flows on by themselves.
+    pub host_routing: Option<bool>,
     /// `devices`: names or patterns of the devices that get the TC programs.
     pub devices: Option<Vec<String>>,
     /// `metricsServices`: how many Service ports have series of their own in metrics.
@@ -54,10 +56,20 @@ impl Own {
     /// These settings, and where they say nothing those of `other`.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
-        let Self { socket_lb, kube_ovn, devices, metrics_services, cgroup_root, bpffs_root, flow_table_size } = self;
+        let Self {
+            socket_lb,
+            kube_ovn,
+            host_routing,
+            devices,
+            metrics_services,
+            cgroup_root,
+            bpffs_root,
+            flow_table_size,
+        } = self;
         Self {
             socket_lb: socket_lb.or(other.socket_lb),
             kube_ovn: kube_ovn.or(other.kube_ovn),
+            host_routing: host_routing.or(other.host_routing),
             devices: devices.or(other.devices),
             metrics_services: metrics_services.or(other.metrics_services),
             cgroup_root: cgroup_root.or(other.cgroup_root),
@@ -80,6 +92,7 @@ fn own(root: &mut Section<'_>) -> Own {
     Own {
         socket_lb: root.parsed("socketLB", SocketLb::parse),
         kube_ovn: root.boolean("kubeOvn"),
+        host_routing: root.boolean("hostRouting"),
         devices: (!devices.is_empty()).then(|| devices.into_iter().map(str::to_owned).collect()),
         metrics_services: root
             .integer("metricsServices", 0..=i64::from(u32::MAX))

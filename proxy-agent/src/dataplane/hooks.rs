@@ -14,7 +14,7 @@ use super::{
     anchors::Anchors,
     cgroup::{self, CgroupError},
     devices::{Devices, LinkLayer, PodDevices, Selection, WatchError, Watcher},
-    features::Features,
+    features::{Feature, Features},
     former::{FormerTables, Writers},
     loaded::Programs,
     lock::{Lock, LockError},
@@ -95,6 +95,9 @@ impl Hooks {
             tracing::warn!(
                 "this kernel does not tell network namespaces apart at sockets (that takes Linux 5.7), so pods are served there too"
             );
+        }
+        if settings.flags().contains(SettingsFlags::HOST_ROUTING) && !self.features.has(Feature::HostRouting) {
+            tracing::warn!("hostRouting has no effect on this kernel: it takes Linux {}", Feature::HostRouting.since());
         }
         self.write_settings(settings, netns_cookie)?;
         let masquerading = Masquerading::install(self.masquerade_mark);

@@ -87,6 +87,7 @@ pub(super) fn map_names() -> impl Iterator<Item = &'static str> {
 pub fn loader(features: &Features, log: PacketLog) -> EbpfLoader<'static> {
     let has_set_retval: &u8 = if features.has(Feature::SetRetval) { &1 } else { &0 };
     let has_netns_cookie: &u8 = if features.has(Feature::NetnsCookie) { &1 } else { &0 };
+    let has_host_routing: &u8 = if features.has(Feature::HostRouting) { &1 } else { &0 };
     let log_level: &u8 = match log {
         PacketLog::Off => &0,
         PacketLog::Drops => &(aya_log::Level::Trace as u8),
@@ -94,6 +95,7 @@ pub fn loader(features: &Features, log: PacketLog) -> EbpfLoader<'static> {
     let mut loader = EbpfLoader::new();
     loader.override_global("HAS_SET_RETVAL", has_set_retval, true);
     loader.override_global("HAS_NETNS_COOKIE", has_netns_cookie, true);
+    loader.override_global("HAS_HOST_ROUTING", has_host_routing, true);
     loader.override_global(aya_log::LEVEL, log_level, false);
     loader
 }

@@ -120,7 +120,7 @@ impl<'a, F: IpFamily, T: Tables<F>> Trial<'a, F, T> {
         match host::run::<F, _, _>(&mut packet, &mut self.tables, Hook::Ingress, L3) {
             Verdict::Drop(reason) => return Outcome::Dropped(self.counted(), reason),
             Verdict::Answer => return Outcome::Refused(self.service(), Place::Packets),
-            Verdict::Pass | Verdict::Continue(_) => {}
+            Verdict::Pass | Verdict::SendOn | Verdict::Continue(_) => {}
         }
         match packet::ends(&packet) {
             Some((after, backend)) if backend != destination => {
@@ -144,7 +144,7 @@ impl<'a, F: IpFamily, T: Tables<F>> Trial<'a, F, T> {
         let mut packet = packet::first(source, destination, self.question.protocol, 0);
         match host::run::<F, _, _>(&mut packet, &mut self.tables, Hook::Egress, L3) {
             Verdict::Drop(reason) => Outcome::Dropped(self.counted(), reason),
-            Verdict::Pass | Verdict::Answer | Verdict::Continue(_) => match packet::ends(&packet) {
+            Verdict::Pass | Verdict::Answer | Verdict::SendOn | Verdict::Continue(_) => match packet::ends(&packet) {
                 Some((after, _)) if after != source => Outcome::Answers(after),
                 _ => Outcome::Passes,
             },

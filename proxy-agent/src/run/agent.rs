@@ -94,8 +94,9 @@ pub async fn run(flags: &RunFlags, config: Config, stop: impl Future<Output = ()
     stranded::start(sockets, gone, move |count| counted.sockets_destroyed(count))
         .context("no thread for UDP sockets")?;
 
-    let Config { kube_proxy, socket_lb, kube_ovn, .. } = config;
-    let configuration = Configuration { kube_proxy, socket_lb, kube_ovn, node_name: node_name.clone(), former };
+    let Config { kube_proxy, socket_lb, kube_ovn, host_routing, .. } = config;
+    let configuration =
+        Configuration { kube_proxy, socket_lb, kube_ovn, host_routing, node_name: node_name.clone(), former };
     let hooks = keep(hooks, adoption, configuration, Arc::clone(&health), watcher);
     info!("Node {node_name}: waiting for the lists of Services and EndpointSlices");
     let engine = Engine::new(plan_tables, node_name, Capacities::default());

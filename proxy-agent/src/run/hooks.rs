@@ -35,6 +35,7 @@ pub(super) struct Configuration {
     pub(super) kube_proxy: KubeProxy,
     pub(super) socket_lb: SocketLb,
     pub(super) kube_ovn: bool,
+    pub(super) host_routing: bool,
     pub(super) node_name: String,
     /// What a former agent wrote.
     pub(super) former: Option<Settings>,
@@ -56,6 +57,7 @@ impl Configuration {
         let former = self.former.unwrap_or(Settings::UNSET);
         let flags = if is_external || former.flags().contains(external) { flags.with(external) } else { flags };
         let generation = former.generation().wrapping_add(generation);
+        let flags = if self.host_routing { flags.with(SettingsFlags::HOST_ROUTING) } else { flags };
         let mark = if self.kube_ovn { KUBE_OVN_LOCAL_NODE_PORT } else { 0 };
         let settings = settings.with_flags(flags).with_local_node_port_mark(mark).with_generation(generation);
         match self.former {

@@ -4,6 +4,7 @@
 
 mod clashes;
 mod fragments;
+mod host_routing;
 mod path_mtu;
 mod refusals;
 mod stage;

@@ -14,10 +14,10 @@ use proxy_agent::{
 };
 use proxy_common::{
     Backend, BackendId, NodeAddress, PlainAddress, Port, PortName, Protocol, ServiceEntry, ServiceFlags, ServiceId,
-    ServiceKey, SlotRange, V4, V6, maps,
+    ServiceKey, SettingsFlags, SlotRange, V4, V6, maps,
 };
 
-use super::support::{Netns, Node, patience, slowness};
+use super::support::{Netns, Node, patience, settings, slowness};
 
 pub const TARGET: u16 = 8080;
 pub const NODE_PORT: u16 = 30080;
@@ -88,13 +88,13 @@ pub const NARROW: u16 = 1300;
 pub struct Stage {
     pub client: Netns,
     pub backend: Netns,
-    _node: Node,
+    node: Node,
     /// Address of the node towards the client.
     pub outside: IpAddr,
     pub client_address: IpAddr,
     pub backend_address: IpAddr,
     _routers: Vec<Netns>,
-    _hooks: AttachedHooks,
+    hooks: AttachedHooks,
 }
 
 impl Stage {
@@ -120,16 +120,17 @@ impl Stage {
             IpAddr::V4(address) => serve_node_ports(&node, maps::NODE_ADDRESSES.name::<V4>(), address.octets()),
             IpAddr::V6(address) => serve_node_ports(&node, maps::NODE_ADDRESSES.name::<V6>(), address.octets()),
         }
-        Self {
-            client,
-            backend,
-            _node: node,
-            outside,
-            client_address,
-            backend_address,
-            _routers: between,
-            _hooks: hooks,
-        }
+        Self { client, backend, node, outside, client_address, backend_address, _routers: between, hooks }
+    }
+
+    /// The node's namespace.
+    pub const fn node(&self) -> &Netns {
+        &self.node.netns
+    }
+
+    /// Switches host routing on.
+    pub fn host_routing(&mut self) {
+        self.hooks.set_settings(&settings().with_flags(SettingsFlags::HOST_ROUTING)).expect("writes");
     }
 
     /// The nodePort as the client uses it.

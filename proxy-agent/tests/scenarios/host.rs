@@ -125,7 +125,7 @@ fn run<F: TcFamily>(tables: &mut HostTables<F>, packet: Packet) -> Passed {
         Verdict::Pass => Passed::On { frame: packet.bytes().to_vec(), mark: packet.mark() },
         Verdict::Drop(_) => Passed::Dropped,
         Verdict::Answer => Passed::Answered(packet.bytes().to_vec()),
-        Verdict::Continue(stage) => panic!("{stage:?} was not run"),
+        verdict @ (Verdict::SendOn | Verdict::Continue(_)) => panic!("{verdict:?} is nothing that ends here"),
     }
 }
 

@@ -4,7 +4,7 @@ use std::vec::Vec;
 
 use crate::{
     checksum::{adjusted, fold},
-    packet::{Change, Packet, Truncated, ZeroChecksum},
+    packet::{Change, Journey, Packet, Truncated, ZeroChecksum},
 };
 
 /// Who computes the transport checksum.
@@ -23,13 +23,14 @@ pub struct HostPacket {
     mark: u32,
     device: u32,
     checksum: ChecksumState,
+    road: Option<Journey>,
 }
 
 impl HostPacket {
     /// A frame with mark 0 on device 1 whose checksums are done.
     #[must_use]
     pub const fn new(bytes: Vec<u8>) -> Self {
-        Self { bytes, mark: 0, device: 1, checksum: ChecksumState::Done }
+        Self { bytes, mark: 0, device: 1, checksum: ChecksumState::Done, road: None }
     }
 
     /// The same frame with this mark.
@@ -50,6 +51,13 @@ impl HostPacket {
     #[must_use]
     pub fn with_checksum(mut self, checksum: ChecksumState) -> Self {
         self.checksum = checksum;
+        self
+    }
+
+    /// The same frame where this journey, and no other, leads somewhere.
+    #[must_use]
+    pub fn with_road(mut self, journey: Journey) -> Self {
+        self.road = Some(journey);
         self
     }
 
@@ -127,4 +135,20 @@ impl Packet for HostPacket {
     fn device(&self) -> u32 {
         self.device
     }
+
+    fn can_be_sent_on(&self) -> bool {
+        self.road.is_some()
+    }
+
+    fn segment_size(&self) -> Option<u16> {
+        None
+    }
+
+    type Way = ();
+
+    fn way(&self, journey: &Journey) -> Option<()> {
+        (self.road.as_ref() == Some(journey)).then_some(())
+    }
+
+    fn send_on(&mut self, (): &()) {}
 }

@@ -4,6 +4,7 @@
 
 mod config;
 mod maps;
+mod route;
 mod skb;
 mod sock;
 mod sock_addr;

@@ -1,7 +1,10 @@
 //! The skb as the pipeline's packet, and the TC programs' common body.
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM, TC_ACT_SHOT, TC_ACT_UNSPEC},
+    bindings::{
+        __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM, TC_ACT_REDIRECT, TC_ACT_SHOT,
+        TC_ACT_UNSPEC,
+    },
     helpers::{bpf_redirect, bpf_skb_change_tail},
     programs::TcContext,
 };
@@ -9,11 +12,16 @@ use aya_log_ebpf::trace;
 use proxy_common::{Direction, DropReason, Family, V4, V6};
 use proxy_ebpf::{
     Packet, Truncated, Verdict,
-    packet::{Change, ZeroChecksum},
+    packet::{Change, Journey, ZeroChecksum},
     tc::{self, Stage, TcFamily, Work},
 };
 
-use super::{maps::FamilyMaps, tables::KernelTables};
+use super::{
+    config,
+    maps::FamilyMaps,
+    route::{self, Way},
+    tables::KernelTables,
+};
 
 /// Where the program is attached.
 #[derive(Clone, Copy)]
@@ -61,6 +69,8 @@ fn tell(context: &TcContext, number: i32) {
 
 /// Lets the next program on the hook decide; without one, the packet goes on.
 const NEXT: i32 = TC_ACT_UNSPEC;
+/// The packet goes where a helper was told.
+const SEND: i32 = TC_ACT_REDIRECT;
 /// Ends the packet here.
 const DROP: i32 = TC_ACT_SHOT;
 /// The first of the numbers that are not the kernel's: continue with a stage.
@@ -79,10 +89,16 @@ const CHANGE_PORT: i32 = CONTINUE + 10;
 const MATCH: i32 = CONTINUE + 11;
 const YOUNG: i32 = CONTINUE + 12;
 const YOUNG_REPLY: i32 = CONTINUE + 13;
+const FORWARD: i32 = CONTINUE + 14;
+const RETURN: i32 = CONTINUE + 15;
+const SEND_BACK: i32 = CONTINUE + 16;
 /// The packet has become an answer to its sender.
 const ANSWERED: i32 = CONTINUE + 31;
 /// The packet ends here; the number of the reason is added.
 const DROPPED: i32 = CONTINUE + 32;
+
+/// The packet is addressed to the device that it came in on (`PACKET_HOST`).
+const PACKET_HOST: u32 = 0;
 
 /// [`Direction`] as a parameter of a function that exists once for each.
 const ORIGINAL: u8 = Direction::Original as u8;
@@ -99,6 +115,17 @@ fn stages<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, hook: 
         Hook::Ingress => {
             if action == MATCH {
                 action = ingress::<F>(raw, work);
+            }
+            if config::has_host_routing() {
+                if action == RETURN {
+                    action = returns::<F>(work);
+                }
+                if action == SEND_BACK {
+                    action = send_back::<F>(raw, work);
+                }
+                if action == FORWARD {
+                    action = forward::<F>(raw, work);
+                }
             }
             if action == YOUNG {
                 action = young::<F>(raw, work);
@@ -188,6 +215,21 @@ fn egress<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, work: &mut Work<F>) -> 
 }
 
 #[inline(never)]
+fn forward<F: TcFamily>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
+    action(tc::forward(&mut Skb::new(raw), work))
+}
+
+#[inline(never)]
+fn returns<F: TcFamily + FamilyMaps>(work: &mut Work<F>) -> i32 {
+    action(tc::returns(&mut KernelTables::<F>::new(), work))
+}
+
+#[inline(never)]
+fn send_back<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
+    action(tc::send_back(&mut Skb::new(raw), &mut KernelTables::<F>::new(), work))
+}
+
+#[inline(never)]
 fn young<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
     action(tc::young(&Skb::new(raw), &mut KernelTables::<F>::new(), work))
 }
@@ -270,6 +312,10 @@ fn action(verdict: Verdict) -> i32 {
         Verdict::Pass => NEXT,
         Verdict::Drop(reason) => DROPPED + reason as i32,
         Verdict::Answer => ANSWERED,
+        Verdict::SendOn => SEND,
+        Verdict::Continue(Stage::Forward) => FORWARD,
+        Verdict::Continue(Stage::Return) => RETURN,
+        Verdict::Continue(Stage::SendBack) => SEND_BACK,
         Verdict::Continue(Stage::Match) => MATCH,
         Verdict::Continue(Stage::Young) => YOUNG,
         Verdict::Continue(Stage::YoungReply) => YOUNG_REPLY,
@@ -392,5 +438,33 @@ impl Packet for Skb {
     fn device(&self) -> u32 {
         // SAFETY: the context is valid for as long as the program runs.
         unsafe { (*self.raw()).ifindex }
+    }
+
+    #[inline(always)]
+    fn can_be_sent_on(&self) -> bool {
+        // SAFETY: the context is valid for as long as the program runs.
+        config::has_host_routing()
+            && unsafe { (*self.raw()).pkt_type == PACKET_HOST && (*self.raw()).vlan_present == 0 }
+    }
+
+    #[inline(always)]
+    fn segment_size(&self) -> Option<u16> {
+        // SAFETY: the context is valid for as long as the program runs.
+        match unsafe { (*self.raw()).gso_size } {
+            0 => None,
+            size => Some(u16::try_from(size).unwrap_or(u16::MAX)),
+        }
+    }
+
+    type Way = Way;
+
+    #[inline(always)]
+    fn way(&self, journey: &Journey) -> Option<Way> {
+        route::look_up(self.raw(), journey)
+    }
+
+    #[inline(always)]
+    fn send_on(&mut self, way: &Way) {
+        route::send(way);
     }
 }

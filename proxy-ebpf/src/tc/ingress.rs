@@ -9,6 +9,7 @@ use super::{
     clashes::step_aside,
     drop,
     flows::{self, Former, Known},
+    forward,
 };
 use crate::{
     affinity, answer, choose,
@@ -28,7 +29,12 @@ pub fn ingress<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mu
         Known::GoesOn(flow) if flow.flags().contains(FlowFlags::OWN) => Verdict::Pass,
         Known::GoesOn(flow) => {
             let client_port = flow.client_port().unwrap_or(headers.source.1);
-            translate(packet, tables, work, flow.to(), client_port, flow.flags(), flow.service())
+            let verdict = translate(packet, tables, work, flow.to(), client_port, flow.flags(), flow.service());
+            if verdict == Verdict::Pass && forward::is_to_be_sent(packet, tables, &flow) {
+                work.found.to = flow.to();
+                return Verdict::Continue(Stage::Forward);
+            }
+            verdict
         }
         Known::IsOver if headers.may_begin_connection() => {
             work.supersedes = true;
@@ -37,7 +43,8 @@ pub fn ingress<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mu
         Known::IsOver => Verdict::Pass,
         Known::Unknown => {
             work.supersedes = false;
-            Verdict::Continue(Stage::Young)
+            let next = if forward::is_wanted(packet, tables) { Stage::Return } else { Stage::Young };
+            Verdict::Continue(next)
         }
     }
 }

@@ -8,6 +8,7 @@ mod clashes;
 mod egress;
 mod errors;
 mod flows;
+mod forward;
 mod fragments;
 mod ingress;
 mod young;
@@ -22,6 +23,7 @@ pub use self::{
     clashes::{ATTEMPTS, change_port, evade},
     egress::{egress, leave},
     errors::{correct, error},
+    forward::{ForwardFamily, forward, returns, send_back},
     fragments::{later_fragment, note_fragment},
     ingress::{admit, choose, follow, ingress, refuse, remember},
     young::{young, young_reply},
@@ -36,9 +38,9 @@ use crate::{
 };
 
 /// An IP version that the TC programs handle.
-pub trait TcFamily: ParseFamily + WriteFamily + AnswerFamily {}
+pub trait TcFamily: ParseFamily + WriteFamily + AnswerFamily + ForwardFamily {}
 
-impl<F: ParseFamily + WriteFamily + AnswerFamily> TcFamily for F {}
+impl<F: ParseFamily + WriteFamily + AnswerFamily + ForwardFamily> TcFamily for F {}
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +51,8 @@ pub enum Verdict {
     Drop(DropReason),
     /// It has been turned into an answer to its sender and leaves through the device it came in on.
     Answer,
+    /// It leaves at once, to where [`Packet::send_on`] was told.
+    SendOn,
     /// Another stage decides.
     Continue(Stage),
 }
@@ -60,6 +64,12 @@ pub enum Verdict {
 pub enum Stage {
     /// The packet has ports: [`ingress`] or [`egress`].
     Match,
+    /// The packet is translated and may be sent on: [`forward`].
+    Forward,
+    /// The packet enters the node and may be an answer that is to be sent on: [`returns`].
+    Return,
+    /// The packet is such an answer: [`send_back`].
+    SendBack,
     /// The packet enters the node and belongs to no confirmed flow: [`young`](young()).
     Young,
     /// The packet leaves the node and is no reply of a confirmed flow: [`young_reply`].
@@ -107,6 +117,8 @@ pub struct Work<F: Family> {
     translated: Option<ServiceId>,
     /// The packet belonged to a confirmed flow that is over.
     supersedes: bool,
+    /// Answers of the packet's flow have been sent on.
+    is_sent_on: bool,
     admitted: Admitted,
     chosen: Chosen<F::Address>,
 }
@@ -161,6 +173,7 @@ impl<F: Family> Default for Work<F> {
             is_first_fragment: false,
             translated: None,
             supersedes: false,
+            is_sent_on: false,
             admitted: Admitted::default(),
             chosen,
         }

@@ -262,6 +262,7 @@ fn flags_alone() {
         },
         socket_lb: SocketLb::All,
         kube_ovn: false,
+        host_routing: false,
         metrics_services: None,
         cgroup_root: None,
         bpffs_root: "/sys/fs/bpf/proxy-agent".into(),
@@ -351,11 +352,12 @@ const OWN_HEAD: &str = "apiVersion: proxy-agent/v1alpha1\nkind: AgentConfigurati
 fn our_own_settings_come_from_a_file_and_flags_go_before_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("agent.yaml");
-    let text = "socketLB: hostNamespaceOnly\nkubeOvn: true\ndevices: [eth0, 'pod*']\nmetricsServices: 7\ncgroupRoot: /c\nbpffsRoot: /b\nflowTableSize: 4096\n";
+    let text = "socketLB: hostNamespaceOnly\nkubeOvn: true\nhostRouting: true\ndevices: [eth0, 'pod*']\nmetricsServices: 7\ncgroupRoot: /c\nbpffsRoot: /b\nflowTableSize: 4096\n";
     fs::write(&path, format!("{OWN_HEAD}{text}")).expect("a file");
     let file = format!("--agent-config={}", path.display());
     let config = load(&[&file]).expect("a good file");
     assert_eq!((config.socket_lb, config.kube_ovn), (SocketLb::HostNamespaceOnly, true));
+    assert!(config.host_routing);
     assert_eq!(config.devices, Some(vec!["eth0".to_owned(), "pod*".to_owned()]));
     assert_eq!((config.cgroup_root, config.bpffs_root), (Some("/c".into()), "/b".into()));
     assert_eq!(config.metrics_services, Some(7));
@@ -365,6 +367,7 @@ fn our_own_settings_come_from_a_file_and_flags_go_before_it() {
         &file,
         "--socket-lb=off",
         "--kube-ovn=false",
+        "--host-routing=false",
         "--devices=eth1",
         "--bpffs-root=/other",
         "--metrics-services=0",
@@ -373,6 +376,7 @@ fn our_own_settings_come_from_a_file_and_flags_go_before_it() {
     .expect("good flags");
     assert_eq!(config.flow_table_size, FlowTableSize::new(8192));
     assert_eq!((config.socket_lb, config.kube_ovn), (SocketLb::Off, false));
+    assert!(!config.host_routing);
     assert_eq!(config.devices, Some(vec!["eth1".to_owned()]));
     assert_eq!((config.cgroup_root, config.bpffs_root), (Some("/c".into()), "/other".into()));
     assert_eq!(config.metrics_services, Some(0));

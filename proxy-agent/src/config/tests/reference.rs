@@ -25,9 +25,10 @@ Underscores instead of hyphens are accepted.
 ";
 
 /// Fields of `AgentConfiguration`, their flags and a value that each accepts. A new field is missed by the pattern below.
-const OWN: [(&str, &str, &str); 7] = [
+const OWN: [(&str, &str, &str); 8] = [
     ("socketLB", "socket-lb", "hostNamespaceOnly"),
     ("kubeOvn", "kube-ovn", "true"),
+    ("hostRouting", "host-routing", "true"),
     ("devices", "devices", "[eth0, \"veth*\"]"),
     ("metricsServices", "metrics-services", "200"),
     ("cgroupRoot", "cgroup-root", "/sys/fs/cgroup"),
@@ -86,7 +87,8 @@ fn the_reference_is_what_the_code_says() {
 fn all_of_our_own_fields_are_in_the_reference() {
     let text = OWN.map(|(field, _, value)| format!("{field}: {value}\n")).concat();
     let own = parse_own(&format!("apiVersion: proxy-agent/v1alpha1\nkind: AgentConfiguration\n{text}")).expect("valid");
-    let Own { socket_lb, kube_ovn, devices, metrics_services, cgroup_root, bpffs_root, flow_table_size } = own;
+    let Own { socket_lb, kube_ovn, host_routing, devices, metrics_services, cgroup_root, bpffs_root, flow_table_size } =
+        own;
     assert!(socket_lb.is_some() && kube_ovn.is_some() && devices.is_some() && metrics_services.is_some());
-    assert!(cgroup_root.is_some() && bpffs_root.is_some() && flow_table_size.is_some());
+    assert!(host_routing.is_some() && cgroup_root.is_some() && bpffs_root.is_some() && flow_table_size.is_some());
 }

@@ -28,7 +28,10 @@ pub(crate) use self::{
     },
     map::{create_map, create_map_of_maps, set_inner_map, update_batch, visit_all},
     netns::{netns_cookie, netns_cookie_by_connecting},
-    probe::{knows_batch_update, knows_cgroup_link, knows_mappable_arrays, knows_ring_buffer, knows_tcx, try_program},
+    probe::{
+        knows_batch_update, knows_cgroup_link, knows_check_mtu, knows_mappable_arrays, knows_ring_buffer, knows_tcx,
+        try_program,
+    },
 };
 
 /// Opens the object pinned at `path` (`BPF_OBJ_GET`).

@@ -42,6 +42,8 @@ pub enum Feature {
     /// Maps count as memory of the cgroup that made them, and not against `RLIMIT_MEMLOCK` (kernel commit
     /// 3ac1f01b43b6).
     CgroupMemory,
+    /// Routing that TC programs can ask for, with the MTU of the route (kernel commits b4ab31414970, e1850ea9bd9e).
+    HostRouting,
     /// Choosing the error that connect returns.
     SetRetval,
     /// Attaching to devices by TCX links.
@@ -50,7 +52,7 @@ pub enum Feature {
 
 impl Feature {
     /// All features, oldest first.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::SocketHooks,
         Self::Btf,
         Self::ReceiveHooks,
@@ -63,6 +65,7 @@ impl Feature {
         Self::RingBuffer,
         Self::ReleaseHook,
         Self::CgroupMemory,
+        Self::HostRouting,
         Self::SetRetval,
         Self::Tcx,
     ];
@@ -83,6 +86,7 @@ impl Feature {
             Self::RingBuffer => "ring_buffer",
             Self::ReleaseHook => "release_hook",
             Self::CgroupMemory => "cgroup_memory",
+            Self::HostRouting => "host_routing",
             Self::SetRetval => "set_retval",
             Self::Tcx => "tcx",
         }
@@ -101,6 +105,7 @@ impl Feature {
             Self::PeerNameHooks | Self::RingBuffer => "5.8",
             Self::ReleaseHook => "5.9",
             Self::CgroupMemory => "5.11",
+            Self::HostRouting => "5.12",
             Self::SetRetval => "5.18",
             Self::Tcx => "6.6",
         }
@@ -123,6 +128,7 @@ impl Feature {
             Self::PeerNameHooks => Some("getpeername tells the backend's address"),
             Self::ReleaseHook => Some("what is known of a socket stays when it is closed, until its room is needed"),
             Self::CgroupMemory => Some("the limit on locked memory must be raised, which needs CAP_SYS_RESOURCE"),
+            Self::HostRouting => Some("`hostRouting` has no effect"),
             Self::SetRetval => Some("a Service without endpoints is refused with EPERM instead of ECONNREFUSED"),
             Self::Tcx => Some("programs are attached to devices by clsact"),
         }
@@ -290,7 +296,7 @@ mod tests {
         assert_eq!(
             features(&others).to_string(),
             "kernel 5.10.0: socket_hooks, btf, receive_hooks, bounded_loops, mappable_arrays, batch_update, cgroup_link, \
-             netns_cookie, peer_name_hooks, ring_buffer, release_hook, cgroup_memory; without set_retval (Linux 5.18) a Service without \
+             netns_cookie, peer_name_hooks, ring_buffer, release_hook, cgroup_memory, host_routing; without set_retval (Linux 5.18) a Service without \
              endpoints is refused with EPERM instead of ECONNREFUSED; without tcx (Linux 6.6) programs are attached to \
              devices by clsact"
         );

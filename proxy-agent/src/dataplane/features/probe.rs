@@ -38,6 +38,7 @@ pub(super) fn has(feature: Feature) -> bool {
         }
         // Nothing tells of it, but this helper came with the same release (as libbpf has it).
         Feature::CgroupMemory => connect(&calling(bpf_func_id::BPF_FUNC_ktime_get_coarse_ns)),
+        Feature::HostRouting => bpf::knows_check_mtu(),
         Feature::SetRetval => connect(&set_retval()),
         Feature::Tcx => bpf::knows_tcx(),
     }

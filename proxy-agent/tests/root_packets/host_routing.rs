@@ -1,0 +1,110 @@
+//! Host routing: established flows that keep their source pass by netfilter in both directions, which a counting rule shows.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    thread,
+};
+
+use proxy_agent::dataplane::features::Feature;
+use serde_json::Value;
+
+use super::{
+    stage::{Family, Policy, Routers, Stage, udp},
+    support::{features, patience, run},
+};
+
+/// Exchanges after the first ones, which take the ordinary way.
+const EXCHANGES: u64 = 20;
+
+#[test]
+fn established_flows_pass_by_netfilter() {
+    for family in [Family::V4, Family::V6] {
+        let mut stage = Stage::new(family, Routers::None, Policy::Local);
+        count_forwarded(&stage);
+        let [tcp, udp] = [tcp_exchanges(&stage), udp_exchanges(&stage)];
+        assert!(tcp >= 2 * EXCHANGES && udp == 2 * EXCHANGES, "the ordinary way: {tcp} and {udp} packets");
+        stage.host_routing();
+        let [tcp, udp] = [tcp_exchanges(&stage), udp_exchanges(&stage)];
+        if features().has(Feature::HostRouting) {
+            assert_eq!([tcp, udp], [0, 0]);
+        } else {
+            assert!(
+                tcp >= 2 * EXCHANGES && udp == 2 * EXCHANGES,
+                "without it, the ordinary way: {tcp} and {udp} packets"
+            );
+        }
+    }
+}
+
+/// What is masqueraded needs netfilter.
+#[test]
+fn masqueraded_flows_do_not() {
+    let mut stage = Stage::new(Family::V4, Routers::None, Policy::Cluster);
+    stage.host_routing();
+    count_forwarded(&stage);
+    assert_eq!(udp_exchanges(&stage), 2 * EXCHANGES);
+}
+
+fn count_forwarded(stage: &Stage) {
+    let rules = "table inet watch { chain forwarded { type filter hook forward priority 0; counter; }; }";
+    run(stage.node().command("nft").arg(rules));
+}
+
+/// Packets that the chain `forward` has seen.
+fn forwarded(stage: &Stage) -> u64 {
+    let text = run(stage.node().command("nft").args(["-j", "list", "chain", "inet", "watch", "forwarded"]));
+    let json: Value = serde_json::from_str(&text).expect("nft speaks JSON");
+    let entries = json["nftables"].as_array().expect("a list");
+    let counter = entries.iter().find_map(|entry| entry.pointer("/rule/expr/0/counter/packets"));
+    counter.and_then(Value::as_u64).expect("there is a counter")
+}
+
+/// How many packets of twenty round trips on an established connection the chain saw.
+fn tcp_exchanges(stage: &Stage) -> u64 {
+    let (target, node_port) = (stage.target(), stage.node_port());
+    let server = stage.backend.enter(|| TcpListener::bind(target).expect("binds"));
+    let echo = thread::spawn(move || {
+        let (mut stream, _) = server.accept().expect("a connection");
+        stream.set_nodelay(true).expect("sets");
+        let mut byte = [0];
+        while stream.read_exact(&mut byte).is_ok() {
+            stream.write_all(&byte).expect("the connection lives");
+        }
+    });
+    let mut stream = stage.client.enter(|| TcpStream::connect_timeout(&node_port, patience())).expect("is served");
+    stream.set_read_timeout(Some(patience())).expect("sets");
+    stream.set_nodelay(true).expect("sets");
+    let mut exchange = |byte: u8| {
+        let mut answer = [0];
+        stream.write_all(&[byte]).expect("the connection lives");
+        stream.read_exact(&mut answer).expect("the answer arrives");
+        assert_eq!(answer, [byte]);
+    };
+    exchange(0);
+    exchange(1);
+    let before = forwarded(stage);
+    (0..EXCHANGES).for_each(|_| exchange(2));
+    let seen = forwarded(stage) - before;
+    drop(stream);
+    echo.join().expect("the server lives");
+    seen
+}
+
+/// The same with datagrams.
+fn udp_exchanges(stage: &Stage) -> u64 {
+    let server = udp(&stage.backend, stage.target().ip(), stage.target().port());
+    let client = udp(&stage.client, stage.client_address, 0);
+    let exchange = || {
+        let mut buffer = [0; 16];
+        client.send_to(b"request", stage.node_port()).expect("sends");
+        let (len, from) = server.recv_from(&mut buffer).expect("the request arrives");
+        server.send_to(&buffer[..len], from).expect("sends");
+        let (_, from) = client.recv_from(&mut buffer).expect("the answer arrives");
+        assert_eq!(from, stage.node_port());
+    };
+    (0..3).for_each(|_| exchange());
+    let before = forwarded(stage);
+    (0..EXCHANGES).for_each(|_| exchange());
+    forwarded(stage) - before
+}
