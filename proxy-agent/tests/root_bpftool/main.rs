@@ -27,12 +27,12 @@ use std::{env, net::SocketAddr, process::ExitCode};
 
 use client::Place;
 use libtest_mimic::{Arguments, Trial};
-use page::Page;
+use page::{Page, Part};
 use peer::{Sight, Talk, Task};
 use proxy_agent::dataplane::features::Feature;
 use serde_json::json;
 use stage::{Family, NODE, OTHER_NODE, Stage};
-use support::needs;
+use support::{needs, release};
 
 const CLUSTER_IP: &str = "10.96.0.10:80";
 const EMPTY: &str = "10.96.0.11:80";
@@ -45,8 +45,15 @@ fn main() -> ExitCode {
     }
     let features = [Feature::Btf, Feature::PeerNameHooks, Feature::NetnsCookie];
     let trial: Trial = needs(&features, "each_command_of_the_page_prints_what_the_page_says", commands);
-    let trial = if page::has_bpftool() { trial } else { trial.with_kind("needs bpftool").with_ignored_flag(true) };
-    libtest_mimic::run(&Arguments::from_args(), vec![trial]).exit_code()
+    let at_cgroup = Trial::test("the_programs_at_the_cgroup_are_listed", || {
+        at_cgroup();
+        Ok(())
+    });
+    let at_cgroup = at_cgroup.with_kind("Linux 6.0").with_ignored_flag(release() < (6, 0));
+    let trials = [trial, at_cgroup].into_iter().map(|trial| {
+        if page::has_bpftool() { trial } else { trial.with_kind("needs bpftool").with_ignored_flag(true) }
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
 }
 
 fn address(text: &str) -> SocketAddr {
@@ -93,5 +100,11 @@ fn commands() {
 
     let page = Page::read();
     assert_eq!(page.questions(), 10);
-    page.check(&stage, seen.port());
+    page.check(Part::Others, &stage, seen.port());
+}
+
+fn at_cgroup() {
+    let mut stage = Stage::new(&[]);
+    stage.start();
+    Page::read().check(Part::Cgroup, &stage, 0);
 }

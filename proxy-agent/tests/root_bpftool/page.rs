@@ -20,6 +20,21 @@ pub struct Page {
     text: &'static str,
 }
 
+/// Which commands of the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The list of the cgroup's programs. From 7.0 on, bpftool asks for it in a way that kernels know since 6.0 (commit
+    /// b79c9fc9551b), and lists nothing on others.
+    Cgroup,
+    Others,
+}
+
+impl Part {
+    fn of(command: &str) -> Self {
+        if command.starts_with("bpftool cgroup ") { Self::Cgroup } else { Self::Others }
+    }
+}
+
 /// A command and the lines below it.
 struct Example<'a> {
     command: &'a str,
@@ -49,9 +64,9 @@ impl Page {
         blocks.map(Example::read).collect()
     }
 
-    /// Runs each command on the stage's node, where the client outside has this port, and looks for the page's lines in what it
-    /// prints, in their order.
-    pub fn check(&self, stage: &Stage, port: u16) {
+    /// Runs each command of a part on the stage's node, where the client outside has this port, and looks for the page's lines in
+    /// what it prints, in their order.
+    pub fn check(&self, part: Part, stage: &Stage, port: u16) {
         let key = |port: u16| {
             let [low, high] = port.to_le_bytes();
             format!("{low} {high}")
@@ -60,6 +75,9 @@ impl Page {
         let cgroup = stage.cgroup.path().to_str().expect("the folder's name is text");
         let examples = self.examples();
         assert!(examples.len() >= 14, "{} commands", examples.len());
+        let examples: Vec<Example<'_>> =
+            examples.into_iter().filter(|example| Part::of(example.command) == part).collect();
+        assert!(!examples.is_empty(), "{part:?}");
         for Example { command, lines } in examples {
             let command = command.replace("/sys/fs/bpf/proxy-agent", pins).replace("CGROUP", cgroup);
             let command = command.replace(&key(PAGE_PORT), &key(port));
