@@ -10,21 +10,24 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{
-        Array, HashMap, LpmTrie, MapData, PerCpuArray,
+        Array, HashMap, LpmTrie, MapData, PerCpuArray, RingBuf,
         lpm_trie::{Key, LpmTrie as Trie},
     },
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
 use proxy_agent::dataplane::object::OBJECT;
 use proxy_common::{
-    ALLOWED, AffinityEntry, AffinityKey, Backend, BackendId, Counter, DropKey, DropReason, Family, Flow, FlowKey,
-    Fragment, FragmentKey, PlainAddress, PortName, ServiceEntry, ServiceId, Settings, SourceRange, V4, V6, maps,
+    ALLOWED, AffinityEntry, AffinityKey, Backend, BackendId, Counter, Decision, DropKey, DropReason, Family, Flow,
+    FlowKey, Fragment, FragmentKey, PlainAddress, PortName, ServiceEntry, ServiceId, Settings, SourceRange, Trace, V4,
+    V6, maps,
 };
 use proxy_ebpf::{
     fixtures::{self, Case, Outcome},
-    host::{Hook, HostTables},
+    host::{self, Hook, HostPacket, HostTables},
 };
 
+/// Length of the link layer's header.
+const ETHERNET: usize = 14;
 const TC_ACT_UNSPEC: u32 = u32::MAX;
 const TC_ACT_SHOT: u32 = 2;
 const TC_ACT_REDIRECT: u32 = 7;
@@ -41,6 +44,39 @@ fn the_kernel_does_what_the_pipeline_does() {
 #[test]
 fn the_kernel_does_the_same_while_it_logs() {
     check_all(&mut Kernel::load(LOG_EVERYTHING));
+}
+
+#[test]
+fn the_kernel_tells_what_the_pipeline_tells() {
+    let mut kernel = Kernel::load(LOG_NOTHING);
+    let asked = Trace::all(1).until(u64::MAX);
+    Array::try_from(kernel.map(maps::TRACES)).expect("an array of traces").set(1, asked, 0).expect("is written");
+    for case in fixtures::all() {
+        let told = within_a_second(|| {
+            kernel.fill(&case);
+            kernel.run(&case);
+            kernel.told(maps::EVENTS[1])
+        });
+        assert_eq!(kernel.told(maps::EVENTS[0]), None, "nobody asked for it there");
+        let mut packet = HostPacket::new(case.frame.clone()).with_mark(case.mark);
+        let mut world = case.world.clone();
+        let (_, expected) = if case.frame[12..14] == [0x86, 0xdd] {
+            host::run_told(&mut packet, &mut world.v6, case.hook, ETHERNET)
+        } else {
+            host::run_told(&mut packet, &mut world.v4, case.hook, ETHERNET)
+        };
+        // The random numbers are others.
+        let told = told.map(|told| what(&told));
+        assert_eq!(told, expected.map(|expected| what(&expected)), "{}", case.name);
+    }
+}
+
+/// What a decision says, but for the time, the device, and what is chosen at random.
+fn what(decision: &Decision) -> impl PartialEq + std::fmt::Debug + use<> {
+    let goes = decision.backend().1.get() != 0;
+    let ends = (decision.source(), decision.destination(), decision.protocol_number(), decision.version());
+    let marked = (decision.mark(), decision.is_masqueraded());
+    (decision.decided(), decision.service(), ends, marked, goes, decision.client_port().is_some())
 }
 
 /// Values of the global that `aya-log` sets: the most verbose level that is logged.
@@ -231,6 +267,16 @@ impl Kernel {
         let of_services =
             drops.filter(|(key, _)| key.reason() == Some(reason) && ids.contains(&key.service())).map(|(_, n)| n);
         (all, of_services.sum())
+    }
+
+    /// The newest decision that was told.
+    fn told(&mut self, events: &str) -> Option<Decision> {
+        let mut events = RingBuf::try_from(self.map(events)).expect("a ring buffer");
+        let mut told = None;
+        while let Some(record) = events.next() {
+            told = Some(Decision::read(&record).expect("a decision"));
+        }
+        told
     }
 
     fn map(&mut self, name: &str) -> &mut aya::maps::Map {

@@ -39,6 +39,9 @@ pub trait Family: sealed::Sealed + Copy + Eq + Ord + Hash + Debug + Send + Sync 
     /// The part of the settings that is this family's.
     fn settings(settings: &Settings) -> &FamilySettings<Self::Address>;
 
+    /// The address in 16 bytes: IPv4's are the first four, the others are zeros.
+    fn widen(address: Self::Address) -> [u8; 16];
+
     /// Whether the address is the loopback device's: 127.0.0.0/8 (RFC 1122 §3.2.1.3) or `::1` (RFC 4291 §2.5.3).
     fn is_loopback(address: Self::Address) -> bool;
 }
@@ -72,6 +75,10 @@ impl Family for V4 {
         settings.v4()
     }
 
+    fn widen([a, b, c, d]: Self::Address) -> [u8; 16] {
+        [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+    }
+
     fn is_loopback(address: Self::Address) -> bool {
         address[0] == 127
     }
@@ -93,6 +100,10 @@ impl Family for V6 {
 
     fn settings(settings: &Settings) -> &FamilySettings<Self::Address> {
         settings.v6()
+    }
+
+    fn widen(address: Self::Address) -> [u8; 16] {
+        address
     }
 
     fn is_loopback(address: Self::Address) -> bool {

@@ -12,6 +12,7 @@
 mod affinity;
 mod backend;
 mod counter;
+mod decision;
 mod family;
 mod flow;
 mod fragment;
@@ -29,6 +30,7 @@ mod source_range;
 pub use affinity::{AffinityEntry, AffinityKey, SocketAffinityKey};
 pub use backend::{Backend, BackendId};
 pub use counter::{Counter, DropKey, DropReason, FamilyFlows};
+pub use decision::{Decided, DecidedAt, Decision, TRACES, Trace, TraceRate};
 pub use family::{Family, V4, V6};
 pub use flow::{Direction, Flow, FlowFlags, FlowKey, FlowTable, TcpState};
 pub use fragment::{Fragment, FragmentKey};
@@ -44,7 +46,7 @@ pub use source_range::{ALLOWED, SourceRange, SourceRangeKey};
 
 /// Version of every layout in this crate together. An agent that finds pinned tables of an older version converts those that
 /// have changed since ([`maps::since`]); those of a newer one it cannot use.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// Mark bit that asks for masquerading (kube-proxy's `masqueradeBit`, default 14).
 pub const DEFAULT_MASQUERADE_MARK: u32 = 0x4000;

@@ -82,8 +82,16 @@ pub const COUNTERS: &str = "counters";
 /// [`DropKey`](crate::DropKey) → how many packets and calls. LRU hash.
 pub const DROPS: &str = "drops";
 
+/// Number of somebody who follows decisions → [`Trace`](crate::Trace). Array.
+pub const TRACES: &str = "traces";
+/// The same number → [`TraceRate`](crate::TraceRate). Per-CPU array.
+pub const TRACE_RATES: &str = "trace_rates";
+/// What each of those is told: [`Decision`](crate::Decision). Ring buffers.
+pub const EVENTS: [&str; crate::TRACES] = ["events_0", "events_1", "events_2", "events_3"];
+
 /// The maps that exist once.
-pub const SHARED_MAPS: [&str; 5] = [NAMES, SETTINGS, POD_DEVICES, COUNTERS, DROPS];
+pub const SHARED_MAPS: [&str; 11] =
+    [NAMES, SETTINGS, POD_DEVICES, COUNTERS, DROPS, TRACES, TRACE_RATES, EVENTS[0], EVENTS[1], EVENTS[2], EVENTS[3]];
 
 /// The version of the layout ([`LAYOUT_VERSION`](crate::LAYOUT_VERSION)) since which the table of this name has been what it is
 /// now: keys, values and what they mean. Tables that are older have to be converted.
@@ -92,6 +100,8 @@ pub const SHARED_MAPS: [&str; 5] = [NAMES, SETTINGS, POD_DEVICES, COUNTERS, DROP
 #[must_use]
 pub fn since(name: &str) -> u32 {
     match name {
+        TRACES | TRACE_RATES => 5,
+        _ if EVENTS.contains(&name) => 5,
         SETTINGS => 4,
         _ if name == YOUNG_FLOWS.v4 || name == YOUNG_FLOWS.v6 => 4,
         _ => 3,
@@ -128,3 +138,5 @@ pub const SOCKET_AFFINITY_CAPACITY: usize = 65_536;
 pub const FRAGMENTS_CAPACITY: usize = 16_384;
 /// Service ports for which something was dropped, times reasons.
 pub const DROPS_CAPACITY: usize = 16_384;
+/// Bytes of each ring buffer of decisions: a power of two, and whole pages on every machine.
+pub const EVENTS_BYTES: usize = 131_072;

@@ -1,8 +1,9 @@
 //! Marks the shared types as plain data for aya.
 
 use crate::{
-    AffinityEntry, AffinityKey, Backend, BackendId, DropKey, Flow, FlowKey, Fragment, FragmentKey, NodeAddress,
-    PortName, ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey, SourceRange,
+    AffinityEntry, AffinityKey, Backend, BackendId, Decision, DropKey, Flow, FlowKey, Fragment, FragmentKey,
+    NodeAddress, PortName, ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey,
+    SourceRange, Trace, TraceRate,
 };
 
 mod sealed {
@@ -34,6 +35,7 @@ macro_rules! plain_data {
 }
 
 plain_data! {
-    AffinityEntry, BackendId, DropKey, NodeAddress, PortName, ServiceEntry, ServiceId, Settings, SocketAffinityKey;
+    AffinityEntry, BackendId, Decision, DropKey, NodeAddress, PortName, ServiceEntry, ServiceId, Settings, SocketAffinityKey,
+    Trace, TraceRate;
     AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, ServiceKey, SocketEntry, SocketKey, SourceRange,
 }

@@ -35,6 +35,7 @@ pub mod rewrite;
 pub mod socket;
 pub mod tables;
 pub mod tc;
+pub mod trace;
 
 pub use packet::{Packet, Truncated};
 pub use tables::{InsertError, Insertion, Tables};

@@ -218,7 +218,7 @@ fn begin<F: Family, T: Tables<F>>(
         if recalled.is_none() {
             affinity::note(tables, client, service, id);
         }
-        tables.count(Counter::SocketConnections);
+        tables.begun(service.id(), Counter::SocketConnections);
         return Ok(Chosen { id, to });
     }
     // Every backend that was hit had just been removed: the packet is left to TC.

@@ -134,6 +134,16 @@ pub trait Tables<F: Family> {
         self.count_drop(&DropKey::new(service, reason));
     }
 
+    /// Adds one to the connections of a Service port.
+    fn count_connection(&mut self, service: ServiceId);
+
+    /// Counts a connection of a Service port that begins; `counter` says where it is translated.
+    #[inline(always)]
+    fn begun(&mut self, service: ServiceId, counter: Counter) {
+        self.count(counter);
+        self.count_connection(service);
+    }
+
     /// A uniformly distributed random number.
     fn random(&mut self) -> u32;
 

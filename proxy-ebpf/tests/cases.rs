@@ -1,10 +1,10 @@
 //! Every fixture through the pipeline on the host.
 
-use proxy_common::{Counter, DropReason};
+use proxy_common::{Counter, Decided, DecidedAt, Decision, DropReason, ServiceId};
 use proxy_ebpf::{
     Verdict,
     fixtures::{self, Case, Outcome, frames},
-    host::{self, HostPacket, HostTables},
+    host::{self, Hook, HostPacket, HostTables},
     tc::TcFamily,
 };
 
@@ -29,8 +29,9 @@ fn every_case_ends_as_it_says() {
 fn check<F: TcFamily>(case: &Case, tables: &mut HostTables<F>) {
     check_without_link_layer(case, &mut tables.clone());
     let mut packet = HostPacket::new(case.frame.clone()).with_mark(case.mark);
-    let verdict = host::run(&mut packet, tables, case.hook, ETHERNET);
+    let (verdict, told) = host::run_told(&mut packet, tables, case.hook, ETHERNET);
     let name = case.name;
+    assert_told(case, told, tables, proxy_ebpf::Packet::mark(&packet));
     match &case.outcome {
         Outcome::Pass { frame, mark } => {
             assert_eq!(verdict, Verdict::Pass, "{name}");
@@ -68,4 +69,38 @@ fn assert_drops<F: TcFamily>(tables: &HostTables<F>, reason: DropReason, name: &
     assert_eq!(drops, [(Some(reason), 1)], "{name}");
     let service = tables.drops.keys().next().expect("asserted above").service();
     assert!(tables.services.values().any(|entry| entry.id() == service), "{name}");
+}
+
+/// Whoever follows decisions is told of what begins, is dropped or is refused, for the Service for which it is counted, and of
+/// nothing else.
+fn assert_told<F: TcFamily>(case: &Case, told: Option<Decision>, tables: &HostTables<F>, mark: u32) {
+    let name = case.name;
+    let decided = match &case.outcome {
+        Outcome::Drop(reason) => Decided::Dropped(*reason),
+        Outcome::Answer(_) => Decided::Refused,
+        Outcome::Pass { .. } if tables.counter(Counter::Flows) == 1 => Decided::Begins,
+        Outcome::Pass { .. } => return assert_eq!(told, None, "{name}"),
+    };
+    let told = told.unwrap_or_else(|| panic!("nothing is told of {name}"));
+    assert_eq!(told.decided(), Some(decided), "{name}");
+    let at = match case.hook {
+        Hook::Ingress => DecidedAt::Ingress,
+        Hook::Egress => DecidedAt::Egress,
+    };
+    assert_eq!((told.at(), told.mark(), told.version()), (Some(at), mark, F::VERSION), "{name}");
+    let counted: Vec<ServiceId> = match decided {
+        Decided::Begins => tables.connections.keys().copied().collect(),
+        Decided::Refused | Decided::Dropped(_) => tables.drops.keys().map(proxy_common::DropKey::service).collect(),
+    };
+    assert_eq!(counted, [told.service()], "{name}");
+    let goes = told.backend().1.get() != 0;
+    assert_eq!(goes, decided == Decided::Begins, "{name}");
+    let ip = &case.frame[ETHERNET..];
+    let (source, destination) =
+        (&ip[F::SOURCE_OFFSET..][..F::ADDRESS_LEN], &ip[F::DESTINATION_OFFSET..][..F::ADDRESS_LEN]);
+    assert_eq!(
+        (&told.source().0[..F::ADDRESS_LEN], &told.destination().0[..F::ADDRESS_LEN]),
+        (source, destination),
+        "{name}"
+    );
 }

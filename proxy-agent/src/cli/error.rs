@@ -3,7 +3,7 @@
 use std::io;
 
 use super::select::UnknownService;
-use crate::dataplane::{CleanupError, diagnosis::Diagnosis};
+use crate::dataplane::{CleanupError, diagnosis::Diagnosis, trace::TraceError};
 
 /// Why a command failed: one line that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +23,9 @@ pub enum CommandError {
     /// Something could not be removed.
     #[error(transparent)]
     Cleanup(#[from] CleanupError),
+    /// Decisions cannot be followed.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
     /// The output cannot be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),

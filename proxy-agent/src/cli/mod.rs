@@ -16,6 +16,7 @@ mod select;
 mod services;
 mod status;
 mod text;
+mod trace;
 
 use std::{
     collections::BTreeMap,
@@ -35,7 +36,7 @@ pub use self::{
     print::Output,
     select::{SelectorError, ServiceSelector, UnknownService},
 };
-use self::{explain::ExplainArgs, flows::FlowsArgs};
+use self::{explain::ExplainArgs, flows::FlowsArgs, trace::TraceArgs};
 use crate::dataplane::{
     self, diagnosis, pins,
     tables::{TableError, Tables},
@@ -54,6 +55,8 @@ pub enum TableCommand {
     Flows(FlowsArgs),
     /// Explains what becomes of a new connection, step by step, by running the datapath's own code over the tables as they are.
     Explain(ExplainArgs),
+    /// Follows what is decided while it is: connections that begin, and what is refused or dropped, a line each.
+    Trace(TraceArgs),
     /// Removes all programs, tables and rules of the agent from this node; or what kube-proxy left there; or only hands over.
     Cleanup(CleanupArgs),
 }
@@ -121,6 +124,7 @@ impl TableCommand {
                 true
             })?,
             Self::Explain(explain) => explain.run(out)?,
+            Self::Trace(trace) => trace.run(out)?,
             Self::Cleanup(arguments) => cleanup::run(arguments, out)?,
         }
         Ok(())
@@ -137,7 +141,12 @@ impl ShowArgs {
 
     /// What was read, or what its error means.
     fn read<T>(&self, result: Result<T, TableError>) -> Result<T, CommandError> {
-        result.map_err(|error| diagnosis::of_error(error, &self.bpffs_root).into())
+        result.map_err(|error| self.failed(error))
+    }
+
+    /// What an error of a table means.
+    fn failed(&self, error: TableError) -> CommandError {
+        diagnosis::of_error(error, &self.bpffs_root).into()
     }
 }
 

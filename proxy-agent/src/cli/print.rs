@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 use serde::Serialize;
 
-const HEADING: Style = Style::new().bold();
+pub(super) const HEADING: Style = Style::new().bold();
 const WARNING: Style = AnsiColor::Red.on_default().bold();
 
 /// How to print.
@@ -73,6 +73,23 @@ impl Output {
                 let text = serde_saphyr::to_string(view).map_err(io::Error::other)?;
                 out.write_all(text.as_bytes())
             }
+        }
+    }
+}
+
+impl Output {
+    /// Prints one of many views, of which nobody knows how many there will be: as JSON, on a line of its own.
+    pub(super) fn print_line(self, view: &impl View, out: &mut impl Write) -> io::Result<()> {
+        match self {
+            Self::Json => {
+                serde_json::to_writer(&mut *out, view)?;
+                writeln!(out)
+            }
+            Self::Yaml => {
+                writeln!(out, "---")?;
+                self.print(view, out)
+            }
+            Self::Table | Self::Wide => self.print(view, out),
         }
     }
 }

@@ -94,7 +94,9 @@ pub(super) fn examine(object: &aya_obj::Object, pins: &Pins) -> Result<Examined,
     } else if let Some((_, (name, pinned, wanted))) = of_agents {
         Some(format!("{name} has {pinned}, and not {wanted}"))
     } else {
-        let missing = missing.into_iter().find(|name| is_agents(name) && written != 0);
+        // What was not there in the former agent's time is not missing.
+        let was_there = |name: &str| maps::since(name) <= layout && written != 0;
+        let missing = missing.into_iter().find(|name| is_agents(name) && was_there(name));
         missing.map(|name| format!("{name} is missing"))
     };
     if reason.is_some() {

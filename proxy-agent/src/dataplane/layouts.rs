@@ -103,7 +103,7 @@ impl Filler {
         let by_address = [maps::FLOWS, maps::YOUNG_FLOWS, maps::SOCKETS, maps::FRAGMENTS];
         if name == maps::DROPS || by_ids.iter().any(|&map| is(name, map)) {
             Self::ProgramsById
-        } else if name == maps::COUNTERS || by_address.iter().any(|&map| is(name, map)) {
+        } else if name == maps::COUNTERS || is_of_traces(name) || by_address.iter().any(|&map| is(name, map)) {
             Self::Programs
         } else {
             Self::Agent
@@ -123,8 +123,13 @@ pub(super) fn loss(name: &str) -> Option<&'static str> {
     ];
     match name {
         maps::COUNTERS | maps::DROPS => Some("its numbers begin at 0"),
+        _ if is_of_traces(name) => Some("who follows decisions has to begin again"),
         _ => LOSSES.into_iter().find(|&(map, _)| is(name, map)).map(|(_, loss)| loss),
     }
+}
+
+fn is_of_traces(name: &str) -> bool {
+    name == maps::TRACES || name == maps::TRACE_RATES || maps::EVENTS.contains(&name)
 }
 
 fn is(name: &str, map: maps::FamilyMap) -> bool {

@@ -43,6 +43,7 @@ pub mod status;
 pub mod stranded;
 pub mod tables;
 mod tc;
+pub mod trace;
 mod untyped;
 
 use std::{

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use proxy_common::{
     AffinityEntry, AffinityKey, Backend, BackendId, Counter, Direction, DropKey, Flow, FlowKey, FlowTable, Fragment,
-    FragmentKey, NodeAddress, ServiceEntry, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey,
+    FragmentKey, NodeAddress, ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey,
     SourceRangeKey,
 };
 use proxy_ebpf::{InsertError, Insertion, Tables};
@@ -220,6 +220,10 @@ impl<F: IpFamily, T: Tables<F>> Tables<F> for Recorder<T> {
             self.note(Step::Counts(key.service(), reason));
         }
         self.tables.count_drop(key);
+    }
+
+    fn count_connection(&mut self, service: ServiceId) {
+        self.tables.count_connection(service);
     }
 
     fn random(&mut self) -> u32 {

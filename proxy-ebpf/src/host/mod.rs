@@ -4,7 +4,7 @@ mod packet;
 mod tables;
 
 pub use packet::{ChecksumState, HostPacket};
-use proxy_common::Direction;
+use proxy_common::{Decided, DecidedAt, Decision, Direction};
 pub use tables::{FlowChange, HostTables};
 
 use crate::{
@@ -25,11 +25,22 @@ pub enum Hook {
 /// Runs a TC program's stages, in the order in which the kernel's entry point runs them. `l3` is the offset of the
 /// IP header.
 pub fn run<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, hook: Hook, l3: usize) -> Verdict {
+    run_told(packet, tables, hook, l3).0
+}
+
+/// The same, with what is told of the packet to those who follow decisions.
+pub fn run_told<F: TcFamily, P: Packet, T: Tables<F>>(
+    packet: &mut P,
+    tables: &mut T,
+    hook: Hook,
+    l3: usize,
+) -> (Verdict, Option<Decision>) {
     let work = &mut Work::<F>::default();
-    let direction = match hook {
-        Hook::Ingress => Direction::Original,
-        Hook::Egress => Direction::Reply,
+    let (direction, at) = match hook {
+        Hook::Ingress => (Direction::Original, DecidedAt::Ingress),
+        Hook::Egress => (Direction::Reply, DecidedAt::Egress),
     };
+    let mut began = false;
     let mut verdict = tc::inspect(packet, work, l3);
     while let Verdict::Continue(stage) = verdict {
         verdict = match stage {
@@ -46,7 +57,11 @@ pub fn run<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T,
             Stage::Choose => tc::choose(tables, work),
             Stage::Evade => tc::evade(tables, work),
             Stage::ChangePort => tc::change_port(packet, tables, work, direction),
-            Stage::Remember => tc::remember(tables, work),
+            Stage::Remember => {
+                let verdict = tc::remember(tables, work);
+                began = verdict == Verdict::Continue(Stage::Follow);
+                verdict
+            }
             Stage::Follow => tc::follow(packet, tables, work),
             Stage::Refuse => tc::refuse(packet, work),
             Stage::Leave => tc::leave(tables, work),
@@ -58,5 +73,11 @@ pub fn run<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T,
     if verdict == Verdict::Pass && work.is_first_fragment() {
         verdict = tc::note_fragment(packet, tables, work, direction);
     }
-    verdict
+    let decided = match verdict {
+        Verdict::Drop(reason) => Some(Decided::Dropped(reason)),
+        Verdict::Answer => Some(Decided::Refused),
+        Verdict::Pass if began => Some(Decided::Begins),
+        Verdict::Pass | Verdict::Continue(_) => None,
+    };
+    (verdict, decided.map(|decided| tc::decision(packet, work, at, decided)))
 }

@@ -57,6 +57,8 @@ pub struct HostTables<F: Family> {
     pub pod_devices: BTreeSet<u32>,
     /// Counters, by index.
     pub counters: BTreeMap<u32, u64>,
+    /// Connections, by Service port.
+    pub connections: BTreeMap<ServiceId, u64>,
     /// What was dropped or refused.
     pub drops: BTreeMap<DropKey, u64>,
     /// Seconds since boot.
@@ -86,6 +88,7 @@ impl<F: Family> Default for HostTables<F> {
             socket_affinity: BTreeMap::new(),
             pod_devices: BTreeSet::new(),
             counters: BTreeMap::new(),
+            connections: BTreeMap::new(),
             drops: BTreeMap::new(),
             now: 1_000,
             seed: 1,
@@ -274,6 +277,10 @@ impl<F: Family> Tables<F> for HostTables<F> {
     fn count_drop(&mut self, key: &DropKey) {
         self.accessed();
         *self.drops.entry(*key).or_default() += 1;
+    }
+
+    fn count_connection(&mut self, service: ServiceId) {
+        *self.connections.entry(service).or_default() += 1;
     }
 
     fn random(&mut self) -> u32 {

@@ -4,17 +4,17 @@
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
-    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use proxy_common::{
-    AffinityEntry, AffinityKey, Backend, BackendId, DropKey, Family, Flow, FlowKey, Fragment, FragmentKey, NodeAddress,
-    PortName, ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey, SourceRange,
-    V4, V6,
+    AffinityEntry, AffinityKey, Backend, BackendId, Decision, DropKey, Family, Flow, FlowKey, Fragment, FragmentKey,
+    NodeAddress, PortName, ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey,
+    SourceRange, TRACES, Trace, TraceRate, V4, V6,
     maps::{
-        AFFINITY_CAPACITY, BACKENDS_CAPACITY, COUNTERS_CAPACITY, DROPS_CAPACITY, FLOWS_CAPACITY, FRAGMENTS_CAPACITY,
-        NAMES_CAPACITY, NODE_ADDRESSES_CAPACITY, POD_DEVICES_CAPACITY, SERVICES_CAPACITY, SLOTS_CAPACITY,
-        SOCKET_AFFINITY_CAPACITY, SOCKETS_CAPACITY, SOURCE_RANGES_CAPACITY, YOUNG_FLOWS_CAPACITY,
+        AFFINITY_CAPACITY, BACKENDS_CAPACITY, COUNTERS_CAPACITY, DROPS_CAPACITY, EVENTS_BYTES, FLOWS_CAPACITY,
+        FRAGMENTS_CAPACITY, NAMES_CAPACITY, NODE_ADDRESSES_CAPACITY, POD_DEVICES_CAPACITY, SERVICES_CAPACITY,
+        SLOTS_CAPACITY, SOCKET_AFFINITY_CAPACITY, SOCKETS_CAPACITY, SOURCE_RANGES_CAPACITY, YOUNG_FLOWS_CAPACITY,
     },
 };
 use proxy_ebpf::tc::Work;
@@ -37,6 +37,7 @@ pub(super) type SourceRanges<A> = LpmTrie<SourceRange<A>, u32, SOURCE_RANGES_CAP
 pub(super) type NodeAddresses<A> = HashMap<A, NodeAddress, NODE_ADDRESSES_CAPACITY, ON_DEMAND>;
 pub(super) type Affinity<A> = LruHashMap<AffinityKey<A>, AffinityEntry, AFFINITY_CAPACITY>;
 pub(super) type SocketAffinity = LruHashMap<SocketAffinityKey, AffinityEntry, SOCKET_AFFINITY_CAPACITY>;
+pub(super) type Events = RingBuf<Decision, EVENTS_BYTES>;
 pub(super) type Fragments<A> = LruHashMap<FragmentKey<A>, Fragment<A>, FRAGMENTS_CAPACITY>;
 
 #[btf_map(name = "services_v4")]
@@ -101,6 +102,20 @@ pub(super) static POD_DEVICES: HashMap<u32, u32, POD_DEVICES_CAPACITY, ON_DEMAND
 pub(super) static COUNTERS: PerCpuArray<u64, COUNTERS_CAPACITY> = PerCpuArray::new();
 #[btf_map(name = "drops")]
 pub(super) static DROPS: LruHashMap<DropKey, u64, DROPS_CAPACITY> = LruHashMap::new();
+
+#[btf_map(name = "traces")]
+pub(super) static TRACES_TABLE: Array<Trace, TRACES> = Array::new();
+#[btf_map(name = "trace_rates")]
+pub(super) static TRACE_RATES: PerCpuArray<TraceRate, TRACES> = PerCpuArray::new();
+// A ring buffer has one reader, so there is one for each.
+#[btf_map(name = "events_0")]
+pub(super) static EVENTS_0: Events = Events::new();
+#[btf_map(name = "events_1")]
+pub(super) static EVENTS_1: Events = Events::new();
+#[btf_map(name = "events_2")]
+pub(super) static EVENTS_2: Events = Events::new();
+#[btf_map(name = "events_3")]
+pub(super) static EVENTS_3: Events = Events::new();
 
 /// Which static is which family's.
 pub(super) trait FamilyMaps: Family {

@@ -9,6 +9,7 @@ mod skb;
 mod sock;
 mod sock_addr;
 mod tables;
+mod trace;
 
 use aya_ebpf::{
     macros::{cgroup_sock, cgroup_sock_addr, classifier},

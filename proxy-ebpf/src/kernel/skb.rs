@@ -9,7 +9,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use aya_log_ebpf::trace;
-use proxy_common::{Direction, DropReason, Family, V4, V6};
+use proxy_common::{Decided, DecidedAt, Direction, DropReason, Family, V4, V6};
 use proxy_ebpf::{
     Packet, Truncated, Verdict,
     packet::{Change, Journey, ZeroChecksum},
@@ -21,6 +21,7 @@ use super::{
     maps::FamilyMaps,
     route::{self, Way},
     tables::KernelTables,
+    trace,
 };
 
 /// Where the program is attached.
@@ -113,6 +114,7 @@ fn stages<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, hook: 
     let mut action = inspect::<F, L3>(raw, work);
     match hook {
         Hook::Ingress => {
+            let mut began = false;
             if action == MATCH {
                 action = ingress::<F>(raw, work);
             }
@@ -143,6 +145,7 @@ fn stages<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, hook: 
             }
             if action == REMEMBER {
                 action = remember::<F>(work);
+                began = action == FOLLOW;
             }
             if action == FOLLOW {
                 action = follow::<F>(raw, work);
@@ -164,6 +167,10 @@ fn stages<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, hook: 
             }
             if action == NEXT && work.is_first_fragment() {
                 action = note_fragment::<F, ORIGINAL>(raw, work);
+            }
+            // Nothing is told of what goes the way that was decided before, and hardly ever does anybody listen.
+            if (began || action >= ANSWERED) && trace::is_on() {
+                tell_decision::<F, ORIGINAL>(raw, work, action);
             }
             action
         }
@@ -191,6 +198,9 @@ fn stages<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, hook: 
             }
             if action == NEXT && work.is_first_fragment() {
                 action = note_fragment::<F, REPLY>(raw, work);
+            }
+            if action >= ANSWERED && trace::is_on() {
+                tell_decision::<F, REPLY>(raw, work, action);
             }
             action
         }
@@ -299,6 +309,21 @@ fn later_fragment<F: TcFamily + FamilyMaps, const DIRECTION: u8>(raw: *mut __sk_
 #[inline(never)]
 fn note_fragment<F: TcFamily + FamilyMaps, const DIRECTION: u8>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
     action(tc::note_fragment(&Skb::new(raw), &mut KernelTables::<F>::new(), work, direction::<DIRECTION>()))
+}
+
+/// Tells what was decided about a packet, by the action that came of it.
+#[inline(never)]
+fn tell_decision<F: TcFamily, const DIRECTION: u8>(raw: *mut __sk_buff, work: &mut Work<F>, action: i32) {
+    let decided = match action {
+        ANSWERED => Decided::Refused,
+        DROPPED.. => match DropReason::ALL.into_iter().find(|reason| *reason as i32 == action - DROPPED) {
+            Some(reason) => Decided::Dropped(reason),
+            None => return,
+        },
+        _ => Decided::Begins,
+    };
+    let at = if DIRECTION == ORIGINAL { DecidedAt::Ingress } else { DecidedAt::Egress };
+    trace::tell(&mut tc::decision(&Skb::new(raw), work, at, decided));
 }
 
 #[inline(always)]

@@ -6,10 +6,10 @@ use aya_ebpf::{
     helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval},
     programs::SockAddrContext,
 };
-use proxy_common::{Port, Protocol, V4, V6};
+use proxy_common::{Decided, DecidedAt, Decision, Family, Port, Protocol, ServiceId, V4, V6};
 use proxy_ebpf::socket::{self, Call, Verdict};
 
-use super::{config, maps::FamilyMaps, tables::KernelTables};
+use super::{config, maps::FamilyMaps, tables::KernelTables, trace};
 
 /// What the application does.
 #[derive(Clone, Copy)]
@@ -30,13 +30,11 @@ const ECONNREFUSED: i32 = 111;
 #[inline(always)]
 pub(super) fn v4(context: &SockAddrContext, step: Step) -> i32 {
     let raw = context.sock_addr;
-    // SAFETY: the context is valid for as long as the program runs; `user_ip4` is in network order in memory.
-    let address = unsafe { (*raw).user_ip4 }.to_ne_bytes();
-    match decide::<V4>(context, step, address) {
+    match decide::<V4, InSockaddrIn>(context, step) {
         Verdict::Pass => PROCEED,
         Verdict::Refuse => refuse(),
         Verdict::Rewrite((address, port)) => {
-            // SAFETY: as above; the kernel lets these hooks write the field.
+            // SAFETY: the context is valid for as long as the program runs; the kernel lets these hooks write the field.
             unsafe { (*raw).user_ip4 = u32::from_ne_bytes(address) };
             set_port(raw, port);
             PROCEED
@@ -48,10 +46,9 @@ pub(super) fn v4(context: &SockAddrContext, step: Step) -> i32 {
 #[inline(always)]
 pub(super) fn v6(context: &SockAddrContext, step: Step) -> i32 {
     let raw = context.sock_addr;
-    // SAFETY: the context is valid for as long as the program runs; the words are in network order in memory.
-    let words = unsafe { [(*raw).user_ip6[0], (*raw).user_ip6[1], (*raw).user_ip6[2], (*raw).user_ip6[3]] };
+    let words = words(raw);
     if words[0] == 0 && words[1] == 0 && words[2] == MAPPED {
-        return match decide::<V4>(context, step, words[3].to_ne_bytes()) {
+        return match decide::<V4, InDisguise>(context, step) {
             Verdict::Pass => PROCEED,
             Verdict::Refuse => refuse(),
             Verdict::Rewrite((address, port)) => {
@@ -62,7 +59,7 @@ pub(super) fn v6(context: &SockAddrContext, step: Step) -> i32 {
             }
         };
     }
-    match decide::<V6>(context, step, join(words)) {
+    match decide::<V6, InSockaddrIn6>(context, step) {
         Verdict::Pass => PROCEED,
         Verdict::Refuse => refuse(),
         Verdict::Rewrite((address, port)) => {
@@ -83,21 +80,94 @@ pub(super) fn v6(context: &SockAddrContext, step: Step) -> i32 {
 /// Third word of an IPv4-mapped IPv6 address.
 pub(super) const MAPPED: u32 = 0x0000_ffff_u32.to_be();
 
+/// Where the context of a call has the peer's address.
+trait Place<F: Family> {
+    fn address(raw: *mut bpf_sock_addr) -> F::Address;
+}
+
+struct InSockaddrIn;
+struct InSockaddrIn6;
+/// An IPv4 address in a `sockaddr_in6`.
+struct InDisguise;
+
+impl Place<V4> for InSockaddrIn {
+    #[inline(always)]
+    fn address(raw: *mut bpf_sock_addr) -> [u8; 4] {
+        // SAFETY: the context is valid for as long as the program runs; `user_ip4` is in network order in memory.
+        unsafe { (*raw).user_ip4 }.to_ne_bytes()
+    }
+}
+
+impl Place<V6> for InSockaddrIn6 {
+    #[inline(always)]
+    fn address(raw: *mut bpf_sock_addr) -> [u8; 16] {
+        join(words(raw))
+    }
+}
+
+impl Place<V4> for InDisguise {
+    #[inline(always)]
+    fn address(raw: *mut bpf_sock_addr) -> [u8; 4] {
+        // SAFETY: the context is valid for as long as the program runs; the words are in network order in memory.
+        unsafe { (*raw).user_ip6[3] }.to_ne_bytes()
+    }
+}
+
 #[inline(always)]
-fn decide<F: FamilyMaps>(context: &SockAddrContext, step: Step, address: F::Address) -> Verdict<F::Address> {
+fn words(raw: *mut bpf_sock_addr) -> [u32; 4] {
+    // SAFETY: the context is valid for as long as the program runs; the words are in network order in memory.
+    unsafe { [(*raw).user_ip6[0], (*raw).user_ip6[1], (*raw).user_ip6[2], (*raw).user_ip6[3]] }
+}
+
+#[inline(always)]
+fn decide<F: FamilyMaps, P: Place<F>>(context: &SockAddrContext, step: Step) -> Verdict<F::Address> {
     let raw = context.sock_addr;
-    // SAFETY: the context is valid for as long as the program runs.
-    let (protocol, port) = unsafe { ((*raw).protocol, (*raw).user_port) };
-    let Some(protocol) = u8::try_from(protocol).ok().and_then(Protocol::from_number) else { return Verdict::Pass };
+    let Some(protocol) = protocol(raw) else { return Verdict::Pass };
     // SAFETY: the context is a socket call's, for which the helper is allowed.
     let cookie = unsafe { bpf_get_socket_cookie(context.as_ptr()) };
-    let call = Call { cookie, namespace: namespace(context), protocol, peer: (address, port_of(port)) };
+    let call = Call { cookie, namespace: namespace(context), protocol, peer: (P::address(raw), port(raw)) };
     let mut tables = KernelTables::<F>::new();
-    match step {
-        Step::Connect => socket::connect(&mut tables, &call),
-        Step::Send => socket::sendmsg(&mut tables, &call),
-        Step::PeerName => socket::peer_name(&mut tables, &call),
+    let (at, verdict) = match step {
+        Step::Connect => (DecidedAt::Connect, socket::connect(&mut tables, &call)),
+        Step::Send => (DecidedAt::SendMsg, socket::sendmsg(&mut tables, &call)),
+        Step::PeerName => return socket::peer_name(&mut tables, &call),
+    };
+    if let Some((service, decided)) = tables.decided()
+        && trace::is_on()
+    {
+        let to = match (decided, verdict) {
+            (Decided::Begins, Verdict::Rewrite(to)) => to,
+            _ => (F::UNSPECIFIED, Port::default()),
+        };
+        tell::<F, P>(raw, cookie, at, service, &to);
     }
+    verdict
+}
+
+/// Tells that a call begins something, or, if it goes nowhere, that it is refused. A function of its own that knows the call by the
+/// context, which still has the peer's address: what it needs takes no room on the stack while something is decided.
+#[inline(never)]
+fn tell<F: Family, P: Place<F>>(
+    raw: *mut bpf_sock_addr,
+    cookie: u64,
+    at: DecidedAt,
+    service: ServiceId,
+    to: &(F::Address, Port),
+) {
+    let Some(protocol) = protocol(raw) else { return };
+    let decided = if to.1.get() == 0 { Decided::Refused } else { Decided::Begins };
+    let peer = (P::address(raw), port(raw));
+    let mut decision = Decision::new::<F>(at, decided, service, protocol.number(), &peer);
+    decision.set_socket(cookie);
+    decision.set_backend::<F>(to);
+    trace::tell(&mut decision);
+}
+
+#[inline(always)]
+fn protocol(raw: *mut bpf_sock_addr) -> Option<Protocol> {
+    // SAFETY: the context is valid for as long as the program runs.
+    let protocol = unsafe { (*raw).protocol };
+    u8::try_from(protocol).ok().and_then(Protocol::from_number)
 }
 
 /// The cookie of the socket's network namespace, where the kernel tells it.
@@ -109,8 +179,9 @@ fn namespace(context: &SockAddrContext) -> Option<u64> {
 
 /// `user_port` holds the port in network order in the first two bytes of memory.
 #[inline(always)]
-fn port_of(user_port: u32) -> Port {
-    let bytes = user_port.to_ne_bytes();
+fn port(raw: *mut bpf_sock_addr) -> Port {
+    // SAFETY: the context is valid for as long as the program runs.
+    let bytes = unsafe { (*raw).user_port }.to_ne_bytes();
     Port::from_wire([bytes[0], bytes[1]])
 }
 

@@ -8,15 +8,15 @@ use aya_ebpf::{
     helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns},
 };
 use proxy_common::{
-    AffinityEntry, AffinityKey, Backend, BackendId, Counter, DropKey, FamilyFlows, Flow, FlowKey, FlowTable, Fragment,
-    FragmentKey, NodeAddress, ServiceEntry, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey,
-    SourceRangeKey,
+    AffinityEntry, AffinityKey, Backend, BackendId, Counter, Decided, DropKey, FamilyFlows, Flow, FlowKey, FlowTable,
+    Fragment, FragmentKey, NodeAddress, ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey, SocketEntry,
+    SocketKey, SourceRangeKey,
 };
 use proxy_ebpf::{InsertError, Insertion, Tables};
 
 use super::maps::{COUNTERS, DROPS, FamilyMaps, POD_DEVICES, SETTINGS};
 
-const NANOSECONDS: u64 = 1_000_000_000;
+pub(super) const NANOSECONDS: u64 = 1_000_000_000;
 const EEXIST: i32 = -17;
 
 /// What a program sees before an agent wrote the settings. Not local to its function: names in BTF may have 127 bytes
@@ -24,12 +24,22 @@ const EEXIST: i32 = -17;
 static UNSET: Settings = Settings::UNSET;
 
 /// One family's maps.
-pub(super) struct KernelTables<F>(PhantomData<F>);
+pub(super) struct KernelTables<F> {
+    family: PhantomData<F>,
+    decided: Option<(ServiceId, Decided)>,
+}
 
 impl<F> KernelTables<F> {
     #[inline(always)]
     pub(super) const fn new() -> Self {
-        Self(PhantomData)
+        Self { family: PhantomData, decided: None }
+    }
+
+    /// What was counted last for a Service port since these were made: that a connection begins, or, which is all that happens at a
+    /// socket, that one is refused.
+    #[inline(always)]
+    pub(super) const fn decided(&self) -> Option<(ServiceId, Decided)> {
+        self.decided
     }
 }
 
@@ -215,10 +225,16 @@ impl<F: FamilyMaps> Tables<F> for KernelTables<F> {
 
     #[inline(always)]
     fn count_drop(&mut self, key: &DropKey) {
+        self.decided = Some((key.service(), Decided::Refused));
         if !add_drop(key) && DROPS.insert(key, 1, flags(Insertion::New)).is_err() {
             // Another CPU was faster, or there is no room.
             add_drop(key);
         }
+    }
+
+    #[inline(always)]
+    fn count_connection(&mut self, service: ServiceId) {
+        self.decided = Some((service, Decided::Begins));
     }
 
     #[inline(always)]

@@ -27,7 +27,8 @@ pub fn evade<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> V
     if chosen.evasions < ATTEMPTS {
         return Verdict::Continue(Stage::Evade);
     }
-    drop(tables, admitted.service.id(), DropReason::TupleClash)
+    let service = admitted.service.id();
+    drop(tables, work, service, DropReason::TupleClash)
 }
 
 /// The first packet of a connection to what is no frontend: if a connection through a frontend is in its way, it is treated
@@ -54,7 +55,7 @@ pub(super) fn step_aside<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut W
 pub fn change_port<F: TcFamily, P: Packet, T: Tables<F>>(
     packet: &mut P,
     tables: &mut T,
-    work: &Work<F>,
+    work: &mut Work<F>,
     direction: Direction,
 ) -> Verdict {
     let end = match direction {
@@ -63,7 +64,7 @@ pub fn change_port<F: TcFamily, P: Packet, T: Tables<F>>(
     };
     match rewrite::port(packet, &work.headers, end, work.client_port) {
         Ok(()) => Verdict::Pass,
-        Err(Truncated) => drop(tables, work.owner, DropReason::Malformed),
+        Err(Truncated) => drop(tables, work, work.owner, DropReason::Malformed),
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) fn translate_back<F: TcFamily, P: Packet, T: Tables<F>>(
 ) -> Verdict {
     let headers = &work.headers;
     if rewrite::source(packet, headers, flow.to()).is_err() {
-        return drop(tables, flow.service(), DropReason::Malformed);
+        return drop(tables, work, flow.service(), DropReason::Malformed);
     }
     let present = headers.destination.1;
     work.note_translation(flow.service());
@@ -51,11 +51,11 @@ pub fn leave<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> V
     // A nodePort has no ranges, and no policy that would drop what the node sends.
     if let Some(service) = frontend::exact(tables, headers.destination, headers.protocol) {
         if !allows_source(tables, &service, headers.source.0) {
-            return drop(tables, service.id(), DropReason::SourceNotAllowed);
+            return drop(tables, work, service.id(), DropReason::SourceNotAllowed);
         }
         let route = policy::route(service.flags(), tables.settings().flags(), &ThisNode);
         if route.list.of(&service) == Err(DropReason::NoLocalEndpoint) {
-            return drop(tables, service.id(), DropReason::NoLocalEndpoint);
+            return drop(tables, work, service.id(), DropReason::NoLocalEndpoint);
         }
     }
     if headers.protocol == Protocol::Udp

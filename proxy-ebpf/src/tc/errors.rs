@@ -59,6 +59,6 @@ pub fn correct<F: TcFamily, P: Packet, T: Tables<F>>(
     };
     match rewrite::error(packet, &work.located, &work.quoted, end, work.found.to, work.found.client_port) {
         Ok(()) => Verdict::Pass,
-        Err(Truncated) => drop(tables, work.found.service, DropReason::Malformed),
+        Err(Truncated) => drop(tables, work, work.found.service, DropReason::Malformed),
     }
 }

@@ -21,7 +21,7 @@ use crate::{
 pub fn later_fragment<F: TcFamily, P: Packet, T: Tables<F>>(
     packet: &mut P,
     tables: &mut T,
-    work: &Work<F>,
+    work: &mut Work<F>,
     direction: Direction,
 ) -> Verdict {
     let located = &work.located;
@@ -46,7 +46,7 @@ pub fn later_fragment<F: TcFamily, P: Packet, T: Tables<F>>(
             packet.set_mark(packet.mark() | first.mark());
             Verdict::Pass
         }
-        Err(Truncated) => drop(tables, first.service(), DropReason::Malformed),
+        Err(Truncated) => drop(tables, work, first.service(), DropReason::Malformed),
     }
 }
 

@@ -57,7 +57,7 @@ pub fn admit<F: TcFamily, P: Packet, T: Tables<F>>(packet: &P, tables: &mut T, w
         return step_aside(tables, work);
     };
     if !allows_source(tables, &service, headers.source.0) {
-        return drop(tables, service.id(), DropReason::SourceNotAllowed);
+        return drop(tables, work, service.id(), DropReason::SourceNotAllowed);
     }
     let route =
         policy::route(service.flags(), tables.settings().flags(), &Sender { packet, tables: &*tables, headers });
@@ -67,10 +67,11 @@ pub fn admit<F: TcFamily, P: Packet, T: Tables<F>>(packet: &P, tables: &mut T, w
             Verdict::Continue(Stage::Choose)
         }
         Err(DropReason::NoEndpoint) => {
+            work.owner = service.id();
             tables.dropped(service.id(), DropReason::NoEndpoint);
             Verdict::Continue(Stage::Refuse)
         }
-        Err(reason) => drop(tables, service.id(), reason),
+        Err(reason) => drop(tables, work, service.id(), reason),
     }
 }
 
@@ -97,7 +98,8 @@ pub fn choose<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> 
         return Verdict::Continue(if room.is_some() { Stage::Remember } else { Stage::Evade });
     }
     // Every backend that was hit had just been removed.
-    drop(tables, service.id(), DropReason::TupleClash)
+    let service = service.id();
+    drop(tables, work, service, DropReason::TupleClash)
 }
 
 /// The first packet of a flow for which [`choose`] chose: remembers it in both directions, among the young ones. What it takes
@@ -125,8 +127,8 @@ pub fn remember<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -
     }
     match inserted {
         Ok(()) => {}
-        Err(InsertError::Exists) => return drop(tables, service, DropReason::TupleClash),
-        Err(InsertError::Full) => return drop(tables, service, DropReason::FlowTableFull),
+        Err(InsertError::Exists) => return drop(tables, work, service, DropReason::TupleClash),
+        Err(InsertError::Full) => return drop(tables, work, service, DropReason::FlowTableFull),
     }
     if chosen.former == Former::Confirmed {
         tables.remove_flow(FlowTable::Confirmed, &key);
@@ -139,7 +141,7 @@ pub fn remember<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -
     flow.note(now, headers.tcp);
     flow.note_generation(tables.settings().generation());
     if tables.insert_flow(FlowTable::Young, &key, &flow, Insertion::Replace).is_err() {
-        return drop(tables, service, DropReason::FlowTableFull);
+        return drop(tables, work, service, DropReason::FlowTableFull);
     }
     if work.supersedes {
         tables.remove_flow(FlowTable::Confirmed, &key);
@@ -147,7 +149,8 @@ pub fn remember<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -
     if !chosen.is_recalled {
         affinity::note(tables, affinity::Client::Address(headers.source.0), &admitted.service, chosen.backend);
     }
-    tables.count(Counter::Flows);
+    work.owner = service;
+    tables.begun(service, Counter::Flows);
     Verdict::Continue(Stage::Follow)
 }
 
@@ -179,7 +182,7 @@ fn translate<F: TcFamily, P: Packet, T: Tables<F>>(
     service: ServiceId,
 ) -> Verdict {
     if rewrite::destination(packet, &work.headers, to).is_err() {
-        return drop(tables, service, DropReason::Malformed);
+        return drop(tables, work, service, DropReason::Malformed);
     }
     work.note_translation(service);
     let settings = tables.settings();

@@ -11,6 +11,7 @@ mod flows;
 mod forward;
 mod fragments;
 mod ingress;
+mod told;
 mod young;
 
 use proxy_common::{
@@ -26,6 +27,7 @@ pub use self::{
     forward::{ForwardFamily, forward, returns, send_back},
     fragments::{later_fragment, note_fragment},
     ingress::{admit, choose, follow, ingress, refuse, remember},
+    told::decision,
     young::{young, young_reply},
 };
 use crate::{
@@ -108,7 +110,7 @@ pub struct Work<F: Family> {
     /// What an ICMP error quotes.
     quoted: Quoted<F>,
     found: Found<F::Address>,
-    /// The port that the client's end gets, and whose packet it is.
+    /// The port that the client's end gets, and whose packet it is. Also whose it is if it is dropped or refused, or begins a flow.
     client_port: Port,
     owner: ServiceId,
     /// The packet is the first fragment of a datagram.
@@ -261,11 +263,11 @@ fn read<F: TcFamily, P: Packet>(packet: &P, work: &mut Work<F>, l3: usize) -> Op
             Some(Stage::Match)
         }
         Kind::Error => {
-            work.located = located;
+            (work.located, work.headers.l4) = (located, told::PORTLESS);
             Some(Stage::Error)
         }
         Kind::LaterFragment => {
-            work.located = located;
+            (work.located, work.headers.l4) = (located, told::PORTLESS);
             Some(Stage::LaterFragment)
         }
         Kind::Other => None,
@@ -280,7 +282,14 @@ fn allows_source<F: Family, T: Tables<F>>(tables: &T, service: &ServiceEntry, so
 }
 
 #[inline(always)]
-fn drop<F: Family, T: Tables<F>>(tables: &mut T, service: ServiceId, reason: DropReason) -> Verdict {
+/// The end of a packet of `service`.
+fn drop<F: Family, T: Tables<F>>(
+    tables: &mut T,
+    work: &mut Work<F>,
+    service: ServiceId,
+    reason: DropReason,
+) -> Verdict {
+    work.owner = service;
     tables.dropped(service, reason);
     Verdict::Drop(reason)
 }

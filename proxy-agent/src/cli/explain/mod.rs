@@ -10,6 +10,7 @@ use std::io::Write;
 use clap::Args;
 use proxy_common::{Protocol, V4, V6, maps};
 
+pub(super) use self::sentences::because;
 use self::{
     ends::{Destination, Source},
     origin::{Attached, From},

@@ -144,7 +144,7 @@ pub(super) fn outcome(outcome: &Outcome, names: &Names) -> String {
 }
 
 /// Why something is dropped.
-const fn because(reason: DropReason) -> &'static str {
+pub(in crate::cli) const fn because(reason: DropReason) -> &'static str {
     match reason {
         DropReason::NoEndpoint => "there is no endpoint, and the refusal could not be sent",
         DropReason::NoLocalEndpoint => "the traffic policy is Local, and no endpoint is on this node",

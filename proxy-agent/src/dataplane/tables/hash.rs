@@ -183,7 +183,7 @@ pub(super) fn is_full(error: &io::Error) -> bool {
 }
 
 /// What the kernel says in a map error of aya.
-pub(super) fn into_io(error: MapError) -> io::Error {
+pub(in crate::dataplane) fn into_io(error: MapError) -> io::Error {
     match error {
         MapError::SyscallError(error) => error.io_error,
         MapError::KeyNotFound => io::Error::from_raw_os_error(libc::ENOENT),

@@ -7,8 +7,8 @@ use std::{cell::RefCell, collections::BTreeMap};
 
 use proxy_common::{
     AffinityEntry, AffinityKey, Backend, BackendId, Counter, DropKey, Family, Flow, FlowKey, FlowTable, Fragment,
-    FragmentKey, NodeAddress, PlainAddress, ServiceEntry, ServiceKey, Settings, SocketAffinityKey, SocketEntry,
-    SocketKey, SourceRangeKey,
+    FragmentKey, NodeAddress, PlainAddress, ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey,
+    SocketEntry, SocketKey, SourceRangeKey,
 };
 use proxy_ebpf::{InsertError, Insertion, Tables};
 
@@ -218,6 +218,8 @@ impl<F: Family<Address: PlainAddress>> Tables<F> for Overlay<'_, F> {
     fn count(&mut self, _: Counter) {}
 
     fn count_drop(&mut self, _: &DropKey) {}
+
+    fn count_connection(&mut self, _: ServiceId) {}
 
     /// Always the same: whoever wants more asks a source of its own.
     fn random(&mut self) -> u32 {

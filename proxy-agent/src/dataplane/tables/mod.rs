@@ -29,7 +29,7 @@ use proxy_common::{
     maps,
 };
 
-use self::hash::into_io;
+pub(super) use self::hash::into_io;
 pub use self::{
     flow_use::FlowTableUse,
     freshness::FreshnessTable,
@@ -283,7 +283,7 @@ impl Counters {
     }
 }
 
-fn open_map(path: &Path) -> Result<Map, TableError> {
+pub(super) fn open_map(path: &Path) -> Result<Map, TableError> {
     let error = |error: MapError| TableError::new(path, "open", into_io(error));
     MapData::from_pin(path).and_then(Map::from_map_data).map_err(error)
 }
