@@ -163,7 +163,7 @@ fn tables_get_another_size_and_keep_their_flows() {
     assert_eq!(all(&flows(confirmed)), entries);
     assert!(is_waiting(&node));
     let late = (key(200), used(8));
-    reopen(&node.pins.path().join("former/4"), confirmed).insert(&[late]).expect("writes");
+    reopen(&node.pins.path().join(format!("former/{LAYOUT_VERSION}")), confirmed).insert(&[late]).expect("writes");
     drop(dataplane);
     let dataplane = open(2048);
     assert!(is_waiting(&node));

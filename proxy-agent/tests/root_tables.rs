@@ -11,11 +11,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aya::{
+    maps::{Map, MapData, PerCpuArray, PerCpuValues},
+    util::nr_cpus,
+};
 use proxy_agent::{
     dataplane::{
         Dataplane,
         features::{Feature, Features},
-        tables::{HashTable, SourceRanges, Writes},
+        tables::{HashTable, KernelTables, SourceRanges, Writes},
     },
     model::{Change, EndpointSlice, Index, NodeFacts, Service, Update},
     plan::{Capacities, Changes, Refused, Snapshot, State, Tables as _, memory::MemoryTables},
@@ -23,7 +27,7 @@ use proxy_agent::{
 };
 use proxy_common::{
     Backend, BackendId, DropKey, DropReason, Port, PortName, Protocol, ServiceEntry, ServiceFlags, ServiceId,
-    ServiceKey, SlotRange, SourceRangeKey, V4, maps,
+    ServiceKey, SlotRange, SourceRangeKey, Traffic, V4, maps,
 };
 use serde_json::{Value, json};
 use support::Node;
@@ -106,6 +110,44 @@ fn removals_and_retirements() {
     assert_eq!(snapshot.names.keys().collect::<Vec<_>>(), [&ServiceId::new(2)]);
     let rest = [(dropped(ServiceId::new(2)), 6)].into();
     assert_eq!(drops.all().expect("readable"), rest, "who gets the id next starts from nothing");
+}
+
+/// An element for each Service port, as long as there are some; who gets one that another had starts from nothing.
+#[test]
+fn service_ports_have_elements_of_their_own_for_what_is_counted() {
+    let node = Node::default();
+    let mut tables = Dataplane::open(&node.config()).expect("opens").tables;
+    let name = PortName::new("a", "b", "c", Protocol::Tcp).expect("short names");
+    let room = u32::try_from(maps::TRAFFIC_CAPACITY - 1).expect("fits");
+    let names = (1..=room + 2).map(|id| (ServiceId::new(id), name)).collect();
+    tables.apply(&Changes { names, ..Changes::default() }).expect("writes");
+    let counted = |tables: &KernelTables| -> Vec<u32> {
+        tables.read().traffic.read().expect("readable").services.into_keys().map(ServiceId::get).collect()
+    };
+    assert_eq!(counted(&tables), (1..=room).collect::<Vec<_>>(), "those who came first");
+
+    // Somebody counted something in all elements, whoever has them.
+    let pin = node.pins.path().join(maps::TRAFFIC);
+    let map = Map::from_map_data(MapData::from_pin(pin).expect("pinned")).expect("a map");
+    let mut elements: PerCpuArray<_, Traffic> = map.try_into().expect("an array");
+    let mut seen = Traffic::default();
+    seen.add_connection();
+    let values = || PerCpuValues::try_from(vec![seen; nr_cpus().expect("known")]).expect("one for each processor");
+    for element in 0..=room {
+        elements.set(element, values(), 0).expect("is written");
+    }
+    let retired_names = vec![ServiceId::new(5)];
+    tables.apply(&Changes { retired_names, ..Changes::default() }).expect("writes");
+    assert!(!counted(&tables).contains(&5));
+    drop(tables);
+
+    // The next agent gives the free element to the first who has none.
+    let tables = Dataplane::open(&node.config()).expect("opens").tables;
+    assert_eq!(counted(&tables).len(), usize::try_from(room).expect("fits"));
+    let all = tables.read().traffic.read().expect("readable");
+    assert_eq!(all.services[&ServiceId::new(room + 1)], Traffic::default(), "nothing was counted for it");
+    assert!(all.services[&ServiceId::new(1)].connections() > 0, "others keep what they have");
+    assert!(all.others.connections() > 0);
 }
 
 #[test]

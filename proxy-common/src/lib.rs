@@ -26,6 +26,7 @@ mod service;
 mod settings;
 mod socket;
 mod source_range;
+mod traffic;
 
 pub use affinity::{AffinityEntry, AffinityKey, SocketAffinityKey};
 pub use backend::{Backend, BackendId};
@@ -43,6 +44,7 @@ pub use service::{ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange};
 pub use settings::{Detector, FamilySettings, Settings, SettingsFlags};
 pub use socket::{SocketEntry, SocketKey};
 pub use source_range::{ALLOWED, SourceRange, SourceRangeKey};
+pub use traffic::Traffic;
 
 /// Version of every layout in this crate together. An agent that finds pinned tables of an older version converts those that
 /// have changed since ([`maps::since`]); those of a newer one it cannot use.

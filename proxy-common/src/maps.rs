@@ -82,6 +82,10 @@ pub const COUNTERS: &str = "counters";
 /// [`DropKey`](crate::DropKey) → how many packets and calls. LRU hash.
 pub const DROPS: &str = "drops";
 
+/// [`ServiceId`](crate::ServiceId) → its element of `traffic`, or 0. Array, mmap-able.
+pub const COUNTED: &str = "counted";
+/// Element → [`Traffic`](crate::Traffic); 0 is of all that have none of their own. Per-CPU array.
+pub const TRAFFIC: &str = "traffic";
 /// Number of somebody who follows decisions → [`Trace`](crate::Trace). Array.
 pub const TRACES: &str = "traces";
 /// The same number → [`TraceRate`](crate::TraceRate). Per-CPU array.
@@ -90,8 +94,21 @@ pub const TRACE_RATES: &str = "trace_rates";
 pub const EVENTS: [&str; crate::TRACES] = ["events_0", "events_1", "events_2", "events_3"];
 
 /// The maps that exist once.
-pub const SHARED_MAPS: [&str; 11] =
-    [NAMES, SETTINGS, POD_DEVICES, COUNTERS, DROPS, TRACES, TRACE_RATES, EVENTS[0], EVENTS[1], EVENTS[2], EVENTS[3]];
+pub const SHARED_MAPS: [&str; 13] = [
+    NAMES,
+    SETTINGS,
+    POD_DEVICES,
+    COUNTERS,
+    DROPS,
+    COUNTED,
+    TRAFFIC,
+    TRACES,
+    TRACE_RATES,
+    EVENTS[0],
+    EVENTS[1],
+    EVENTS[2],
+    EVENTS[3],
+];
 
 /// The version of the layout ([`LAYOUT_VERSION`](crate::LAYOUT_VERSION)) since which the table of this name has been what it is
 /// now: keys, values and what they mean. Tables that are older have to be converted.
@@ -100,7 +117,7 @@ pub const SHARED_MAPS: [&str; 11] =
 #[must_use]
 pub fn since(name: &str) -> u32 {
     match name {
-        TRACES | TRACE_RATES => 5,
+        COUNTED | TRAFFIC | TRACES | TRACE_RATES => 5,
         _ if EVENTS.contains(&name) => 5,
         SETTINGS => 4,
         _ if name == YOUNG_FLOWS.v4 || name == YOUNG_FLOWS.v6 => 4,
@@ -138,5 +155,9 @@ pub const SOCKET_AFFINITY_CAPACITY: usize = 65_536;
 pub const FRAGMENTS_CAPACITY: usize = 16_384;
 /// Service ports for which something was dropped, times reasons.
 pub const DROPS_CAPACITY: usize = 16_384;
+/// Service ports that can have an element of `traffic`: all numbers, from 0 on.
+pub const COUNTED_CAPACITY: usize = NAMES_CAPACITY + 1;
+/// Elements of `traffic`: 160 KiB for each CPU.
+pub const TRAFFIC_CAPACITY: usize = 4_096;
 /// Bytes of each ring buffer of decisions: a power of two, and whole pages on every machine.
 pub const EVENTS_BYTES: usize = 131_072;

@@ -3,7 +3,7 @@
 use crate::{
     AffinityEntry, AffinityKey, Backend, BackendId, Decision, DropKey, Flow, FlowKey, Fragment, FragmentKey,
     NodeAddress, PortName, ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey,
-    SourceRange, Trace, TraceRate,
+    SourceRange, Trace, TraceRate, Traffic,
 };
 
 mod sealed {
@@ -36,6 +36,6 @@ macro_rules! plain_data {
 
 plain_data! {
     AffinityEntry, BackendId, Decision, DropKey, NodeAddress, PortName, ServiceEntry, ServiceId, Settings, SocketAffinityKey,
-    Trace, TraceRate;
+    Trace, TraceRate, Traffic;
     AffinityKey, Backend, Flow, FlowKey, Fragment, FragmentKey, ServiceKey, SocketEntry, SocketKey, SourceRange,
 }

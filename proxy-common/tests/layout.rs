@@ -4,7 +4,7 @@
 use proxy_common::{
     AffinityEntry, AffinityKey, Backend, Counter, Decision, DropKey, DropReason, FamilySettings, Flow, FlowKey,
     Fragment, FragmentKey, NodeAddress, PortName, ServiceEntry, ServiceId, ServiceKey, Settings, SlotRange,
-    SocketAffinityKey, SocketEntry, SocketKey, SourceRange, SourceRangeKey, Trace, TraceRate, maps,
+    SocketAffinityKey, SocketEntry, SocketKey, SourceRange, SourceRangeKey, Trace, TraceRate, Traffic, maps,
 };
 
 type A4 = [u8; 4];
@@ -43,6 +43,8 @@ fn sizes_are_the_sum_of_the_fields() {
     assert_eq!(size_of::<Decision>(), 8 + 8 + 3 * 16 + 3 * 4 + 4 * 2 + 4 + 4 + 4);
     assert_eq!(size_of::<Trace>(), 8 + 8 + 16 + 8 * 4 + 4 + 4);
     assert_eq!(size_of::<TraceRate>(), 4 + 4 + 8);
+    assert_eq!(size_of::<Traffic>(), 5 * 8);
+    assert_eq!(maps::TRAFFIC_CAPACITY * size_of::<Traffic>(), 160 << 10, "for each CPU");
     assert_eq!(size_of::<FragmentKey<A4>>(), 4 + 4 + 4 + 1 + 1 + 2);
     assert_eq!(size_of::<FragmentKey<A6>>(), 16 + 16 + 4 + 1 + 1 + 2);
     assert_eq!(size_of::<Fragment<A4>>(), 4 + 4 + 4 + 4 + 4);

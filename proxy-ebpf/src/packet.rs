@@ -9,6 +9,9 @@ pub struct Truncated;
 /// A frame in a device's hook. Offsets count bytes from the start of the frame, which is the link
 /// layer's header or, on devices without one, the IP header.
 pub trait Packet {
+    /// Bytes of the frame.
+    fn size(&self) -> usize;
+
     /// Reads `N` bytes.
     ///
     /// # Errors

@@ -1,9 +1,9 @@
 //! The tables as the pipeline sees them.
 
 use proxy_common::{
-    AffinityEntry, AffinityKey, Backend, BackendId, Counter, DropKey, DropReason, Family, Flow, FlowKey, FlowTable,
-    Fragment, FragmentKey, NodeAddress, ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey, SocketEntry,
-    SocketKey, SourceRangeKey,
+    AffinityEntry, AffinityKey, Backend, BackendId, Counter, Direction, DropKey, DropReason, Family, Flow, FlowKey,
+    FlowTable, Fragment, FragmentKey, NodeAddress, ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey,
+    SocketEntry, SocketKey, SourceRangeKey,
 };
 
 /// What an insert does if the key is there already.
@@ -136,6 +136,9 @@ pub trait Tables<F: Family> {
 
     /// Adds one to the connections of a Service port.
     fn count_connection(&mut self, service: ServiceId);
+
+    /// Adds a translated packet, whose IP header and payload have so many bytes, to those of a Service port.
+    fn count_packet(&mut self, service: ServiceId, direction: Direction, bytes: usize);
 
     /// Counts a connection of a Service port that begins; `counter` says where it is translated.
     #[inline(always)]

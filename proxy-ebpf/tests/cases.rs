@@ -1,6 +1,6 @@
 //! Every fixture through the pipeline on the host.
 
-use proxy_common::{Counter, Decided, DecidedAt, Decision, DropReason, ServiceId};
+use proxy_common::{Counter, Decided, DecidedAt, Decision, Direction, DropReason, ServiceId};
 use proxy_ebpf::{
     Verdict,
     fixtures::{self, Case, Outcome, frames},
@@ -31,6 +31,7 @@ fn check<F: TcFamily>(case: &Case, tables: &mut HostTables<F>) {
     let mut packet = HostPacket::new(case.frame.clone()).with_mark(case.mark);
     let (verdict, told) = host::run_told(&mut packet, tables, case.hook, ETHERNET);
     let name = case.name;
+    assert_counted(case, tables);
     assert_told(case, told, tables, proxy_ebpf::Packet::mark(&packet));
     match &case.outcome {
         Outcome::Pass { frame, mark } => {
@@ -71,6 +72,28 @@ fn assert_drops<F: TcFamily>(tables: &HostTables<F>, reason: DropReason, name: &
     assert!(tables.services.values().any(|entry| entry.id() == service), "{name}");
 }
 
+/// What is translated is counted for a Service, with the bytes from the IP header on; nothing else is.
+fn assert_counted<F: TcFamily>(case: &Case, tables: &HostTables<F>) {
+    let name = case.name;
+    let direction = match case.hook {
+        Hook::Ingress => Direction::Original,
+        Hook::Egress => Direction::Reply,
+    };
+    let packets: u64 = tables.traffic.values().map(|traffic| traffic.packets(direction)).sum();
+    let bytes: u64 = tables.traffic.values().map(|traffic| traffic.bytes(direction)).sum();
+    let length = (case.frame.len() - ETHERNET) as u64;
+    assert_eq!(bytes, packets * length, "{name}");
+    let is_translated = matches!(&case.outcome, Outcome::Pass { frame, .. } if *frame != case.frame);
+    // Errors about connections are translated, too, and are no packets of theirs.
+    let is_icmp = F::VERSION == 4 && case.frame[ETHERNET + 9] == 1;
+    if !is_translated || is_icmp {
+        assert_eq!(packets, 0, "{name}");
+    } else if F::VERSION == 4 {
+        assert_eq!(packets, 1, "{name}");
+    }
+    assert!(packets <= 1, "{name}");
+}
+
 /// Whoever follows decisions is told of what begins, is dropped or is refused, for the Service for which it is counted, and of
 /// nothing else.
 fn assert_told<F: TcFamily>(case: &Case, told: Option<Decision>, tables: &HostTables<F>, mark: u32) {
@@ -89,7 +112,9 @@ fn assert_told<F: TcFamily>(case: &Case, told: Option<Decision>, tables: &HostTa
     };
     assert_eq!((told.at(), told.mark(), told.version()), (Some(at), mark, F::VERSION), "{name}");
     let counted: Vec<ServiceId> = match decided {
-        Decided::Begins => tables.connections.keys().copied().collect(),
+        Decided::Begins => {
+            tables.traffic.iter().filter(|(_, traffic)| traffic.connections() == 1).map(|(id, _)| *id).collect()
+        }
         Decided::Refused | Decided::Dropped(_) => tables.drops.keys().map(proxy_common::DropKey::service).collect(),
     };
     assert_eq!(counted, [told.service()], "{name}");

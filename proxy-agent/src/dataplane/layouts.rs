@@ -101,7 +101,7 @@ impl Filler {
     pub(super) fn of(name: &str) -> Self {
         let by_ids = [maps::AFFINITY, maps::SOCKET_AFFINITY];
         let by_address = [maps::FLOWS, maps::YOUNG_FLOWS, maps::SOCKETS, maps::FRAGMENTS];
-        if name == maps::DROPS || by_ids.iter().any(|&map| is(name, map)) {
+        if [maps::DROPS, maps::COUNTED, maps::TRAFFIC].contains(&name) || by_ids.iter().any(|&map| is(name, map)) {
             Self::ProgramsById
         } else if name == maps::COUNTERS || is_of_traces(name) || by_address.iter().any(|&map| is(name, map)) {
             Self::Programs
@@ -122,7 +122,7 @@ pub(super) fn loss(name: &str) -> Option<&'static str> {
         (maps::FRAGMENTS, "datagrams of which fragments are on their way are lost"),
     ];
     match name {
-        maps::COUNTERS | maps::DROPS => Some("its numbers begin at 0"),
+        maps::COUNTERS | maps::DROPS | maps::COUNTED | maps::TRAFFIC => Some("its numbers begin at 0"),
         _ if is_of_traces(name) => Some("who follows decisions has to begin again"),
         _ => LOSSES.into_iter().find(|&(map, _)| is(name, map)).map(|(_, loss)| loss),
     }

@@ -226,6 +226,10 @@ impl<F: IpFamily, T: Tables<F>> Tables<F> for Recorder<T> {
         self.tables.count_connection(service);
     }
 
+    fn count_packet(&mut self, service: ServiceId, direction: Direction, bytes: usize) {
+        self.tables.count_packet(service, direction, bytes);
+    }
+
     fn random(&mut self) -> u32 {
         let random = self.random;
         // What is asked for after the first number (other ports, other endpoints) may be anything, but not always the same.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use proxy_common::{Counter, DropKey, PortName, Settings};
+use proxy_common::{Counter, DropKey, PortName, ServiceId, Settings, Traffic};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 use tracing::{info, warn};
 
@@ -28,15 +28,15 @@ use crate::{
         pins::Pins,
         run_time::{self, RunTime},
         stranded,
-        tables::{FlowTableUse, FreshnessTable, Tables},
+        tables::{Counted, FlowTableUse, FreshnessTable, Tables},
     },
     error::one_line,
     freshness::Freshness,
     notices::{LogOnly, Notices},
     plan::Capacities,
     server::{
-        Health, HealthCheckServers, Metrics, OnBusyPort, ServiceDrops, ServiceLabels, ServiceSeries, Statistics,
-        health_routes, listen, metrics_routes,
+        Health, HealthCheckServers, Metrics, OnBusyPort, ServiceDrops, ServiceLabels, ServiceSeries, ServiceTraffic,
+        Statistics, health_routes, listen, metrics_routes,
     },
     source::{
         self, Updates,
@@ -275,12 +275,6 @@ impl Statistics for Counters {
         let Ok((drops, names)) = self.tables.drops.all().and_then(|drops| Ok((drops, self.tables.names.all()?))) else {
             return Vec::new();
         };
-        let labels = |name: &PortName| ServiceLabels {
-            namespace: name.namespace().to_owned(),
-            service: name.name().to_owned(),
-            port: name.port().to_owned(),
-            protocol: name.protocol().map(|protocol| protocol.name().to_owned()).unwrap_or_default(),
-        };
         let of = |(key, count): (DropKey, u64)| {
             let service = key.service();
             let labels = names.get(&service).map(labels).unwrap_or_default();
@@ -289,7 +283,30 @@ impl Statistics for Counters {
         drops.into_iter().filter_map(of).collect()
     }
 
+    fn service_traffic(&self) -> Vec<ServiceTraffic> {
+        let Ok((counted, names)) =
+            self.tables.traffic.read().and_then(|counted| Ok((counted, self.tables.names.all()?)))
+        else {
+            return Vec::new();
+        };
+        let Counted { services, others } = counted;
+        let of = |(service, traffic): (ServiceId, Traffic)| {
+            let labels = names.get(&service).map(labels).unwrap_or_default();
+            ServiceTraffic { service, labels, traffic }
+        };
+        services.into_iter().chain([(ServiceId::default(), others)]).map(of).collect()
+    }
+
     fn run_times(&self) -> BTreeMap<String, RunTime> {
         run_time::run_times(&self.pins).unwrap_or_default()
+    }
+}
+
+fn labels(name: &PortName) -> ServiceLabels {
+    ServiceLabels {
+        namespace: name.namespace().to_owned(),
+        service: name.name().to_owned(),
+        port: name.port().to_owned(),
+        protocol: name.protocol().map(|protocol| protocol.name().to_owned()).unwrap_or_default(),
     }
 }

@@ -287,13 +287,13 @@ fn network_programming_buckets() -> impl Iterator<Item = f64> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use proxy_common::{Counter as Index, DropReason, ServiceId};
+    use proxy_common::{Counter as Index, Direction, DropReason, ServiceId, Traffic};
 
     use super::*;
     use crate::{
         dataplane::{run_time::RunTime, tables::FlowTableUse},
         plan::FamilyUsage,
-        server::{ServiceDrops, ServiceLabels},
+        server::{ServiceDrops, ServiceLabels, ServiceTraffic},
     };
 
     struct Fixed;
@@ -319,6 +319,17 @@ mod tests {
                 protocol: "TCP".to_owned(),
             };
             vec![ServiceDrops { service: ServiceId::new(1), labels, reason: DropReason::NoEndpoint, count: 2 }]
+        }
+
+        fn service_traffic(&self) -> Vec<ServiceTraffic> {
+            let mut traffic = Traffic::default();
+            traffic.add_connection();
+            for way in [Direction::Original, Direction::Reply, Direction::Reply] {
+                traffic.add_packet(way, 60);
+            }
+            let labels =
+                ServiceLabels { namespace: "shop".to_owned(), service: "web".to_owned(), ..ServiceLabels::default() };
+            vec![ServiceTraffic { service: ServiceId::new(1), labels, traffic }]
         }
 
         fn run_times(&self) -> BTreeMap<String, RunTime> {
@@ -369,6 +380,9 @@ mod tests {
             "proxy_agent_drops_total{reason=\"no_endpoint\"} 3",
             "proxy_agent_masquerading 0",
             "proxy_agent_service_drops_total{namespace=\"shop\",service=\"web\",port=\"http\",protocol=\"TCP\",reason=\"no_endpoint\"} 2",
+            "proxy_agent_service_connections_total{namespace=\"shop\",service=\"web\",port=\"\",protocol=\"\"} 1",
+            "proxy_agent_service_packets_total{namespace=\"shop\",service=\"web\",port=\"\",protocol=\"\",direction=\"request\"} 1",
+            "proxy_agent_service_bytes_total{namespace=\"shop\",service=\"web\",port=\"\",protocol=\"\",direction=\"reply\"} 120",
             "proxy_agent_program_runs_total{program=\"connect4\"} 4",
             "proxy_agent_program_run_seconds_total{program=\"connect4\"} 1.5",
             "kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy=\"internal\"} 4",

@@ -19,5 +19,5 @@ pub use health_check::{ALL_ADDRESSES, HealthCheckServers};
 pub use listen::{ListenError, OnBusyPort, listen};
 pub use metrics::{Metrics, SyncKind};
 pub use routes::{health_routes, metrics_routes};
-pub use services::{ServiceDrops, ServiceLabels, ServiceSeries};
+pub use services::{ServiceDrops, ServiceLabels, ServiceSeries, ServiceTraffic};
 pub use statistics::Statistics;

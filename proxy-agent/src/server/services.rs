@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use proxy_common::{DropReason, ServiceId};
+use proxy_common::{Direction, DropReason, ServiceId, Traffic};
 
 /// How many Service ports have series of their own in metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +14,7 @@ impl Default for ServiceSeries {
     }
 }
 
-/// What was dropped or refused for a Service port.
+/// What a Service port is called.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServiceLabels {
     /// Namespace of the Service.
@@ -40,6 +40,17 @@ pub struct ServiceDrops {
     pub count: u64,
 }
 
+/// What was translated for one Service port, or for several together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceTraffic {
+    /// The Service port; nobody's number if it is all those together that are not counted for themselves.
+    pub service: ServiceId,
+    /// What it is called; all empty if nobody knows.
+    pub labels: ServiceLabels,
+    /// How much.
+    pub traffic: Traffic,
+}
+
 /// Who has series of its own. Once a Service port has, it keeps them for as long as anything is counted for it: a counter that
 /// went over to another series would seem to begin anew.
 #[derive(Debug, Default)]
@@ -56,19 +67,49 @@ impl Chosen {
         for drop in drops {
             *totals.entry(drop.service).or_default() += drop.count;
         }
+        self.choose(&totals, room);
+        let mut series = BTreeMap::new();
+        for ServiceDrops { service, labels, reason, count } in drops {
+            *series.entry((self.labels(*service, labels), *reason)).or_default() += count;
+        }
+        series
+    }
+
+    /// The same for what was translated; who has the most connections and packets comes first.
+    pub(super) fn traffic(
+        &mut self,
+        services: &[ServiceTraffic],
+        room: ServiceSeries,
+    ) -> BTreeMap<ServiceLabels, Traffic> {
+        let total = |traffic: &Traffic| {
+            let packets = [Direction::Original, Direction::Reply].map(|direction| traffic.packets(direction));
+            packets.iter().fold(traffic.connections(), |sum, packets| sum.saturating_add(*packets))
+        };
+        let nobody = ServiceId::default();
+        let known = services.iter().filter(|ServiceTraffic { service, .. }| *service != nobody);
+        let totals = known.map(|ServiceTraffic { service, traffic, .. }| (*service, total(traffic)));
+        self.choose(&totals.filter(|(_, total)| *total != 0).collect(), room);
+        let mut series: BTreeMap<ServiceLabels, Traffic> = BTreeMap::new();
+        for ServiceTraffic { service, labels, traffic } in services {
+            if *traffic != Traffic::default() {
+                *series.entry(self.labels(*service, labels)).or_default() += *traffic;
+            }
+        }
+        series
+    }
+
+    /// Those that have series keep them for as long as they have a total; the others get what room is left, the greatest first.
+    fn choose(&mut self, totals: &BTreeMap<ServiceId, u64>, room: ServiceSeries) {
         self.0.retain(|service| totals.contains_key(service));
         let mut others: Vec<(u64, ServiceId)> =
             totals.iter().filter(|(service, _)| !self.0.contains(service)).map(|(&id, &count)| (count, id)).collect();
         others.sort_unstable_by(|one, other| other.cmp(one));
         let room = usize::try_from(room.0).unwrap_or(usize::MAX).saturating_sub(self.0.len());
         self.0.extend(others.into_iter().take(room).map(|(_, service)| service));
+    }
 
-        let mut series = BTreeMap::new();
-        for ServiceDrops { service, labels, reason, count } in drops {
-            let labels = if self.0.contains(service) { labels.clone() } else { ServiceLabels::default() };
-            *series.entry((labels, *reason)).or_default() += count;
-        }
-        series
+    fn labels(&self, service: ServiceId, labels: &ServiceLabels) -> ServiceLabels {
+        if self.0.contains(&service) { labels.clone() } else { ServiceLabels::default() }
     }
 }
 
@@ -104,6 +145,29 @@ mod tests {
         assert_eq!(names(&chosen.series(&drops(&[(1, 5)]), ServiceSeries(1))), [("s1", 5)]);
         assert_eq!(names(&chosen.series(&drops(&[(1, 5), (2, 900)]), ServiceSeries(1))), [("", 900), ("s1", 5)]);
         assert_eq!(names(&chosen.series(&drops(&[(2, 901)]), ServiceSeries(1))), [("s2", 901)]);
+    }
+
+    #[test]
+    fn who_is_not_counted_for_itself_and_who_has_no_series_are_one_series() {
+        let of = |id: u32, packets: u32| {
+            let mut traffic = Traffic::default();
+            (0..packets).for_each(|_| traffic.add_packet(Direction::Reply, 100));
+            let labels = ServiceLabels { service: format!("s{id}"), ..ServiceLabels::default() };
+            ServiceTraffic { service: ServiceId::new(id), labels, traffic }
+        };
+        let mut chosen = Chosen::default();
+        let mut series = |traffic: &[ServiceTraffic]| -> Vec<(String, u64)> {
+            let series = chosen.traffic(traffic, ServiceSeries(1)).into_iter();
+            series.map(|(labels, traffic)| (labels.service, traffic.packets(Direction::Reply))).collect()
+        };
+        let unnamed = ServiceTraffic { labels: ServiceLabels::default(), ..of(0, 90) };
+        let all = [of(1, 5), of(2, 50), of(3, 0), unnamed];
+        assert_eq!(series(&all), [(String::new(), 95), ("s2".to_owned(), 50)]);
+        assert_eq!(
+            series(&[of(1, 500), of(2, 51)]),
+            [(String::new(), 500), ("s2".to_owned(), 51)],
+            "who has series keeps them"
+        );
     }
 
     #[test]

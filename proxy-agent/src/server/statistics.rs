@@ -11,9 +11,9 @@ use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeMetric},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
-use proxy_common::Counter;
+use proxy_common::{Counter, Direction, Traffic};
 
-use super::services::{Chosen, ServiceDrops, ServiceLabels, ServiceSeries};
+use super::services::{Chosen, ServiceDrops, ServiceLabels, ServiceSeries, ServiceTraffic};
 use crate::dataplane::{run_time::RunTime, tables::FlowTableUse};
 
 /// Numbers of the dataplane. What cannot be read is left out.
@@ -32,6 +32,12 @@ pub trait Statistics: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// What was translated for single Service ports, and for all those together that are not counted for themselves. None, if
+    /// nobody counts it.
+    fn service_traffic(&self) -> Vec<ServiceTraffic> {
+        Vec::new()
+    }
+
     /// How long the programs ran, by name. None, if nobody measures it.
     fn run_times(&self) -> BTreeMap<String, RunTime> {
         BTreeMap::new()
@@ -43,11 +49,12 @@ pub(super) struct Reader {
     statistics: Arc<dyn Statistics>,
     room: ServiceSeries,
     chosen: Mutex<Chosen>,
+    chosen_for_traffic: Mutex<Chosen>,
 }
 
 impl Reader {
     pub(super) fn new(statistics: Arc<dyn Statistics>, room: ServiceSeries) -> Self {
-        Self { statistics, room, chosen: Mutex::default() }
+        Self { statistics, room, chosen: Mutex::default(), chosen_for_traffic: Mutex::default() }
     }
 
     fn encode_services(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -68,6 +75,41 @@ impl Reader {
                 ("reason", reason.name()),
             ];
             ConstCounter::new(count).encode(metric.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn encode_traffic(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let traffic = self.statistics.service_traffic();
+        let mut chosen = self.chosen_for_traffic.lock().unwrap_or_else(PoisonError::into_inner);
+        let series = chosen.traffic(&traffic, self.room);
+        let mut metric = encoder.encode_descriptor(
+            "proxy_agent_service_connections",
+            "Connections to a Service's port that began; without labels, for all that have no series of their own",
+            None,
+            MetricType::Counter,
+        )?;
+        for (labels, traffic) in &series {
+            ConstCounter::new(traffic.connections()).encode(metric.encode_family(&named(labels))?)?;
+        }
+        let packets = |traffic: &Traffic, direction| traffic.packets(direction);
+        let bytes = |traffic: &Traffic, direction| traffic.bytes(direction);
+        for (name, help, count) in [
+            (
+                "proxy_agent_service_packets",
+                "Packets of a Service's port that TC programs translated; those of sockets' connections are not seen",
+                packets as fn(&Traffic, Direction) -> u64,
+            ),
+            ("proxy_agent_service_bytes", "Bytes of these packets, with their IP headers", bytes),
+        ] {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (labels, traffic) in &series {
+                for (direction, of) in [("request", Direction::Original), ("reply", Direction::Reply)] {
+                    let [namespace, service, port, protocol] = named(labels);
+                    let labels = [namespace, service, port, protocol, ("direction", direction)];
+                    ConstCounter::new(count(traffic, of)).encode(metric.encode_family(&labels)?)?;
+                }
+            }
         }
         Ok(())
     }
@@ -97,6 +139,12 @@ impl Reader {
     }
 }
 
+/// Labels by their names.
+fn named(labels: &ServiceLabels) -> [(&'static str, &str); 4] {
+    let ServiceLabels { namespace, service, port, protocol } = labels;
+    [("namespace", namespace), ("service", service), ("port", port), ("protocol", protocol)]
+}
+
 impl fmt::Debug for Reader {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Reader")
@@ -106,6 +154,7 @@ impl fmt::Debug for Reader {
 impl Collector for Reader {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.encode_services(&mut encoder)?;
+        self.encode_traffic(&mut encoder)?;
         self.encode_programs(&mut encoder)?;
         let counters = self.statistics.counters();
         for (wanted, name, help) in [

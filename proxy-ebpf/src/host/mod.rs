@@ -76,8 +76,8 @@ pub fn run_told<F: TcFamily, P: Packet, T: Tables<F>>(
     let decided = match verdict {
         Verdict::Drop(reason) => Some(Decided::Dropped(reason)),
         Verdict::Answer => Some(Decided::Refused),
-        Verdict::Pass if began => Some(Decided::Begins),
-        Verdict::Pass | Verdict::Continue(_) => None,
+        Verdict::Pass | Verdict::SendOn if began => Some(Decided::Begins),
+        Verdict::Pass | Verdict::SendOn | Verdict::Continue(_) => None,
     };
     (verdict, decided.map(|decided| tc::decision(packet, work, at, decided)))
 }

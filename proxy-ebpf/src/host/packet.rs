@@ -73,6 +73,10 @@ impl HostPacket {
 }
 
 impl Packet for HostPacket {
+    fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
     fn load<const N: usize>(&self, offset: usize) -> Result<[u8; N], Truncated> {
         self.bytes.get(offset..).and_then(<[u8]>::first_chunk).copied().ok_or(Truncated)
     }

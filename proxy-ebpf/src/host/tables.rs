@@ -6,9 +6,9 @@ use std::{
 };
 
 use proxy_common::{
-    AffinityEntry, AffinityKey, Backend, BackendId, Counter, DropKey, DropReason, Family, FamilyFlows, Flow, FlowKey,
-    FlowTable, Fragment, FragmentKey, NodeAddress, ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey,
-    SocketEntry, SocketKey, SourceRangeKey,
+    AffinityEntry, AffinityKey, Backend, BackendId, Counter, Direction, DropKey, DropReason, Family, FamilyFlows, Flow,
+    FlowKey, FlowTable, Fragment, FragmentKey, NodeAddress, ServiceEntry, ServiceId, ServiceKey, Settings,
+    SocketAffinityKey, SocketEntry, SocketKey, SourceRangeKey, Traffic,
 };
 
 use crate::tables::{InsertError, Insertion, Tables};
@@ -57,8 +57,8 @@ pub struct HostTables<F: Family> {
     pub pod_devices: BTreeSet<u32>,
     /// Counters, by index.
     pub counters: BTreeMap<u32, u64>,
-    /// Connections, by Service port.
-    pub connections: BTreeMap<ServiceId, u64>,
+    /// What was translated, by Service port.
+    pub traffic: BTreeMap<ServiceId, Traffic>,
     /// What was dropped or refused.
     pub drops: BTreeMap<DropKey, u64>,
     /// Seconds since boot.
@@ -88,7 +88,7 @@ impl<F: Family> Default for HostTables<F> {
             socket_affinity: BTreeMap::new(),
             pod_devices: BTreeSet::new(),
             counters: BTreeMap::new(),
-            connections: BTreeMap::new(),
+            traffic: BTreeMap::new(),
             drops: BTreeMap::new(),
             now: 1_000,
             seed: 1,
@@ -280,7 +280,11 @@ impl<F: Family> Tables<F> for HostTables<F> {
     }
 
     fn count_connection(&mut self, service: ServiceId) {
-        *self.connections.entry(service).or_default() += 1;
+        self.traffic.entry(service).or_default().add_connection();
+    }
+
+    fn count_packet(&mut self, service: ServiceId, direction: Direction, bytes: usize) {
+        self.traffic.entry(service).or_default().add_packet(direction, bytes as u64);
     }
 
     fn random(&mut self) -> u32 {

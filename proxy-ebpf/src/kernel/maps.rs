@@ -10,11 +10,12 @@ use aya_ebpf::{
 use proxy_common::{
     AffinityEntry, AffinityKey, Backend, BackendId, Decision, DropKey, Family, Flow, FlowKey, Fragment, FragmentKey,
     NodeAddress, PortName, ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey,
-    SourceRange, TRACES, Trace, TraceRate, V4, V6,
+    SourceRange, TRACES, Trace, TraceRate, Traffic, V4, V6,
     maps::{
-        AFFINITY_CAPACITY, BACKENDS_CAPACITY, COUNTERS_CAPACITY, DROPS_CAPACITY, EVENTS_BYTES, FLOWS_CAPACITY,
-        FRAGMENTS_CAPACITY, NAMES_CAPACITY, NODE_ADDRESSES_CAPACITY, POD_DEVICES_CAPACITY, SERVICES_CAPACITY,
-        SLOTS_CAPACITY, SOCKET_AFFINITY_CAPACITY, SOCKETS_CAPACITY, SOURCE_RANGES_CAPACITY, YOUNG_FLOWS_CAPACITY,
+        AFFINITY_CAPACITY, BACKENDS_CAPACITY, COUNTED_CAPACITY, COUNTERS_CAPACITY, DROPS_CAPACITY, EVENTS_BYTES,
+        FLOWS_CAPACITY, FRAGMENTS_CAPACITY, NAMES_CAPACITY, NODE_ADDRESSES_CAPACITY, POD_DEVICES_CAPACITY,
+        SERVICES_CAPACITY, SLOTS_CAPACITY, SOCKET_AFFINITY_CAPACITY, SOCKETS_CAPACITY, SOURCE_RANGES_CAPACITY,
+        TRAFFIC_CAPACITY, YOUNG_FLOWS_CAPACITY,
     },
 };
 use proxy_ebpf::tc::Work;
@@ -103,6 +104,10 @@ pub(super) static COUNTERS: PerCpuArray<u64, COUNTERS_CAPACITY> = PerCpuArray::n
 #[btf_map(name = "drops")]
 pub(super) static DROPS: LruHashMap<DropKey, u64, DROPS_CAPACITY> = LruHashMap::new();
 
+#[btf_map(name = "counted")]
+pub(super) static COUNTED: Array<u32, COUNTED_CAPACITY, MAPPED> = Array::new();
+#[btf_map(name = "traffic")]
+pub(super) static TRAFFIC: PerCpuArray<Traffic, TRAFFIC_CAPACITY> = PerCpuArray::new();
 #[btf_map(name = "traces")]
 pub(super) static TRACES_TABLE: Array<Trace, TRACES> = Array::new();
 #[btf_map(name = "trace_rates")]

@@ -389,6 +389,12 @@ fn done(result: Result<(), i64>) -> Result<(), Truncated> {
 
 impl Packet for Skb {
     #[inline(always)]
+    fn size(&self) -> usize {
+        // SAFETY: the context is valid for as long as the program runs.
+        unsafe { (*self.raw()).len as usize }
+    }
+
+    #[inline(always)]
     fn load<const N: usize>(&self, offset: usize) -> Result<[u8; N], Truncated> {
         self.context.load(offset).map_err(|_| Truncated)
     }

@@ -8,13 +8,13 @@ use aya_ebpf::{
     helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns},
 };
 use proxy_common::{
-    AffinityEntry, AffinityKey, Backend, BackendId, Counter, Decided, DropKey, FamilyFlows, Flow, FlowKey, FlowTable,
-    Fragment, FragmentKey, NodeAddress, ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey, SocketEntry,
-    SocketKey, SourceRangeKey,
+    AffinityEntry, AffinityKey, Backend, BackendId, Counter, Decided, Direction, DropKey, FamilyFlows, Flow, FlowKey,
+    FlowTable, Fragment, FragmentKey, NodeAddress, ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey,
+    SocketEntry, SocketKey, SourceRangeKey, Traffic,
 };
 use proxy_ebpf::{InsertError, Insertion, Tables};
 
-use super::maps::{COUNTERS, DROPS, FamilyMaps, POD_DEVICES, SETTINGS};
+use super::maps::{COUNTED, COUNTERS, DROPS, FamilyMaps, POD_DEVICES, SETTINGS, TRAFFIC};
 
 pub(super) const NANOSECONDS: u64 = 1_000_000_000;
 const EEXIST: i32 = -17;
@@ -235,6 +235,18 @@ impl<F: FamilyMaps> Tables<F> for KernelTables<F> {
     #[inline(always)]
     fn count_connection(&mut self, service: ServiceId) {
         self.decided = Some((service, Decided::Begins));
+        if let Some(traffic) = traffic(service) {
+            // SAFETY: the element is this CPU's own. A TC program may interrupt a socket hook in the middle of it, which costs a count.
+            unsafe { &mut *traffic }.add_connection();
+        }
+    }
+
+    #[inline(always)]
+    fn count_packet(&mut self, service: ServiceId, direction: Direction, bytes: usize) {
+        if let Some(traffic) = traffic(service) {
+            // SAFETY: as above.
+            unsafe { &mut *traffic }.add_packet(direction, bytes as u64);
+        }
     }
 
     #[inline(always)]
@@ -249,6 +261,12 @@ impl<F: FamilyMaps> Tables<F> for KernelTables<F> {
         // SAFETY: the helper has no preconditions.
         (unsafe { bpf_ktime_get_ns() } / NANOSECONDS) as u32
     }
+}
+
+/// What is counted for a Service port, on this CPU.
+#[inline(always)]
+fn traffic(service: ServiceId) -> Option<*mut Traffic> {
+    TRAFFIC.get_ptr_mut(COUNTED.get(service.get()).copied().unwrap_or(0))
 }
 
 /// Adds one to an element that is there.

@@ -1,6 +1,6 @@
 //! Packets that leave the node.
 
-use proxy_common::{Detector, DropReason, Flow, Protocol, ServiceEntry, ServiceFlags, SettingsFlags};
+use proxy_common::{Detector, Direction, DropReason, Flow, Protocol, ServiceEntry, ServiceFlags, SettingsFlags};
 
 use super::{
     Stage, TcFamily, Verdict, Work, allows_source, drop,
@@ -38,6 +38,7 @@ pub(super) fn translate_back<F: TcFamily, P: Packet, T: Tables<F>>(
     if rewrite::source(packet, headers, flow.to()).is_err() {
         return drop(tables, work, flow.service(), DropReason::Malformed);
     }
+    tables.count_packet(flow.service(), Direction::Reply, packet.size().saturating_sub(headers.l3));
     let present = headers.destination.1;
     work.note_translation(flow.service());
     work.with_client_port(flow.client_port().unwrap_or(present), present, flow.service())

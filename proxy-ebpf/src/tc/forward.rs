@@ -148,8 +148,9 @@ pub fn send_back<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &
         return Verdict::Continue(Stage::Young);
     };
     if rewrite::source(packet, headers, to).is_err() {
-        return drop(tables, service, DropReason::Malformed);
+        return drop(tables, work, service, DropReason::Malformed);
     }
+    tables.count_packet(service, Direction::Reply, packet.size().saturating_sub(headers.l3));
     let verdict = send(packet, headers, &way);
     if !work.is_sent_on {
         note(tables, work, |flags| flags.with(FlowFlags::SENT_ON));

@@ -44,6 +44,7 @@ pub fn later_fragment<F: TcFamily, P: Packet, T: Tables<F>>(
     match rewrite::fragment::<F, _>(packet, located, end, first.address()) {
         Ok(()) => {
             packet.set_mark(packet.mark() | first.mark());
+            tables.count_packet(first.service(), direction, packet.size().saturating_sub(located.l3));
             Verdict::Pass
         }
         Err(Truncated) => drop(tables, work, first.service(), DropReason::Malformed),

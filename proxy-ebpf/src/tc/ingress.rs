@@ -184,6 +184,7 @@ fn translate<F: TcFamily, P: Packet, T: Tables<F>>(
     if rewrite::destination(packet, &work.headers, to).is_err() {
         return drop(tables, work, service, DropReason::Malformed);
     }
+    tables.count_packet(service, Direction::Original, packet.size().saturating_sub(work.headers.l3));
     work.note_translation(service);
     let settings = tables.settings();
     if flags.contains(FlowFlags::MASQUERADE) {

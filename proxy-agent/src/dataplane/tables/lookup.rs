@@ -6,8 +6,8 @@
 use std::{cell::RefCell, collections::BTreeMap};
 
 use proxy_common::{
-    AffinityEntry, AffinityKey, Backend, BackendId, Counter, DropKey, Family, Flow, FlowKey, FlowTable, Fragment,
-    FragmentKey, NodeAddress, PlainAddress, ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey,
+    AffinityEntry, AffinityKey, Backend, BackendId, Counter, Direction, DropKey, Family, Flow, FlowKey, FlowTable,
+    Fragment, FragmentKey, NodeAddress, PlainAddress, ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey,
     SocketEntry, SocketKey, SourceRangeKey,
 };
 use proxy_ebpf::{InsertError, Insertion, Tables};
@@ -220,6 +220,8 @@ impl<F: Family<Address: PlainAddress>> Tables<F> for Overlay<'_, F> {
     fn count_drop(&mut self, _: &DropKey) {}
 
     fn count_connection(&mut self, _: ServiceId) {}
+
+    fn count_packet(&mut self, _: ServiceId, _: Direction, _: usize) {}
 
     /// Always the same: whoever wants more asks a source of its own.
     fn random(&mut self) -> u32 {

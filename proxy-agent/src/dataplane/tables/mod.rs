@@ -9,6 +9,7 @@ mod lookup;
 mod node_addresses;
 mod settings;
 mod sockets;
+mod traffic;
 mod trie;
 mod write;
 
@@ -38,6 +39,7 @@ pub use self::{
     node_addresses::NodeAddressTables,
     settings::SettingsTable,
     sockets::SocketTables,
+    traffic::{Counted, TrafficTables},
     trie::SourceRanges,
     write::KernelTables,
 };
@@ -94,6 +96,8 @@ pub struct Tables {
     pub counters: Counters,
     /// Packets and calls that were dropped or refused, by Service port and reason.
     pub drops: HashTable<DropKey, u64>,
+    /// What was translated, by Service port.
+    pub traffic: TrafficTables,
     /// The one element of the `settings` table.
     pub settings: SettingsTable,
 }
@@ -115,6 +119,7 @@ impl Tables {
             v6: FamilyTables::open(pins, access, writes)?,
             counters: Counters::open(pins)?,
             drops: HashTable::open(&pins.map(maps::DROPS), writes)?,
+            traffic: TrafficTables::open(pins, access)?,
             settings: SettingsTable::open(pins)?,
         })
     }

@@ -32,7 +32,12 @@ impl KernelTables {
         let grace =
             Grace::new().map_err(|error| TableError::new(pins.root(), "make the maps to wait with in", error))?;
         // What an agent before this one flipped last is not known.
-        Ok(Self { tables: Tables::open_for(pins, Access::Write, writes)?, grace, unsettled: true })
+        let mut tables = Tables::open_for(pins, Access::Write, writes)?;
+        // Those that found none of their own before, in the order in which they came.
+        for id in tables.names.all()?.into_keys() {
+            tables.traffic.begin(id)?;
+        }
+        Ok(Self { tables, grace, unsettled: true })
     }
 
     /// The tables for reading.
@@ -52,6 +57,9 @@ impl KernelTables {
     }
 
     fn write_names(&mut self, names: &[(ServiceId, PortName)]) -> Result<(), TableError> {
+        for (id, _) in names {
+            self.tables.traffic.begin(*id)?;
+        }
         let refused = self.tables.names.insert(names)?;
         if !refused.is_empty() {
             // The Services work; only the command line shows numbers for them, and a restart renumbers them.
@@ -84,6 +92,7 @@ impl plan::Tables for KernelTables {
         }
         for id in retired_names {
             self.tables.names.remove(id)?;
+            self.tables.traffic.end(*id);
             // Whoever gets the id next starts from nothing.
             for reason in DropReason::ALL {
                 self.tables.drops.remove(&DropKey::new(*id, reason))?;
