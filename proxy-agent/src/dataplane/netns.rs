@@ -27,7 +27,7 @@ pub(super) fn cookie(features: &Features) -> Option<u64> {
 }
 
 /// Before 5.14 only a hook knows.
-fn by_connecting() -> io::Result<u64> {
+pub(super) fn by_connecting() -> io::Result<u64> {
     let root = mounts::mounted_cgroup2().map_err(io::Error::other)?.ok_or(io::ErrorKind::NotFound)?;
     let text = fs::read_to_string("/proc/self/cgroup")?;
     let own = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();

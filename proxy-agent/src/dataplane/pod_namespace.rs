@@ -5,7 +5,7 @@ use std::{
     thread,
 };
 
-use super::{bpf, stranded::each_namespace};
+use super::{bpf, netns, stranded::each_namespace};
 
 /// The cookie of the network namespace that has the address, among those of processes that this one can see, its own left
 /// out. `None` if none has it, or the kernel does not tell cookies (before 5.14).
@@ -27,8 +27,9 @@ pub fn cookie_of(address: IpAddr) -> Option<u64> {
     thread::spawn(search).join().ok().flatten()
 }
 
-/// The cookie of the calling thread's network namespace; `None` if the kernel does not tell it (before 5.14).
+/// The cookie of the calling thread's network namespace; `None` if socket hooks do not know it (before 5.7). Before 5.14 a program
+/// has to be attached for a moment to find out, which takes the rights for that.
 #[must_use]
 pub fn own_cookie() -> Option<u64> {
-    bpf::netns_cookie().ok()
+    bpf::netns_cookie().or_else(|_| netns::by_connecting()).ok()
 }

@@ -247,7 +247,7 @@ impl World for SocketWorld {
         let origin = match client {
             Client::Node => Origin::Node,
             _ if client.is_at_socket() => {
-                let namespace = self.stage.run(client, || own_cookie().expect("the kernel tells it"));
+                let namespace = self.stage.run(client, || own_cookie().expect("hooks know it"));
                 Origin::Pod { namespace: Some(namespace), device }
             }
             _ => Origin::Packets { device },
