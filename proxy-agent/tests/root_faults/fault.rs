@@ -13,6 +13,10 @@ pub enum Fault {
     KillInUpdate,
     /// It is followed by one with other programs.
     Upgrade,
+    /// It is followed by one whose tables of flows have another size, so that all flows go over.
+    Resize,
+    /// Thousands of SYNs and datagrams come from invented clients.
+    Flood,
     /// A backend goes away, and comes back.
     Backend,
     /// A hundred other Services come, change and go.
@@ -28,12 +32,14 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Kill,
         Self::Stop,
         Self::KillAtStart,
         Self::KillInUpdate,
         Self::Upgrade,
+        Self::Resize,
+        Self::Flood,
         Self::Backend,
         Self::Services,
         Self::Device,
@@ -49,6 +55,8 @@ impl Fault {
             Self::KillAtStart => "kill-at-start",
             Self::KillInUpdate => "kill-in-update",
             Self::Upgrade => "upgrade",
+            Self::Resize => "resize",
+            Self::Flood => "flood",
             Self::Backend => "backend",
             Self::Services => "services",
             Self::Device => "device",

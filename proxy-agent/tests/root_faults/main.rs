@@ -14,10 +14,15 @@
 
 #![expect(unreachable_pub, reason = "a test program has no outside; `pub` says what the other modules use")]
 
+mod api;
 #[path = "../root_traffic/client.rs"]
 #[allow(dead_code, reason = "shared with root_traffic; each uses what it needs")]
 mod client;
+#[path = "../fake_api/mod.rs"]
+#[expect(dead_code, reason = "only a part of the server is needed here")]
+mod fake_api;
 mod fault;
+mod flood;
 mod kube_proxy;
 mod load;
 #[path = "../root_traffic/manifests.rs"]
@@ -69,10 +74,11 @@ fn main() -> ExitCode {
     });
     let has_ipset = std::process::Command::new("ipset").arg("version").output().is_ok();
     let sets = sets.with_kind("needs ipset").with_ignored_flag(!has_ipset);
-    let others: [(&str, fn()); 3] = [
+    let others: [(&str, fn()); 4] = [
         ("what_somebody_takes_away_is_put_back", repair::while_it_runs),
         ("an_unmounted_file_system_is_mounted_again", repair::unmounted),
         ("a_rolling_update_costs_no_connection", rolling::update),
+        ("an_api_server_that_comes_and_goes_costs_no_connection", api::comes_and_goes),
     ];
     let others = others.map(|(name, test)| {
         Trial::test(name, move || {

@@ -15,6 +15,7 @@ use super::{
     Orders,
     client::Place,
     fault::Fault,
+    flood,
     load::{self, Attempt, Report, Task, now},
     manifests,
     stage::{Family, NODE, Pod, Stage},
@@ -138,6 +139,13 @@ impl Runner {
                 self.stage.replace_arguments(if self.random.bool() { &["-v", "6"] } else { &[] });
                 self.stage.start();
             }
+            Fault::Resize => {
+                self.stage.kill();
+                let sizes = ["65536", "131072", "262144"];
+                self.stage.replace_arguments(&["--flow-table-size", sizes[self.random.usize(..sizes.len())]]);
+                self.stage.start();
+            }
+            Fault::Flood => self.flood(),
             Fault::Backend => self.take_backend_away(),
             Fault::Services => {
                 self.write_others(1);
@@ -166,6 +174,24 @@ impl Runner {
         let (count, took) = self.told.entry(fault.name()).or_default();
         *count += 1;
         *took += start.elapsed();
+    }
+
+    /// As many SYNs and datagrams to a Service of its own, from as many addresses.
+    fn flood(&mut self) {
+        let (last, seed) = (250, self.random.u16(..));
+        let closed = |pod: &Pod| SocketAddr::new(pod.ip(Family::V4), 9);
+        let endpoints: Vec<_> = self.stage.backends.iter().map(|pod| (closed(pod), NODE)).collect();
+        let frontend = cluster_ips(last)[0];
+        let service = manifests::service("flooded", &[frontend.ip()], PORT, &serde_json::json!({}));
+        self.stage.write("flooded", &[service, manifests::slice("flooded", &endpoints)]);
+        eventually("the Service is in the tables", || {
+            self.stage.ask("backends").to_string().contains(":9\"").then_some(())
+        });
+        let flows = || self.stage.ask("status")["counters"]["flows"].as_u64().expect("a number");
+        let before = flows();
+        flood::from_invented_clients(&self.stage.outside, frontend, seed);
+        eventually("TC programs have met the flood", || (flows() >= before + u64::from(flood::COUNT)).then_some(()));
+        self.stage.remove("flooded");
     }
 
     /// Some pins of tables and links go; then the agent, too, at once or after it has put them back.

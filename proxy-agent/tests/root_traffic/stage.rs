@@ -114,6 +114,8 @@ impl Default for Setting {
 pub struct Stage {
     agent: Option<Child>,
     arguments: Vec<String>,
+    /// The API server that the agent watches instead of the folder of manifests.
+    api: Option<String>,
     setting: Setting,
     folder: tempfile::TempDir,
     /// A pod whose sockets the hooks serve when it is a client.
@@ -166,6 +168,7 @@ impl Stage {
         Self {
             agent: None,
             arguments: arguments.iter().map(ToString::to_string).collect(),
+            api: None,
             setting,
             folder: tempfile::tempdir().expect("a temporary folder"),
             ordinary,
@@ -182,6 +185,11 @@ impl Stage {
     /// What the agent is told from its next start on.
     pub fn set_arguments(&mut self, arguments: &[&str]) {
         self.arguments = arguments.iter().map(ToString::to_string).collect();
+    }
+
+    /// From its next start on, the agent watches this API server instead of the folder of manifests.
+    pub fn watch(&mut self, url: String) {
+        self.api = Some(url);
     }
 
     /// Writes a manifest, replacing the one of that name at once.
@@ -225,7 +233,10 @@ impl Stage {
     pub fn spawn(&self) -> Child {
         let mut words: Vec<OsString> = self.setting.launcher.iter().map(OsString::from).collect();
         words.extend([env!("CARGO_BIN_EXE_proxy-agent").into(), "run".into()]);
-        words.extend(["--manifests".into(), self.folder.path().into()]);
+        match &self.api {
+            Some(url) => words.extend(["--master".into(), url.into()]),
+            None => words.extend(["--manifests".into(), self.folder.path().into()]),
+        }
         words.extend(["--bpffs-root".into(), self.pins.path().into()]);
         if self.setting.names_cgroup {
             words.extend(["--cgroup-root".into(), self.cgroup.path().into()]);
