@@ -57,6 +57,36 @@ annotations:
 {{- end }}
 {{- end }}
 
+{{- /* What both containers are told. */}}
+{{- define "proxy-agent.configFlags" -}}
+{{- with .Values.config.existing -}}
+{{- if .configMap -}}
+- --config={{ .mountPath }}/{{ .key }}
+{{- else -}}
+- --config=/etc/proxy-agent/config.yaml
+{{- end }}
+{{- end }}
+- --agent-config=/etc/proxy-agent/agent.yaml
+{{- end }}
+
+{{- define "proxy-agent.roots" -}}
+- --cgroup-root=/host/cgroup
+- --bpffs-root=/sys/fs/bpf/{{ .Values.bpffs.folder }}
+{{- end }}
+
+{{- define "proxy-agent.configMounts" -}}
+- name: config
+  mountPath: /etc/proxy-agent
+  readOnly: true
+{{- with .Values.config.existing }}
+{{- if .configMap }}
+- name: kube-proxy
+  mountPath: {{ .mountPath }}
+  readOnly: true
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- define "proxy-agent.kubeProxyConfiguration" -}}
 {{- $fixed := dict "apiVersion" "kubeproxy.config.k8s.io/v1alpha1" "kind" "KubeProxyConfiguration" -}}
 {{- toYaml (merge $fixed .Values.config.kubeProxy) -}}

@@ -57,5 +57,14 @@ pub(super) fn run(arguments: &CleanupArgs, out: &mut impl Write) -> Result<(), C
     if removed.is_empty() {
         writeln!(out, "nothing to remove")?;
     }
+    if instead.kube_proxy {
+        let left = dataplane::virtual_servers();
+        if left > 0 {
+            writeln!(
+                out,
+                "left: {left} virtual servers of IPVS, which may be somebody else's; ipvsadm --clear removes them all"
+            )?;
+        }
+    }
     Ok(())
 }

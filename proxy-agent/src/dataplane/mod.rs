@@ -57,7 +57,7 @@ pub use self::{
     cleanup::{CleanupError, Removed, cleanup},
     drain::{DrainError, Drained, drain},
     hooks::{AttachError, AttachedHooks, Hooks},
-    kube_proxy::{kube_proxy_rules, remove_kube_proxy},
+    kube_proxy::{kube_proxy_rules, remove_kube_proxy, virtual_servers},
     packet_log::PacketLogReader,
     programs::{LoadError, PacketLog, loader},
     tc::DeviceError,

@@ -119,6 +119,10 @@ pub async fn run(flags: &RunFlags, config: Config, stop: impl Future<Output = ()
 pub fn initialize(config: &Config) -> Result<()> {
     mounts::cgroup_root(config.cgroup_root.as_deref())?;
     mounts::bpffs_root(&config.bpffs_root)?;
+    // The kernel's connection tracking, which has the limits, is there once a rule uses it.
+    if let Err(error) = nft::install(1 << config.kube_proxy.masquerade_bit) {
+        info!("{}", one_line(&error));
+    }
     conntrack::apply(&config.kube_proxy.conntrack, Path::new("/"));
     Ok(())
 }

@@ -27,6 +27,7 @@ pub fn cases() -> Value {
     let url = "https://192.0.2.1:6443";
     json!({
         "defaults": {"apiServer": {"url": url}},
+        "least rights": {"apiServer": {"url": url}, "leastRights": true},
         "existing": {"config": {"existing": {"configMap": "kube-proxy"}}},
         "accounts": {"apiServer": {"url": url}, "serviceAccount": {"create": false, "name": "theirs"}, "rbac": {"create": false}},
         "everything": everything(),

@@ -25,9 +25,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 fn main() -> ExitCode {
-    let tests: [(&str, fn()); 8] = [
+    let tests: [(&str, fn()); 9] = [
         ("helm_has_nothing_to_say_against_the_chart", lint),
         ("without_values_it_is_what_the_plain_manifests_are", defaults),
+        ("with_least_rights_it_is_what_the_patch_makes_of_the_plain_manifests", least_rights),
         ("every_value_is_used", everything),
         ("kube_proxys_own_config_map_is_mounted_where_kube_proxy_has_it", existing),
         ("accounts_and_rights_of_others_are_used_where_none_are_made", accounts),
@@ -111,9 +112,11 @@ fn bare(object: &Value) -> Value {
             *text = serde_saphyr::from_str(text.as_str().expect("text")).expect("YAML");
         }
     }
-    if let Some(container) = object.pointer_mut("/spec/template/spec/containers/0").and_then(Value::as_object_mut) {
-        container.remove("ports");
-        container.remove("imagePullPolicy");
+    for container in ["/spec/template/spec/containers/0", "/spec/template/spec/initContainers/0"] {
+        if let Some(container) = object.pointer_mut(container).and_then(Value::as_object_mut) {
+            container.remove("ports");
+            container.remove("imagePullPolicy");
+        }
     }
     object
 }
@@ -134,6 +137,29 @@ fn defaults() {
     for (name, object) in objects {
         assert_eq!(object, plain[&name], "{name}: the chart's on the left, the plain manifest's on the right");
     }
+}
+
+/// The patch is a strategic merge: containers are merged by name, mounts by path, and the rest field by field.
+fn least_rights() {
+    let read = |file: &str| -> Value {
+        let content = fs::read_to_string(workspace().join("deploy").join(file)).expect("the file is there");
+        serde_saphyr::from_str(&content).expect("it is YAML")
+    };
+    let (mut expected, patch) = (bare(&read("manifests/daemonset.yaml")), read("least-rights.yaml"));
+    let (pod, patch) = (&mut expected["spec"]["template"]["spec"], &patch["spec"]["template"]["spec"]);
+    pod["initContainers"] = patch["initContainers"].clone();
+    let (container, patch) = (&mut pod["containers"][0], &patch["containers"][0]);
+    assert_eq!(container["name"], patch["name"]);
+    for (field, value) in patch["securityContext"].as_object().expect("fields") {
+        container["securityContext"][field] = value.clone();
+    }
+    for mount in patch["volumeMounts"].as_array().expect("a list") {
+        let mounts = container["volumeMounts"].as_array_mut().expect("a list");
+        let same = mounts.iter_mut().find(|known| known["mountPath"] == mount["mountPath"]);
+        *same.expect("the patch mounts nothing new") = mount.clone();
+    }
+    let objects = objects("least rights");
+    assert_eq!(bare(&objects["DaemonSet/proxy-agent"]), expected);
 }
 
 fn everything() {
@@ -194,7 +220,7 @@ fn is_whole<T: DeserializeOwned + Serialize>(object: &Value) -> bool {
 }
 
 fn typed() {
-    for case in ["defaults", "everything", "existing", "accounts"] {
+    for case in ["defaults", "least rights", "everything", "existing", "accounts"] {
         for (name, object) in objects(case) {
             let is_whole = match text(&object["kind"]) {
                 "DaemonSet" => is_whole::<DaemonSet>(&object),

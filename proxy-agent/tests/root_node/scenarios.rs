@@ -1,6 +1,7 @@
 //! What is taken away, and what must happen then.
 
 use std::{
+    fs,
     io::{Read as _, Write as _},
     net::TcpStream,
     path::Path,
@@ -9,6 +10,7 @@ use std::{
 
 use libtest_mimic::Trial;
 use proxy_agent::dataplane::{features::Feature, mounts};
+use serde_json::{Value, json};
 
 use super::{
     deny::Denied,
@@ -234,7 +236,7 @@ fn denied_btf() {
 fn fields_have_names(stage: &Stage) -> bool {
     let table = stage.pins.path().join("services_v4");
     let dump = run(Command::new("bpftool").args(["-j", "map", "dump", "pinned"]).arg(table));
-    let dump: serde_json::Value = serde_json::from_str(&dump).expect("JSON");
+    let dump: Value = serde_json::from_str(&dump).expect("JSON");
     dump[0]["formatted"]["key"]["port"] == 80
 }
 
@@ -261,19 +263,36 @@ fn locked_memory_is_low(setting: Setting) {
     assert!(said.starts_with("proxy-agent: kernel 5.") && said.contains(expected), "{said}");
 }
 
-/// The rights that the agent asks for suffice, where the file systems are mounted.
+/// The capabilities that the agent's container has with `deploy/least-rights.yaml`.
+fn capabilities() -> Vec<String> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/least-rights.yaml");
+    let text = fs::read_to_string(file).expect("the file is there");
+    let patch: Value = serde_saphyr::from_str(&text).expect("it is YAML");
+    let context = &patch["spec"]["template"]["spec"]["containers"][0]["securityContext"];
+    assert_eq!((&context["privileged"], &context["readOnlyRootFilesystem"]), (&json!(false), &json!(true)));
+    assert_eq!(context["capabilities"]["drop"], json!(["ALL"]));
+    let added = context["capabilities"]["add"].as_array().expect("a list");
+    added.iter().map(|name| name.as_str().expect("a name").to_lowercase()).collect()
+}
+
+/// The rights that the agent has with `deploy/least-rights.yaml` suffice, in what a container runtime makes of a node: nothing can
+/// be written to the root file system, `/sys` and `/proc/sys`, but for the file systems of BPF and cgroups.
 fn rights() {
-    let mut needed = "-all,+bpf,+net_admin,+perfmon".to_owned();
-    if !features().has(Feature::CgroupMemory) {
-        needed.push_str(",+sys_resource");
-    }
-    // Nothing is written to the root file system either.
+    let mut needed = vec!["-all".to_owned()];
+    // That one is for kernels that count maps against the limit on locked memory, and for oom_score_adj.
+    let is_needed = |name: &String| name != "sys_resource" || !features().has(Feature::CgroupMemory);
+    needed.extend(capabilities().iter().filter(|name| is_needed(name)).map(|name| format!("+{name}")));
+    let needed = needed.join(",");
     let script = format!(
-        "mount -o remount,bind,ro /\nset -- setpriv --bounding-set={needed} --inh-caps={needed} --ambient-caps=-all \"$@\""
+        "mount --bind /proc/sys /proc/sys\nfor at in / /sys /proc/sys; do mount -o remount,bind,ro $at; done\n\
+         set -- setpriv --bounding-set={needed} --inh-caps={needed} --ambient-caps=-all --no-new-privs \"$@\""
     );
     let mut stage = serve(launched_by(with_mounts(&script)));
-    let read_only = run(Command::new("grep").arg(" / ").arg(format!("/proc/{}/mounts", stage.agent_id())));
-    assert!(read_only.lines().any(|line| line.contains(" ro,") || line.ends_with(" ro 0 0")), "{read_only}");
+    let mounts = run(Command::new("cat").arg(format!("/proc/{}/mounts", stage.agent_id())));
+    for at in [" / ", " /sys ", " /proc/sys "] {
+        let last = mounts.lines().rfind(|line| line.contains(at)).expect("it is mounted");
+        assert!(last.contains(" ro,") || last.ends_with(" ro 0 0"), "{last}");
+    }
     // The next agent needs no more, to take over and to put back what is taken away.
     stage.kill();
     stage.start();

@@ -92,7 +92,12 @@ pub fn kernel_settings() {
     assert_eq!(fs::read_to_string(format!("/proc/{agent}/oom_score_adj")).expect("it runs").trim(), "503");
     stage.stop();
 
+    // Connection tracking is there because of the table.
+    let table =
+        |verb| stage.node.command("nft").args([verb, "table", "inet", "proxy-agent"]).output().expect("nft runs");
+    assert!(table("delete").status.success());
     let output = run(&stage, &["--init-only", "--conntrack-tcp-timeout-established=2h", "--conntrack-max-per-core=0"]);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(read(&stage, "tcp_timeout_established"), "7200");
+    assert!(table("list").status.success());
 }

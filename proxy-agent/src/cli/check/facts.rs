@@ -95,8 +95,7 @@ fn processes(name: &str) -> Vec<u32> {
 /// What kube-proxy's modes leave in the kernel.
 fn rules() -> Vec<String> {
     let mut found: Vec<String> = dataplane::kube_proxy_rules().unwrap_or_default();
-    // Headings are three lines.
-    if fs::read_to_string("/proc/net/ip_vs").is_ok_and(|table| table.lines().count() > 3) {
+    if dataplane::virtual_servers() > 0 {
         found.push("IPVS services".to_owned());
     }
     if Path::new("/sys/class/net/kube-ipvs0").exists() {

@@ -2,9 +2,9 @@
 //! node's own.
 //!
 //! Virtual servers stay: the kernel does not say whose they are. Without the device no packet from outside reaches those of
-//! clusterIPs.
+//! clusterIPs. How many there are can be told.
 
-use std::io;
+use std::{fs, io};
 
 use netlink_packet_core::{
     DefaultNla, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla as _,
@@ -22,6 +22,18 @@ use crate::dataplane::{status, tc::clsact};
 
 /// The device that has the addresses of Services.
 pub(super) const DEVICE: &str = "kube-ipvs0";
+
+/// How many virtual servers there are in this network namespace, kube-proxy's or not; none where the kernel has no IPVS.
+#[must_use]
+pub fn virtual_servers() -> usize {
+    count(&fs::read_to_string("/proc/thread-self/net/ip_vs").unwrap_or_default())
+}
+
+/// Virtual servers begin a line with their protocol, or with that they go by a mark; real servers with an arrow.
+fn count(table: &str) -> usize {
+    let kinds = ["TCP ", "UDP ", "SCTP ", "FWM "];
+    table.lines().filter(|line| kinds.iter().any(|kind| line.starts_with(kind))).count()
+}
 
 /// The names of kube-proxy's sets; those for IPv6 begin with `KUBE-6-`.
 const SETS: [&str; 19] = [
@@ -145,5 +157,20 @@ mod tests {
         for name in ["CLUSTER-IP", "KUBE-", "KUBE-6-", "KUBE-MINE", "cali40all-ipam-pools", "KUBE-NWPLCY"] {
             assert!(!is_kube_proxys(name), "{name}");
         }
+    }
+
+    #[test]
+    fn virtual_servers_are_counted_and_what_is_behind_them_is_not() {
+        let table = "\
+IP Virtual Server version 1.2.1 (size=4096)
+Prot LocalAddress:Port Scheduler Flags
+  -> RemoteAddress:Port Forward Weight ActiveConn InActConn
+TCP  0A600001:0050 rr
+  -> 0A010002:1F90      Masq    1      0          0
+UDP  0A60000A:0035 rr
+TCP  [fd96:0000:0000:0000:0000:0000:0000:0001]:0050 rr
+FWM  00000001 rr
+";
+        assert_eq!((count(table), count("")), (4, 0));
     }
 }

@@ -18,7 +18,7 @@ mod nft;
 
 use std::io;
 
-pub use self::found::kube_proxy_rules;
+pub use self::{found::kube_proxy_rules, ipvs::virtual_servers};
 use super::{CleanupError, Removed};
 
 /// An IP family, as netfilter's tables are divided.
