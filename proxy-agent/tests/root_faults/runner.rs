@@ -24,6 +24,8 @@ use super::{
 
 /// Port of every Service.
 const PORT: u16 = 80;
+/// Rooms for flows.
+const SIZES: [&str; 3] = ["65536", "131072", "262144"];
 /// How many Services come and go.
 const OTHERS: u32 = 100;
 
@@ -39,6 +41,11 @@ struct Runner {
     stage: Stage,
     random: Rng,
     absences: Vec<Absence>,
+    /// How many flows the agent's tables have room for.
+    flows: &'static str,
+    /// When tables were exchanged for others, from and until. What begins in the moment in which a device's programs get other tables
+    /// may have to be repeated (README.md); TCP does that by itself.
+    exchanges: Vec<(u64, u64)>,
     /// How often each fault was, and how long it took altogether.
     told: BTreeMap<&'static str, (u32, Duration)>,
 }
@@ -49,7 +56,7 @@ struct Runner {
 /// Something was lost.
 pub fn run(orders: &Orders) {
     let Orders { rounds, seed, connections, faults } = orders;
-    let mut stage = Stage::new(&[]);
+    let mut stage = Stage::new(&["--flow-table-size", SIZES[0]]);
     write(&stage, "web", 1, &stage.backends.iter().collect::<Vec<_>>());
     foreign(&stage.node);
     let before = foreign_state(&stage.node);
@@ -57,7 +64,14 @@ pub fn run(orders: &Orders) {
     let half = connections.div_ceil(2);
     let mut loads = [("outside, by TC", stage.outside_client()), ("a pod, at its sockets", stage.ordinary_pod())]
         .map(|(who, place)| (who, Load::start(place, half)));
-    let mut runner = Runner { stage, random: Rng::with_seed(*seed), absences: Vec::new(), told: BTreeMap::new() };
+    let mut runner = Runner {
+        stage,
+        random: Rng::with_seed(*seed),
+        absences: Vec::new(),
+        flows: SIZES[0],
+        exchanges: Vec::new(),
+        told: BTreeMap::new(),
+    };
     for _ in 0..*rounds {
         let fault = faults[runner.random.usize(..faults.len())];
         runner.carry_out(fault);
@@ -69,7 +83,10 @@ pub fn run(orders: &Orders) {
     }
     let mut complaints = Vec::new();
     for (who, load) in &mut loads {
-        let report = load.end();
+        let mut report = load.end();
+        let all = report.datagrams.len();
+        report.datagrams.retain(|datagram| datagram.result.is_ok() || !runner.is_of_an_exchange(datagram));
+        println!("{who}: {} datagrams to be repeated because tables were exchanged", all - report.datagrams.len());
         println!(
             "{who}: {half} connections held, {} lost; {} messages on them; {} new connections, {} lost; {} datagrams, {} lost",
             report.broken.len(),
@@ -107,6 +124,7 @@ fn lost(attempts: &[Attempt]) -> impl Iterator<Item = &Attempt> {
 impl Runner {
     fn carry_out(&mut self, fault: Fault) {
         let start = Instant::now();
+        println!("{} {}", now(), fault.name());
         match fault {
             Fault::Kill => {
                 self.stage.kill();
@@ -136,14 +154,17 @@ impl Runner {
             Fault::Upgrade => {
                 self.stage.kill();
                 // Programs that tell of packets are others than those that do not.
-                self.stage.replace_arguments(if self.random.bool() { &["-v", "6"] } else { &[] });
+                let verbosity = if self.random.bool() { "6" } else { "0" };
+                self.stage.replace_arguments(&["--flow-table-size", self.flows, "-v", verbosity]);
                 self.stage.start();
             }
             Fault::Resize => {
                 self.stage.kill();
-                let sizes = ["65536", "131072", "262144"];
-                self.stage.replace_arguments(&["--flow-table-size", sizes[self.random.usize(..sizes.len())]]);
+                self.flows = SIZES[self.random.usize(..SIZES.len())];
+                self.stage.replace_arguments(&["--flow-table-size", self.flows]);
+                let from = now();
                 self.stage.start();
+                self.exchanges.push((from, now()));
             }
             Fault::Flood => self.flood(),
             Fault::Backend => self.take_backend_away(),
@@ -154,7 +175,8 @@ impl Runner {
             }
             Fault::Device => {
                 let pod = Netns::new();
-                pod.veth("eth0", &self.stage.node, "late");
+                // Devices of earlier faults may still be going.
+                pod.veth("eth0", &self.stage.node, &format!("late{}", self.times(fault)));
                 self.pause(100);
             }
             Fault::Rules => {
@@ -164,9 +186,10 @@ impl Runner {
             }
             Fault::Pins => self.remove_pins(),
             Fault::Devices => {
-                let pod = Netns::new();
-                let add =
-                    |number| format!("link add many{number} type veth peer name peer{number} netns {}", pod.name());
+                let (pod, times) = (Netns::new(), self.times(fault));
+                let add = |number| {
+                    format!("link add many{times}-{number} type veth peer name peer{number} netns {}", pod.name())
+                };
                 self.stage.node.ip_batch(&(0..50).map(add).collect::<Vec<_>>());
                 self.pause(300);
             }
@@ -174,6 +197,11 @@ impl Runner {
         let (count, took) = self.told.entry(fault.name()).or_default();
         *count += 1;
         *took += start.elapsed();
+    }
+
+    /// How often a fault has been.
+    fn times(&self, fault: Fault) -> u32 {
+        self.told.get(fault.name()).map_or(0, |(times, _)| *times)
     }
 
     /// As many SYNs and datagrams to a Service of its own, from as many addresses.
@@ -254,6 +282,11 @@ impl Runner {
         for number in 0..OTHERS {
             self.stage.remove(&format!("other-{number}"));
         }
+    }
+
+    /// Whether tables were exchanged when it was under way.
+    fn is_of_an_exchange(&self, attempt: &Attempt) -> bool {
+        self.exchanges.iter().any(|&(from, until)| (from..=until).contains(&attempt.began))
     }
 
     /// Why this answer should not have been.
