@@ -15,7 +15,7 @@ pub enum Fault {
     Upgrade,
     /// It is followed by one whose tables of flows have another size, so that all flows go over.
     Resize,
-    /// Thousands of SYNs and datagrams come from invented clients.
+    /// As many SYNs and datagrams come from invented clients as there is room for.
     Flood,
     /// A backend goes away, and comes back.
     Backend,
