@@ -15,7 +15,7 @@ pub enum Fault {
     Upgrade,
     /// It is followed by one whose tables of flows have another size, so that all flows go over.
     Resize,
-    /// As many SYNs and datagrams come from invented clients as there is room for.
+    /// SYNs and datagrams come from thousands of invented clients.
     Flood,
     /// A backend goes away, and comes back.
     Backend,
@@ -39,6 +39,22 @@ impl Fault {
         Self::KillInUpdate,
         Self::Upgrade,
         Self::Resize,
+        Self::Flood,
+        Self::Backend,
+        Self::Services,
+        Self::Device,
+        Self::Rules,
+        Self::Pins,
+        Self::Devices,
+    ];
+
+    /// Those that may cost nothing at all. (What begins in the very moment in which tables are exchanged may fail, as README.md says.)
+    pub const HARMLESS: [Self; 12] = [
+        Self::Kill,
+        Self::Stop,
+        Self::KillAtStart,
+        Self::KillInUpdate,
+        Self::Upgrade,
         Self::Flood,
         Self::Backend,
         Self::Services,

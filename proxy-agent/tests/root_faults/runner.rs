@@ -44,7 +44,7 @@ struct Runner {
     /// How many flows the agent's tables have room for.
     flows: &'static str,
     /// When tables were exchanged for others, from and until. What begins in the moment in which a device's programs get other tables
-    /// may have to be repeated (README.md); TCP does that by itself.
+    /// may fail (README.md).
     exchanges: Vec<(u64, u64)>,
     /// How often each fault was, and how long it took altogether.
     told: BTreeMap<&'static str, (u32, Duration)>,
