@@ -13,7 +13,7 @@ use super::{
 #[inline(always)]
 pub(super) fn is_on() -> bool {
     let mut index = 0;
-    while index < TRACES as u32 {
+    while (index as usize) < TRACES {
         if TRACES_TABLE.get(index).is_some_and(|trace| trace.is_on()) {
             return true;
         }
@@ -24,6 +24,7 @@ pub(super) fn is_on() -> bool {
 
 /// Tells whoever asked for such a decision.
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "seconds since boot fit 32 bits for 136 years")]
 pub(super) fn tell(decision: &mut Decision) {
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
