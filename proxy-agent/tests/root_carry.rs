@@ -27,8 +27,9 @@ use proxy_agent::{
     plan::{Changes, Tables as _},
 };
 use proxy_common::{
-    Backend, BackendId, Direction, Flow, FlowFlags, FlowKey, LAYOUT_VERSION, Port, PortName, Protocol, ServiceEntry,
-    ServiceFlags, ServiceId, ServiceKey, SlotRange, SocketEntry, SocketKey, V4, V6, maps,
+    Backend, BackendId, Direction, Flow, FlowFilterPlace, FlowFilterRow, FlowFlags, FlowKey, LAYOUT_VERSION, Port,
+    PortName, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange, SocketEntry, SocketKey, V4, V6,
+    maps,
 };
 use support::{Netns, Node, Pins, eventually, run, settings};
 
@@ -315,7 +316,7 @@ fn make_layout_3(pins: &Path) {
     let path = table("flows_v4", "type lru_hash key 16 value 20 entries 8192");
     open(&path).insert(&shorter).expect("writable");
     table("flows_v6", "type lru_hash key 40 value 32 entries 8192");
-    for name in ["young_flows_v4", "young_flows_v6"] {
+    for name in ["young_flows_v4", "young_flows_v6", maps::FLOW_FILTER] {
         std::fs::remove_file(pins.join(name)).expect("it is pinned");
     }
 
@@ -385,6 +386,39 @@ fn connections_and_affinity_outlive_an_upgrade_from_layout_3() {
     assert_eq!(restarted.adoption, Adoption::Adopted);
     scene.attach(restarted);
     connection.exchange(4);
+}
+
+/// Agents with layout 4 had no filter in front of the tables of flows. One that comes back after an upgrade leaves a filter that does
+/// not know its flows.
+#[test]
+fn connections_outlive_an_upgrade_from_a_layout_without_a_filter() {
+    let scene = Scene::new();
+    let pins = scene.node.pins.path();
+    let mut first = scene.open(16_384);
+    first.tables.apply(&Scene::changes()).expect("the tables can be written");
+    scene.attach(first);
+    let mut connection = scene.connect();
+    connection.exchange(1);
+    for is_left in [false, true] {
+        let filter = pins.join(maps::FLOW_FILTER);
+        if is_left {
+            let mut filter = array::<FlowFilterRow>(&filter);
+            for row in 0..filter.len() {
+                filter.set(row, [0; FlowFilterPlace::COLUMNS], 0).expect("writable");
+            }
+        } else {
+            std::fs::remove_file(&filter).expect("it is pinned");
+        }
+        let mut settings: [u8; 88] = array(&pins.join(maps::SETTINGS)).get(&0, 0).expect("readable");
+        settings[..4].copy_from_slice(&4_u32.to_ne_bytes());
+        array::<[u8; 88]>(&pins.join(maps::SETTINGS)).set(0, settings, 0).expect("writable");
+        let upgraded = scene.open(16_384);
+        assert_eq!(upgraded.adoption, Adoption::Adopted);
+        scene.attach(upgraded);
+        connection.exchange(2);
+        let tables = read_tables(pins).expect("of this layout");
+        assert_eq!(tables.settings.read().expect("readable").layout_version(), LAYOUT_VERSION);
+    }
 }
 
 /// What cannot go over is lost alone; if it is the agent's, everything that is known by number is lost with it, and is filled anew

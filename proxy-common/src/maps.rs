@@ -82,6 +82,8 @@ pub const COUNTERS: &str = "counters";
 /// [`DropKey`](crate::DropKey) → how many packets and calls. LRU hash.
 pub const DROPS: &str = "drops";
 
+/// Row of marks → [`FlowFilterRow`](crate::FlowFilterRow). Array.
+pub const FLOW_FILTER: &str = "flow_filter";
 /// [`ServiceId`](crate::ServiceId) → its element of `traffic`, or 0. Array, mmap-able.
 pub const COUNTED: &str = "counted";
 /// Element → [`Traffic`](crate::Traffic); 0 is of all that have none of their own. Per-CPU array.
@@ -94,12 +96,13 @@ pub const TRACE_RATES: &str = "trace_rates";
 pub const EVENTS: [&str; crate::TRACES] = ["events_0", "events_1", "events_2", "events_3"];
 
 /// The maps that exist once.
-pub const SHARED_MAPS: [&str; 13] = [
+pub const SHARED_MAPS: [&str; 14] = [
     NAMES,
     SETTINGS,
     POD_DEVICES,
     COUNTERS,
     DROPS,
+    FLOW_FILTER,
     COUNTED,
     TRAFFIC,
     TRACES,
@@ -117,7 +120,7 @@ pub const SHARED_MAPS: [&str; 13] = [
 #[must_use]
 pub fn since(name: &str) -> u32 {
     match name {
-        COUNTED | TRAFFIC | TRACES | TRACE_RATES => 5,
+        FLOW_FILTER | COUNTED | TRAFFIC | TRACES | TRACE_RATES => 5,
         _ if EVENTS.contains(&name) => 5,
         SETTINGS => 4,
         _ if name == YOUNG_FLOWS.v4 || name == YOUNG_FLOWS.v6 => 4,

@@ -21,6 +21,7 @@ pub mod answer;
 mod bytes;
 pub mod checksum;
 pub mod choose;
+pub mod clock;
 pub mod crc32c;
 #[cfg(feature = "fixtures")]
 #[expect(clippy::missing_panics_doc, reason = "a fixture that cannot be built is a mistake in the fixture")]

@@ -53,6 +53,24 @@ pub trait Tables<F: Family> {
         action: impl FnOnce(&mut Flow<F::Address>) -> R,
     ) -> Option<R>;
 
+    /// As [`Self::with_flow`]; `action` is also told the time, in seconds since boot, for which nobody asks if there is no entry.
+    #[inline(always)]
+    fn with_flow_now<R>(
+        &mut self,
+        table: FlowTable,
+        key: &FlowKey<F::Address>,
+        action: impl FnOnce(&mut Flow<F::Address>, u32) -> R,
+    ) -> Option<R> {
+        let now = self.now();
+        self.with_flow(table, key, |flow| action(flow, now))
+    }
+
+    /// Whether one of the tables of flows may have an entry with this key; `false` if none has.
+    #[inline(always)]
+    fn may_have_flow(&self, _key: &FlowKey<F::Address>) -> bool {
+        true
+    }
+
     /// Adds a flow's entry to a table.
     ///
     /// # Errors

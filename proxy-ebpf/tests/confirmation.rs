@@ -199,8 +199,7 @@ fn two_first_packets_at_a_time_are_both_translated() {
     let mut packet = HostPacket::new(udp(client, frontend));
     let mut work: Work<V4> = Work::default();
     assert_eq!(tc::inspect(&packet, &mut work, ETHERNET), Verdict::Continue(Stage::Match));
-    assert_eq!(tc::ingress(&mut packet, tables, &mut work), Verdict::Continue(Stage::Young));
-    assert_eq!(tc::young(&packet, tables, &mut work), Verdict::Continue(Stage::Admit));
+    assert_eq!(tc::ingress(&mut packet, tables, &mut work), Verdict::Continue(Stage::Admit));
     assert_eq!(tc::admit(&packet, tables, &mut work), Verdict::Continue(Stage::Choose));
     assert_eq!(tc::choose(tables, &mut work), Verdict::Continue(Stage::Remember));
     let mut other = HostPacket::new(udp(client, frontend));

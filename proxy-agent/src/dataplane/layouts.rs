@@ -103,7 +103,10 @@ impl Filler {
         let by_address = [maps::FLOWS, maps::YOUNG_FLOWS, maps::SOCKETS, maps::FRAGMENTS];
         if [maps::DROPS, maps::COUNTED, maps::TRAFFIC].contains(&name) || by_ids.iter().any(|&map| is(name, map)) {
             Self::ProgramsById
-        } else if name == maps::COUNTERS || is_of_traces(name) || by_address.iter().any(|&map| is(name, map)) {
+        } else if [maps::COUNTERS, maps::FLOW_FILTER].contains(&name)
+            || is_of_traces(name)
+            || by_address.iter().any(|&map| is(name, map))
+        {
             Self::Programs
         } else {
             Self::Agent
@@ -124,12 +127,20 @@ pub(super) fn loss(name: &str) -> Option<&'static str> {
     match name {
         maps::COUNTERS | maps::DROPS | maps::COUNTED | maps::TRAFFIC => Some("its numbers begin at 0"),
         _ if is_of_traces(name) => Some("who follows decisions has to begin again"),
+        maps::FLOW_FILTER => Some("packets of no flow are looked up nevertheless"),
         _ => LOSSES.into_iter().find(|&(map, _)| is(name, map)).map(|(_, loss)| loss),
     }
 }
 
 fn is_of_traces(name: &str) -> bool {
     name == maps::TRACES || name == maps::TRACE_RATES || maps::EVENTS.contains(&name)
+}
+
+/// Whether programs use flows that were not added with the filter of today in sight.
+pub(super) fn has_unfiltered_flows(fates: &[(&'static str, Fate)]) -> bool {
+    let is_used = |wanted: &dyn Fn(&str) -> bool| fates.iter().any(|(name, fate)| wanted(name) && *fate != Fate::Lost);
+    let flows = [maps::FLOWS, maps::YOUNG_FLOWS];
+    is_used(&|name| flows.iter().any(|&map| is(name, map))) && !is_used(&|name| name == maps::FLOW_FILTER)
 }
 
 fn is(name: &str, map: maps::FamilyMap) -> bool {
@@ -144,7 +155,7 @@ mod tests {
 
     #[test]
     fn what_has_not_changed_is_used_as_it_is() {
-        for layout in [3, 4] {
+        for layout in [3, 4, 5] {
             assert_eq!(Fate::of("flows_v4", layout, FLOWS, FLOWS), Fate::Kept);
         }
         assert_eq!(Fate::of("settings", 3, FLOWS, FLOWS), Fate::Lost, "of the same size, but not the same");
@@ -161,6 +172,16 @@ mod tests {
         assert_eq!(Fate::of("affinity_v4", 3, other(1024, 20), FLOWS), Fate::Lost);
         assert_eq!(Fate::of("services_v4", 4, other(2048, 24), FLOWS), Fate::Lost, "the agent fills it");
         assert_eq!(Fate::of("flows_v4", 4, Shape { kind: 1, ..FLOWS }, FLOWS), Fate::Lost);
+    }
+
+    #[test]
+    fn flows_without_their_filter_are_found() {
+        let (kept, lost) = (Fate::Kept, Fate::Lost);
+        assert!(has_unfiltered_flows(&[("flows_v4", kept), ("counters", kept)]));
+        assert!(has_unfiltered_flows(&[("young_flows_v6", Fate::Converted), ("flow_filter", lost)]));
+        assert!(!has_unfiltered_flows(&[("flows_v4", kept), ("flow_filter", kept)]));
+        assert!(!has_unfiltered_flows(&[("flows_v4", lost), ("flow_filter", lost)]));
+        assert!(!has_unfiltered_flows(&[]));
     }
 
     #[test]

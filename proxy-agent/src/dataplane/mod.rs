@@ -17,6 +17,7 @@ pub mod devices;
 pub mod diagnosis;
 mod drain;
 pub mod features;
+mod flow_filter;
 pub mod flow_tables;
 mod former;
 mod grace;

@@ -10,8 +10,9 @@ use proxy_common::{V4, V6, maps};
 use super::{
     adoption::{Adoption, Examined, examine},
     features::{Feature, Features},
+    flow_filter,
     flow_tables::FlowTableSize,
-    former,
+    former, layouts,
     pins::Pins,
     tables::{TableError, Writes},
     untyped,
@@ -136,12 +137,15 @@ pub(super) fn prepare(
     for map in &untyped {
         loader.map_pin_path(&map.name, map.path.as_path());
     }
-    let ebpf = loader.load(object).map_err(LoadError::Object)?;
+    let mut ebpf = loader.load(object).map_err(LoadError::Object)?;
     for map in &untyped {
         map.loaded().map_err(|error| LoadError::Pin { path: map.path.clone(), error })?;
     }
     if let Some(name) = map_names().find(|name| ebpf.map(name).is_none()) {
         return Err(LoadError::Incomplete { name: name.to_owned() });
+    }
+    if layouts::has_unfiltered_flows(&fates) {
+        flow_filter::mark_everything(&mut ebpf).map_err(|error| LoadError::Object(error.into()))?;
     }
     Ok((adoption, ebpf))
 }

@@ -20,6 +20,7 @@ mod packets;
 mod peer;
 mod process;
 mod programs;
+mod runs;
 mod scene;
 #[path = "../root_traffic/server.rs"]
 mod server;
@@ -60,8 +61,13 @@ const SMALL: Size = Size { services: 50, requests: 200, changes: 20, seconds: 1 
 
 type Benchmark = fn(Size) -> Vec<Figure>;
 
-const BENCHMARKS: [(&str, Benchmark); 4] =
-    [("sockets", sockets::run), ("packets", packets::run), ("tables", tables::run), ("process", process::run)];
+const BENCHMARKS: [(&str, Benchmark); 5] = [
+    ("sockets", sockets::run),
+    ("packets", packets::run),
+    ("runs", runs::run),
+    ("tables", tables::run),
+    ("process", process::run),
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().collect();

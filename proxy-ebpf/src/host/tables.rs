@@ -7,8 +7,8 @@ use std::{
 
 use proxy_common::{
     AffinityEntry, AffinityKey, Backend, BackendId, Counter, Direction, DropKey, DropReason, Family, FamilyFlows, Flow,
-    FlowKey, FlowTable, Fragment, FragmentKey, NodeAddress, ServiceEntry, ServiceId, ServiceKey, Settings,
-    SocketAffinityKey, SocketEntry, SocketKey, SourceRangeKey, Traffic,
+    FlowFilterPlace, FlowKey, FlowTable, Fragment, FragmentKey, NodeAddress, ServiceEntry, ServiceId, ServiceKey,
+    Settings, SocketAffinityKey, SocketEntry, SocketKey, SourceRangeKey, Traffic,
 };
 
 use crate::tables::{InsertError, Insertion, Tables};
@@ -159,6 +159,12 @@ impl<F: Family> Tables<F> for HostTables<F> {
     ) -> Option<R> {
         self.accessed();
         self.flow_table(table).get_mut(key).map(action)
+    }
+
+    /// As if each entry had been added by a program.
+    fn may_have_flow(&self, key: &FlowKey<F::Address>) -> bool {
+        let place = FlowFilterPlace::of::<F>(key);
+        self.flows.keys().chain(self.young_flows.keys()).any(|key| FlowFilterPlace::of::<F>(key) == place)
     }
 
     fn insert_flow(

@@ -1,11 +1,13 @@
 //! The skb as the pipeline's packet, and the TC programs' common body.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::{
         __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM, TC_ACT_REDIRECT, TC_ACT_SHOT,
         TC_ACT_UNSPEC,
     },
-    helpers::{bpf_redirect, bpf_skb_change_tail},
+    helpers::{bpf_redirect, bpf_skb_change_tail, bpf_skb_load_bytes},
     programs::TcContext,
 };
 use aya_log_ebpf::trace;
@@ -74,25 +76,25 @@ const NEXT: i32 = TC_ACT_UNSPEC;
 const SEND: i32 = TC_ACT_REDIRECT;
 /// Ends the packet here.
 const DROP: i32 = TC_ACT_SHOT;
-/// The first of the numbers that are not the kernel's: continue with a stage.
+/// The first of the numbers that are not the kernel's: continue with a stage, whose own number is added.
 const CONTINUE: i32 = i32::MAX - 64;
-const ADMIT: i32 = CONTINUE;
-const CHOOSE: i32 = CONTINUE + 1;
-const REMEMBER: i32 = CONTINUE + 2;
-const FOLLOW: i32 = CONTINUE + 3;
-const REFUSE: i32 = CONTINUE + 4;
-const LEAVE: i32 = CONTINUE + 5;
-const ERROR: i32 = CONTINUE + 6;
-const CORRECT: i32 = CONTINUE + 7;
-const LATER_FRAGMENT: i32 = CONTINUE + 8;
-const EVADE: i32 = CONTINUE + 9;
-const CHANGE_PORT: i32 = CONTINUE + 10;
-const MATCH: i32 = CONTINUE + 11;
-const YOUNG: i32 = CONTINUE + 12;
-const YOUNG_REPLY: i32 = CONTINUE + 13;
-const FORWARD: i32 = CONTINUE + 14;
-const RETURN: i32 = CONTINUE + 15;
-const SEND_BACK: i32 = CONTINUE + 16;
+const MATCH: i32 = CONTINUE + Stage::Match as i32;
+const ADMIT: i32 = CONTINUE + Stage::Admit as i32;
+const YOUNG: i32 = CONTINUE + Stage::Young as i32;
+const YOUNG_REPLY: i32 = CONTINUE + Stage::YoungReply as i32;
+const CHOOSE: i32 = CONTINUE + Stage::Choose as i32;
+const EVADE: i32 = CONTINUE + Stage::Evade as i32;
+const REMEMBER: i32 = CONTINUE + Stage::Remember as i32;
+const FOLLOW: i32 = CONTINUE + Stage::Follow as i32;
+const REFUSE: i32 = CONTINUE + Stage::Refuse as i32;
+const LEAVE: i32 = CONTINUE + Stage::Leave as i32;
+const CHANGE_PORT: i32 = CONTINUE + Stage::ChangePort as i32;
+const ERROR: i32 = CONTINUE + Stage::Error as i32;
+const CORRECT: i32 = CONTINUE + Stage::Correct as i32;
+const LATER_FRAGMENT: i32 = CONTINUE + Stage::LaterFragment as i32;
+const FORWARD: i32 = CONTINUE + Stage::Forward as i32;
+const RETURN: i32 = CONTINUE + Stage::Return as i32;
+const SEND_BACK: i32 = CONTINUE + Stage::SendBack as i32;
 /// The packet has become an answer to its sender.
 const ANSWERED: i32 = CONTINUE + 31;
 /// The packet ends here; the number of the reason is added.
@@ -131,6 +133,10 @@ fn stages<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, hook: 
             }
             if action == YOUNG {
                 action = young::<F>(raw, work);
+            }
+            // Most packets.
+            if action == NEXT && !work.is_first_fragment() {
+                return NEXT;
             }
             if action == ADMIT {
                 action = admit::<F>(raw, work);
@@ -180,6 +186,10 @@ fn stages<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, hook: 
             }
             if action == YOUNG_REPLY {
                 action = young_reply::<F>(raw, work);
+            }
+            // Most packets.
+            if action == NEXT && !work.is_first_fragment() {
+                return NEXT;
             }
             if action == LEAVE {
                 action = leave::<F>(work);
@@ -338,25 +348,13 @@ fn action(verdict: Verdict) -> i32 {
         Verdict::Drop(reason) => DROPPED + reason as i32,
         Verdict::Answer => ANSWERED,
         Verdict::SendOn => SEND,
-        Verdict::Continue(Stage::Forward) => FORWARD,
-        Verdict::Continue(Stage::Return) => RETURN,
-        Verdict::Continue(Stage::SendBack) => SEND_BACK,
-        Verdict::Continue(Stage::Match) => MATCH,
-        Verdict::Continue(Stage::Young) => YOUNG,
-        Verdict::Continue(Stage::YoungReply) => YOUNG_REPLY,
-        Verdict::Continue(Stage::Admit) => ADMIT,
-        Verdict::Continue(Stage::Choose) => CHOOSE,
-        Verdict::Continue(Stage::Remember) => REMEMBER,
-        Verdict::Continue(Stage::Follow) => FOLLOW,
-        Verdict::Continue(Stage::Refuse) => REFUSE,
-        Verdict::Continue(Stage::Leave) => LEAVE,
-        Verdict::Continue(Stage::Evade) => EVADE,
-        Verdict::Continue(Stage::ChangePort) => CHANGE_PORT,
-        Verdict::Continue(Stage::Error) => ERROR,
-        Verdict::Continue(Stage::Correct) => CORRECT,
-        Verdict::Continue(Stage::LaterFragment) => LATER_FRAGMENT,
+        Verdict::Continue(stage) => CONTINUE + stage as i32,
     }
 }
+
+/// Bytes of the packet on the stack, where fields of any size are read by one instruction each.
+#[repr(align(8))]
+struct Aligned<T>(MaybeUninit<T>);
 
 /// A packet in a TC hook.
 struct Skb {
@@ -396,7 +394,14 @@ impl Packet for Skb {
 
     #[inline(always)]
     fn load<const N: usize>(&self, offset: usize) -> Result<[u8; N], Truncated> {
-        self.context.load(offset).map_err(|_| Truncated)
+        let (Ok(offset), Ok(len)) = (u32::try_from(offset), u32::try_from(N)) else { return Err(Truncated) };
+        let mut bytes = Aligned(MaybeUninit::<[u8; N]>::uninit());
+        // SAFETY: the context is valid for as long as the program runs, and `bytes` has room for `N` bytes.
+        match unsafe { bpf_skb_load_bytes(self.raw().cast(), offset, bytes.0.as_mut_ptr().cast(), len) } {
+            // SAFETY: the helper has written all of them.
+            0 => Ok(unsafe { bytes.0.assume_init() }),
+            _ => Err(Truncated),
+        }
     }
 
     #[inline(always)]

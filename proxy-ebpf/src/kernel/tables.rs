@@ -8,15 +8,14 @@ use aya_ebpf::{
     helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns},
 };
 use proxy_common::{
-    AffinityEntry, AffinityKey, Backend, BackendId, Counter, Decided, Direction, DropKey, FamilyFlows, Flow, FlowKey,
-    FlowTable, Fragment, FragmentKey, NodeAddress, ServiceEntry, ServiceId, ServiceKey, Settings, SocketAffinityKey,
-    SocketEntry, SocketKey, SourceRangeKey, Traffic,
+    AffinityEntry, AffinityKey, Backend, BackendId, Counter, Decided, Direction, DropKey, FamilyFlows, Flow,
+    FlowFilterPlace, FlowKey, FlowTable, Fragment, FragmentKey, NodeAddress, ServiceEntry, ServiceId, ServiceKey,
+    Settings, SocketAffinityKey, SocketEntry, SocketKey, SourceRangeKey, Traffic,
 };
-use proxy_ebpf::{InsertError, Insertion, Tables};
+use proxy_ebpf::{InsertError, Insertion, Tables, clock};
 
-use super::maps::{COUNTED, COUNTERS, DROPS, FamilyMaps, POD_DEVICES, SETTINGS, TRAFFIC};
+use super::maps::{COUNTED, COUNTERS, DROPS, FLOW_FILTER, FamilyMaps, POD_DEVICES, SETTINGS, TRAFFIC};
 
-pub(super) const NANOSECONDS: u64 = 1_000_000_000;
 const EEXIST: i32 = -17;
 
 /// What a program sees before an agent wrote the settings. Not local to its function: names in BTF may have 127 bytes
@@ -84,13 +83,30 @@ impl<F: FamilyMaps> Tables<F> for KernelTables<F> {
         key: &FlowKey<F::Address>,
         action: impl FnOnce(&mut Flow<F::Address>) -> R,
     ) -> Option<R> {
-        let flow = match table {
-            FlowTable::Confirmed => F::flows().get_ptr_mut(key),
-            FlowTable::Young => F::young_flows().get_ptr_mut(key),
-        }?;
+        let flow = entry::<F>(table, key)?;
         // SAFETY: the pointer comes from a lookup in this program, so the element stays mapped until the program
         // ends. Other CPUs may write it too: its fields are integers written whole, each sensible for itself.
         Some(action(unsafe { &mut *flow }))
+    }
+
+    #[inline(always)]
+    fn with_flow_now<R>(
+        &mut self,
+        table: FlowTable,
+        key: &FlowKey<F::Address>,
+        action: impl FnOnce(&mut Flow<F::Address>, u32) -> R,
+    ) -> Option<R> {
+        let flow = entry::<F>(table, key)?;
+        let now = Tables::<F>::now(self);
+        // SAFETY: as in `with_flow`.
+        Some(action(unsafe { &mut *flow }, now))
+    }
+
+    #[inline(always)]
+    fn may_have_flow(&self, key: &FlowKey<F::Address>) -> bool {
+        let place = FlowFilterPlace::of::<F>(key);
+        // Without the row nothing is known.
+        FLOW_FILTER.get(place.row()).is_none_or(|row| row.get(place.column()).is_none_or(|mark| *mark != 0))
     }
 
     #[inline(always)]
@@ -101,6 +117,7 @@ impl<F: FamilyMaps> Tables<F> for KernelTables<F> {
         flow: &Flow<F::Address>,
         insertion: Insertion,
     ) -> Result<(), InsertError> {
+        note_end::<F>(key);
         // Entries are counted only if there was none with their key, so what replaces is first tried as if it were new.
         let insert = |insertion| match table {
             FlowTable::Confirmed => F::flows().insert(key, flow, flags(insertion)),
@@ -256,10 +273,30 @@ impl<F: FamilyMaps> Tables<F> for KernelTables<F> {
     }
 
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "seconds since boot fit 32 bits for 136 years")]
     fn now(&self) -> u32 {
         // SAFETY: the helper has no preconditions.
-        (unsafe { bpf_ktime_get_ns() } / NANOSECONDS) as u32
+        clock::seconds(unsafe { bpf_ktime_get_ns() })
+    }
+}
+
+#[inline(always)]
+fn entry<F: FamilyMaps>(table: FlowTable, key: &FlowKey<F::Address>) -> Option<*mut Flow<F::Address>> {
+    match table {
+        FlowTable::Confirmed => F::flows().get_ptr_mut(key),
+        FlowTable::Young => F::young_flows().get_ptr_mut(key),
+    }
+}
+
+/// Marks the end of a flow that is about to be added.
+#[inline(always)]
+fn note_end<F: FamilyMaps>(key: &FlowKey<F::Address>) {
+    let place = FlowFilterPlace::of::<F>(key);
+    let Some(row) = FLOW_FILTER.get_ptr_mut(place.row()) else { return };
+    // SAFETY: the row stays for as long as the table, and its bytes are read and written one by one, always with the same mark.
+    if let Some(mark) = unsafe { &mut *row }.get_mut(place.column())
+        && *mark == 0
+    {
+        *mark = FlowFilterPlace::MARK;
     }
 }
 

@@ -2,12 +2,9 @@
 
 use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, helpers::bpf_ktime_get_ns};
 use proxy_common::{Decision, TRACES};
-use proxy_ebpf::trace;
+use proxy_ebpf::{clock, trace};
 
-use super::{
-    maps::{EVENTS_0, EVENTS_1, EVENTS_2, EVENTS_3, Events, TRACE_RATES, TRACES_TABLE},
-    tables::NANOSECONDS,
-};
+use super::maps::{EVENTS_0, EVENTS_1, EVENTS_2, EVENTS_3, Events, TRACE_RATES, TRACES_TABLE};
 
 /// Whether anybody may be following. Costs a look at each place, and no clock.
 #[inline(always)]
@@ -24,12 +21,11 @@ pub(super) fn is_on() -> bool {
 
 /// Tells whoever asked for such a decision.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "seconds since boot fit 32 bits for 136 years")]
 pub(super) fn tell(decision: &mut Decision) {
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
     decision.set_time(now);
-    let second = (now / NANOSECONDS) as u32;
+    let second = clock::seconds(now);
     offer(0, &EVENTS_0, decision, second);
     offer(1, &EVENTS_1, decision, second);
     offer(2, &EVENTS_2, decision, second);

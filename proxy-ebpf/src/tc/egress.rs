@@ -20,8 +20,8 @@ use crate::{
 pub fn egress<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, work: &mut Work<F>) -> Verdict {
     match flows::replied(&work.headers, tables) {
         Known::GoesOn(flow) => translate_back(packet, tables, work, &flow),
-        Known::IsOver if work.headers.may_begin_connection() => Verdict::Continue(Stage::Leave),
-        Known::IsOver => Verdict::Pass,
+        Known::IsOver | Known::Nobody if work.headers.may_begin_connection() => Verdict::Continue(Stage::Leave),
+        Known::IsOver | Known::Nobody => Verdict::Pass,
         Known::Unknown => Verdict::Continue(Stage::YoungReply),
     }
 }

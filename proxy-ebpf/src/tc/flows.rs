@@ -8,17 +8,16 @@ use crate::{
     tables::{Insertion, Tables},
 };
 
-/// No flow pauses for as long.
-const NEVER: u32 = u32::MAX;
-
 /// What the table of confirmed flows says of a packet's flow.
 pub(super) enum Known<A> {
     /// The packet goes where those before it went.
     GoesOn(Flow<A>),
     /// The flow has ended, or goes elsewhere from now on.
     IsOver,
-    /// There is none.
+    /// It has none.
     Unknown,
+    /// It has none, and there is no young flow either.
+    Nobody,
 }
 
 /// Where the reply entry of another connection is, that a new one's takes the place of.
@@ -48,8 +47,11 @@ impl Former {
 #[inline(always)]
 pub(super) fn established<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: &mut T) -> Known<F::Address> {
     let key = FlowKey::new(headers.source, headers.destination, headers.protocol, Direction::Original);
-    let (now, timeout) = (tables.now(), timeout(tables, headers.protocol));
-    let Some((flow, idle)) = note(tables, FlowTable::Confirmed, &key, now, headers.tcp, timeout) else {
+    if !tables.may_have_flow(&key) {
+        return Known::Nobody;
+    }
+    let timeout = timeout(tables, headers.protocol);
+    let Some(Noted { flow, idle, now }) = note(tables, FlowTable::Confirmed, &key, headers.tcp, timeout) else {
         return Known::Unknown;
     };
     let reply = FlowKey::new(flow.to(), client(headers, &flow), headers.protocol, Direction::Reply);
@@ -59,7 +61,7 @@ pub(super) fn established<F: Family, T: Tables<F>>(headers: &Headers<F>, tables:
         return Known::IsOver;
     }
     if idle > 0 {
-        note(tables, FlowTable::Confirmed, &reply, now, TcpState::NONE, NEVER);
+        keep(tables, FlowTable::Confirmed, &reply, now);
     }
     Known::GoesOn(flow)
 }
@@ -68,8 +70,11 @@ pub(super) fn established<F: Family, T: Tables<F>>(headers: &Headers<F>, tables:
 #[inline(always)]
 pub(super) fn replied<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: &mut T) -> Known<F::Address> {
     let key = FlowKey::new(headers.source, headers.destination, headers.protocol, Direction::Reply);
-    let (now, timeout) = (tables.now(), timeout(tables, headers.protocol));
-    let Some((flow, idle)) = note(tables, FlowTable::Confirmed, &key, now, headers.tcp, timeout) else {
+    if !tables.may_have_flow(&key) {
+        return Known::Nobody;
+    }
+    let timeout = timeout(tables, headers.protocol);
+    let Some(Noted { flow, idle, now }) = note(tables, FlowTable::Confirmed, &key, headers.tcp, timeout) else {
         return Known::Unknown;
     };
     if idle > timeout {
@@ -93,7 +98,13 @@ pub(super) fn keep_original<F: Family, T: Tables<F>>(
 ) {
     let client = (headers.destination.0, reply.client_port().unwrap_or(headers.destination.1));
     let original = FlowKey::new(client, reply.to(), headers.protocol, Direction::Original);
-    note(tables, table, &original, now, TcpState::NONE, NEVER);
+    keep(tables, table, &original, now);
+}
+
+/// Keeps an entry from being evicted.
+#[inline(always)]
+fn keep<F: Family, T: Tables<F>>(tables: &mut T, table: FlowTable, key: &FlowKey<F::Address>, now: u32) {
+    tables.with_flow(table, key, |flow| flow.note(now, TcpState::NONE));
 }
 
 /// An entry, wherever it is.
@@ -282,24 +293,33 @@ pub(super) fn timeout<F: Family, T: Tables<F>>(tables: &T, protocol: Protocol) -
     }
 }
 
-/// The entry as it was before this packet and the seconds since the packet before. Notes the packet, unless the flow
-/// ended before it: what has ended stays so, whatever becomes of this packet.
+/// An entry that a packet was found to belong to.
+pub(super) struct Noted<A> {
+    /// The entry as it was before this packet.
+    pub(super) flow: Flow<A>,
+    /// Seconds since the packet before.
+    pub(super) idle: u32,
+    /// Seconds since boot.
+    pub(super) now: u32,
+}
+
+/// The entry of a packet. Notes the packet, unless the flow ended before it: what has ended stays so, whatever becomes of this
+/// packet.
 #[inline(always)]
 pub(super) fn note<F: Family, T: Tables<F>>(
     tables: &mut T,
     table: FlowTable,
     key: &FlowKey<F::Address>,
-    now: u32,
     seen: TcpState,
     timeout: u32,
-) -> Option<(Flow<F::Address>, u32)> {
-    tables.with_flow(table, key, |flow| {
+) -> Option<Noted<F::Address>> {
+    tables.with_flow_now(table, key, |flow, now| {
         let before = *flow;
         let idle = now.saturating_sub(before.last_seen());
         if idle <= timeout {
             flow.note(now, seen);
         }
-        (before, idle)
+        Noted { flow: before, idle, now }
     })
 }
 

@@ -132,7 +132,7 @@ pub fn returns<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) ->
             work.is_sent_on = flow.flags().contains(FlowFlags::SENT_ON);
             Verdict::Continue(Stage::SendBack)
         }
-        Known::GoesOn(_) | Known::IsOver | Known::Unknown => Verdict::Continue(Stage::Young),
+        Known::GoesOn(_) | Known::IsOver | Known::Unknown | Known::Nobody => Verdict::Continue(Stage::Young),
     }
 }
 

@@ -40,12 +40,19 @@ pub fn ingress<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mu
             work.supersedes = true;
             Verdict::Continue(Stage::Admit)
         }
-        Known::IsOver => Verdict::Pass,
+        Known::Unknown | Known::Nobody if forward::is_wanted(packet, tables) => {
+            work.supersedes = false;
+            Verdict::Continue(Stage::Return)
+        }
         Known::Unknown => {
             work.supersedes = false;
-            let next = if forward::is_wanted(packet, tables) { Stage::Return } else { Stage::Young };
-            Verdict::Continue(next)
+            Verdict::Continue(Stage::Young)
         }
+        Known::Nobody if headers.may_begin_connection() => {
+            work.supersedes = false;
+            Verdict::Continue(Stage::Admit)
+        }
+        Known::IsOver | Known::Nobody => Verdict::Pass,
     }
 }
 

@@ -63,6 +63,7 @@ pub enum Verdict {
 ///
 /// In the kernel each stage is a function of its own, because a program has 512 bytes of stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Stage {
     /// The packet has ports: [`ingress`] or [`egress`].
     Match,

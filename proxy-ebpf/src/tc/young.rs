@@ -9,7 +9,10 @@
 
 use proxy_common::{Direction, Flow, FlowKey, FlowTable, Protocol, ServiceEntry, ServiceFlags, SlotRange, TcpState};
 
-use super::{Admitted, Chosen, Stage, TcFamily, Verdict, Work, egress, flows, flows::Former};
+use super::{
+    Admitted, Chosen, Stage, TcFamily, Verdict, Work, egress, flows,
+    flows::{Former, Noted},
+};
 use crate::{
     headers::Headers,
     packet::{Packet, Truncated},
@@ -58,9 +61,9 @@ fn asked<F: TcFamily, P: Packet, T: Tables<F>>(
     headers: &Headers<F>,
     tables: &mut T,
 ) -> Option<Flow<F::Address>> {
-    let (now, timeout) = (tables.now(), flows::timeout(tables, headers.protocol));
+    let timeout = flows::timeout(tables, headers.protocol);
     let key = FlowKey::new(headers.source, headers.destination, headers.protocol, Direction::Original);
-    let (mut flow, idle) = flows::note(tables, FlowTable::Young, &key, now, headers.tcp, timeout)?;
+    let Noted { mut flow, idle, now } = flows::note(tables, FlowTable::Young, &key, headers.tcp, timeout)?;
     if idle > timeout {
         return None;
     }
@@ -93,13 +96,13 @@ fn answered<F: TcFamily, P: Packet, T: Tables<F>>(
     headers: &Headers<F>,
     tables: &mut T,
 ) -> Option<Flow<F::Address>> {
-    let (now, timeout) = (tables.now(), flows::timeout(tables, headers.protocol));
+    let timeout = flows::timeout(tables, headers.protocol);
     let key = FlowKey::new(headers.source, headers.destination, headers.protocol, Direction::Reply);
     let seen = match headers.protocol {
         Protocol::Udp => TcpState::DATA,
         Protocol::Tcp | Protocol::Sctp => headers.tcp,
     };
-    let (flow, idle) = flows::note(tables, FlowTable::Young, &key, now, seen, timeout)?;
+    let Noted { flow, idle, now } = flows::note(tables, FlowTable::Young, &key, seen, timeout)?;
     if idle > timeout {
         return None;
     }

@@ -41,6 +41,8 @@ enum Name {
     Sockets,
     /// Packets in TC, and round trips through a nodePort.
     Packets,
+    /// Runs of the TC programs by themselves.
+    Runs,
     /// From a change to the kernel, and the start.
     Tables,
     /// Memory and processor time of the agent.

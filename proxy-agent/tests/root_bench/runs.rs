@@ -1,0 +1,225 @@
+//! What a run of a TC program costs by itself: `BPF_PROG_TEST_RUN` with everything in the caches, with full tables.
+//!
+//! The kernel runs the program again and again on the same packet, as the run before left it. Where that translates the packet,
+//! two flows lead from the one form to the other and back, so that each run finds a flow and translates.
+
+use std::{fs, net::SocketAddr};
+
+use aya::{
+    Ebpf, EbpfLoader, Pod,
+    maps::{Array, HashMap, MapData},
+    programs::{SchedClassifier, TestRun as _, TestRunOptions},
+};
+use proxy_agent::dataplane::object::OBJECT;
+use proxy_common::{
+    BackendId, Direction, Family, Flow, FlowFilterPlace, FlowFilterRow, FlowFlags, FlowKey, PlainAddress, Port,
+    Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, Settings, SlotRange, TcpState, V4, V6, maps,
+};
+use proxy_ebpf::fixtures::{
+    self,
+    frames::{self, Segment},
+};
+
+use super::{
+    Size,
+    figure::{Figure, Sorted},
+};
+
+/// Each is measured as often, and the median counts.
+const ROUNDS: usize = 15;
+/// Runs of the program per round and request of the size.
+const REPEAT: u32 = 5;
+
+/// The datapath's object, attached nowhere.
+struct Kernel {
+    bpf: Ebpf,
+}
+
+impl Kernel {
+    fn load() -> Self {
+        let mut bpf = EbpfLoader::new()
+            .override_global("AYA_LOG_LEVEL", &0_u8, true)
+            .load(OBJECT)
+            .expect("the object's maps are created");
+        for name in ["tc_ingress", "tc_egress"] {
+            program(&mut bpf, name).load().expect("the verifier accepts the program");
+        }
+        Self { bpf }
+    }
+
+    fn hash<K: Pod, V: Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {
+        HashMap::try_from(self.bpf.map_mut(name).expect("the object has the map")).expect("a hash of these elements")
+    }
+
+    /// Nanoseconds of a run on this frame.
+    fn time(&mut self, name: &str, frame: &[u8], repeat: u32) -> Sorted {
+        let rounds = (0..ROUNDS).map(|_| {
+            let mut options = TestRunOptions::new();
+            options.data_in = Some(frame);
+            options.repeat = repeat;
+            let result = program(&mut self.bpf, name).test_run(options).expect("the kernel runs the program");
+            result.duration.as_secs_f64() * 1e9
+        });
+        Sorted::new(rounds.collect())
+    }
+}
+
+fn program<'a>(bpf: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier {
+    bpf.program_mut(name).expect("the object has the program").try_into().expect("it is a TC program")
+}
+
+/// One family's addresses.
+trait Cast: Family<Address: PlainAddress> {
+    fn address(kind: u8, number: u32) -> Self::Address;
+    fn socket(end: (Self::Address, Port)) -> SocketAddr;
+}
+
+impl Cast for V4 {
+    fn address(kind: u8, number: u32) -> [u8; 4] {
+        let [_, a, b, c] = number.to_be_bytes();
+        [kind, a, b, c]
+    }
+
+    fn socket((address, port): ([u8; 4], Port)) -> SocketAddr {
+        (address, port.get()).into()
+    }
+}
+
+impl Cast for V6 {
+    fn address(kind: u8, number: u32) -> [u8; 16] {
+        let mut address = [0; 16];
+        (address[0], address[1]) = (0xfd, kind);
+        address[12..].copy_from_slice(&number.to_be_bytes());
+        address
+    }
+
+    fn socket((address, port): ([u8; 16], Port)) -> SocketAddr {
+        (address, port.get()).into()
+    }
+}
+
+/// Lets the programs look for flows with these keys.
+fn mark<F: Cast>(kernel: &mut Kernel, keys: impl Iterator<Item = FlowKey<F::Address>>) {
+    let map = kernel.bpf.map_mut(maps::FLOW_FILTER).expect("the object has the map");
+    let mut filter: Array<_, FlowFilterRow> = Array::try_from(map).expect("an array of rows");
+    for key in keys {
+        let place = FlowFilterPlace::of::<F>(&key);
+        let mut row = filter.get(&place.row(), 0).expect("the row is there");
+        row[place.column()] = FlowFilterPlace::MARK;
+        filter.set(place.row(), row, 0).expect("the row is written");
+    }
+}
+
+fn fill<F: Cast>(kernel: &mut Kernel, size: Size) {
+    let now = uptime();
+    let none = ServiceEntry::new(ServiceId::new(7), ServiceFlags::NONE, SlotRange::EMPTY, SlotRange::EMPTY);
+    let mut services = kernel.hash(maps::SERVICES.name::<F>());
+    for number in 0..size.services {
+        let key = ServiceKey::new(F::address(96, number), Port::new(80), Protocol::Tcp);
+        services.insert(key, none, 0).expect("there is room");
+    }
+    let mut flows = kernel.hash(maps::FLOWS.name::<F>());
+    let mut keys = Vec::new();
+    for number in 0..size.services * 5 {
+        let (client, vip) = ((F::address(12, number), Port::new(3333)), (F::address(96, number), Port::new(80)));
+        let backend = (F::address(10, number), Port::new(8080));
+        let flow = |to| Flow::new(to, FlowFlags::NONE, BackendId::new(3), ServiceId::new(7), now);
+        let key = |from, to, direction| FlowKey::new(from, to, Protocol::Tcp, direction);
+        let both = [(key(client, vip, Direction::Original), backend), (key(backend, client, Direction::Reply), vip)];
+        for (key, to) in both {
+            flows.insert(key, flow(to), 0).expect("there is room");
+            keys.push(key);
+        }
+    }
+    mark::<F>(kernel, keys.into_iter());
+}
+
+fn uptime() -> u32 {
+    let text = fs::read_to_string("/proc/uptime").expect("procfs is mounted");
+    let seconds = text.split('.').next().expect("a number");
+    seconds.parse().expect("a number")
+}
+
+/// Two flows that make a packet of each what the other is of.
+fn pair<F: Cast>(kernel: &mut Kernel, direction: Direction, same: (F::Address, Port), ends: [(F::Address, Port); 2]) {
+    // It does not become idle for a second while it is measured.
+    let later = uptime() + 3600;
+    let key = |from| match direction {
+        Direction::Original => FlowKey::new(same, from, Protocol::Tcp, direction),
+        Direction::Reply => FlowKey::new(from, same, Protocol::Tcp, direction),
+    };
+    mark::<F>(kernel, ends.into_iter().map(key));
+    let mut flows = kernel.hash(maps::FLOWS.name::<F>());
+    for [from, to] in [ends, [ends[1], ends[0]]] {
+        let key = key(from);
+        let mut flow = Flow::new(to, FlowFlags::NONE, BackendId::new(3), ServiceId::new(7), later);
+        flow.note(later, TcpState::DATA);
+        flows.insert(key, flow, 0).expect("there is room");
+    }
+}
+
+fn family<F: Cast>(kernel: &mut Kernel, size: Size, names: [&'static str; 5]) -> Vec<Figure> {
+    fill::<F>(kernel, size);
+    let client = (F::address(12, 1 << 20), Port::new(4444));
+    let vip = (F::address(96, 1), Port::new(80));
+    let backend = (F::address(10, 1), Port::new(8080));
+    let other = (F::address(10, 1 << 20), Port::new(9));
+    pair::<F>(kernel, Direction::Original, client, [vip, backend]);
+    pair::<F>(kernel, Direction::Reply, client, [vip, backend]);
+    let data = |from, to| frames::tcp(F::socket(from), F::socket(to), Segment::Ack, b"payload");
+    let opening = frames::tcp(F::socket(client), F::socket(other), Segment::Syn, b"");
+    let repeat = u32::try_from(size.requests).expect("not so many") * REPEAT;
+    let runs = [
+        ("tc_ingress", data(client, vip), 120.0),
+        ("tc_egress", data(backend, client), 120.0),
+        ("tc_ingress", data(client, other), 40.0),
+        ("tc_egress", data(other, client), 40.0),
+        ("tc_ingress", opening, 40.0),
+    ];
+    let figures = names.into_iter().zip(runs).map(|(what, (name, frame, target))| {
+        let times = kernel.time(name, &frame, repeat);
+        Figure {
+            what,
+            unit: "ns",
+            value: times.at(0.5),
+            spread: Some((times.at(0.0), times.at(1.0))),
+            target: Some(target),
+        }
+    });
+    figures.collect()
+}
+
+pub fn run(size: Size) -> Vec<Figure> {
+    let mut kernel = Kernel::load();
+    let settings = fixtures::all().first().expect("there are cases").world.v4.settings;
+    let table = kernel.bpf.map_mut(maps::SETTINGS).expect("the object has the map");
+    let mut table: Array<_, Settings> = Array::try_from(table).expect("an array of settings");
+    table.set(0, settings, 0).expect("settings are written");
+    let mut arp = vec![0_u8; 60];
+    (arp[12], arp[13]) = (0x08, 0x06);
+    let floor = kernel.time("tc_ingress", &arp, u32::try_from(size.requests).expect("not so many") * REPEAT);
+    let mut figures = vec![Figure::single("a run that does nothing", "ns", floor.at(0.5), None)];
+    figures.extend(family::<V4>(
+        &mut kernel,
+        size,
+        [
+            "IPv4 request of an established connection",
+            "IPv4 answer of an established connection",
+            "IPv4 packet into the node that is no Service's",
+            "IPv4 packet out of the node that is no Service's",
+            "IPv4 packet that opens what is no Service's",
+        ],
+    ));
+    figures.extend(family::<V6>(
+        &mut kernel,
+        size,
+        [
+            "IPv6 request of an established connection",
+            "IPv6 answer of an established connection",
+            "IPv6 packet into the node that is no Service's",
+            "IPv6 packet out of the node that is no Service's",
+            "IPv6 packet that opens what is no Service's",
+        ],
+    ));
+    figures
+}
