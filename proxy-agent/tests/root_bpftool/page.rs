@@ -66,7 +66,7 @@ impl Page {
 
     /// Runs each command of a part on the stage's node, where the client outside has this port, and looks for the page's lines in
     /// what it prints, in their order.
-    pub fn check(&self, part: Part, stage: &Stage, port: u16) {
+    pub fn check(&self, part: Part, stage: &Stage, client_port: u16) {
         let key = |port: u16| {
             let [low, high] = port.to_le_bytes();
             format!("{low} {high}")
@@ -80,14 +80,14 @@ impl Page {
         assert!(!examples.is_empty(), "{part:?}");
         for Example { command, lines } in examples {
             let command = command.replace("/sys/fs/bpf/proxy-agent", pins).replace("CGROUP", cgroup);
-            let command = command.replace(&key(PAGE_PORT), &key(port));
+            let command = command.replace(&key(PAGE_PORT), &key(client_port));
             let (program, arguments) = command.split_once(' ').expect("a program and its arguments");
             let output = stage.node.command(program).args(arguments.split(' ')).output().expect("bpftool runs");
             let text = String::from_utf8_lossy(&output.stdout);
             assert!(output.status.success(), "{command}: {text}{}", String::from_utf8_lossy(&output.stderr));
             let mut rest = text.lines();
             for line in lines {
-                let line = line.replace(&PAGE_PORT.to_string(), &port.to_string());
+                let line = line.replace(&PAGE_PORT.to_string(), &client_port.to_string());
                 assert!(
                     rest.any(|printed| contains(printed, &line)),
                     "{command}: no line {line:?} (any more) in\n{text}"

@@ -113,108 +113,118 @@ fn stages<F: TcFamily + FamilyMaps, const L3: usize>(raw: *mut __sk_buff, hook: 
     // SAFETY: the element is this CPU's own, and TC programs run one after another on a CPU (with softirqs disabled), so
     // nobody else reads or writes it until this program ends. What no stage wrote yet is zeros, and no stage reads it.
     let work = unsafe { &mut *work };
-    let mut action = inspect::<F, L3>(raw, work);
+    let action = inspect::<F, L3>(raw, work);
     match hook {
-        Hook::Ingress => {
-            let mut began = false;
-            if action == MATCH {
-                action = ingress::<F>(raw, work);
-            }
-            if config::has_host_routing() {
-                if action == RETURN {
-                    action = returns::<F>(work);
-                }
-                if action == SEND_BACK {
-                    action = send_back::<F>(raw, work);
-                }
-                if action == FORWARD {
-                    action = forward::<F>(raw, work);
-                }
-            }
-            if action == YOUNG {
-                action = young::<F>(raw, work);
-            }
-            // Most packets.
-            if action == NEXT && !work.is_first_fragment() {
-                return NEXT;
-            }
-            if action == ADMIT {
-                action = admit::<F>(raw, work);
-            }
-            if action == CHOOSE {
-                action = choose::<F>(work);
-            }
-            for _ in 0..tc::ATTEMPTS {
-                if action == EVADE {
-                    action = evade::<F>(work);
-                }
-            }
-            if action == REMEMBER {
-                action = remember::<F>(work);
-                began = action == FOLLOW;
-            }
-            if action == FOLLOW {
-                action = follow::<F>(raw, work);
-            }
-            if action == REFUSE {
-                action = refuse::<F>(raw, work);
-            }
-            if action == ERROR {
-                action = error::<F, ORIGINAL>(raw, work);
-            }
-            if action == CORRECT {
-                action = correct::<F, ORIGINAL>(raw, work);
-            }
-            if action == LATER_FRAGMENT {
-                action = later_fragment::<F, ORIGINAL>(raw, work);
-            }
-            if action == CHANGE_PORT {
-                action = change_port::<F, ORIGINAL>(raw, work);
-            }
-            if action == NEXT && work.is_first_fragment() {
-                action = note_fragment::<F, ORIGINAL>(raw, work);
-            }
-            // Nothing is told of what goes the way that was decided before, and hardly ever does anybody listen.
-            if (began || action >= ANSWERED) && trace::is_on() {
-                tell_decision::<F, ORIGINAL>(raw, work, action);
-            }
-            action
+        Hook::Ingress => entering(raw, work, action),
+        Hook::Egress => leaving(raw, work, action),
+    }
+}
+
+/// The stages of a packet into the node.
+#[inline(always)]
+fn entering<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, work: &mut Work<F>, inspected: i32) -> i32 {
+    let mut action = inspected;
+    let mut began = false;
+    if action == MATCH {
+        action = ingress::<F>(raw, work);
+    }
+    if config::has_host_routing() {
+        if action == RETURN {
+            action = returns::<F>(work);
         }
-        Hook::Egress => {
-            if action == MATCH {
-                action = egress::<F>(raw, work);
-            }
-            if action == YOUNG_REPLY {
-                action = young_reply::<F>(raw, work);
-            }
-            // Most packets.
-            if action == NEXT && !work.is_first_fragment() {
-                return NEXT;
-            }
-            if action == LEAVE {
-                action = leave::<F>(work);
-            }
-            if action == ERROR {
-                action = error::<F, REPLY>(raw, work);
-            }
-            if action == CORRECT {
-                action = correct::<F, REPLY>(raw, work);
-            }
-            if action == LATER_FRAGMENT {
-                action = later_fragment::<F, REPLY>(raw, work);
-            }
-            if action == CHANGE_PORT {
-                action = change_port::<F, REPLY>(raw, work);
-            }
-            if action == NEXT && work.is_first_fragment() {
-                action = note_fragment::<F, REPLY>(raw, work);
-            }
-            if action >= ANSWERED && trace::is_on() {
-                tell_decision::<F, REPLY>(raw, work, action);
-            }
-            action
+        if action == SEND_BACK {
+            action = send_back::<F>(raw, work);
+        }
+        if action == FORWARD {
+            action = forward::<F>(raw, work);
         }
     }
+    if action == YOUNG {
+        action = young::<F>(raw, work);
+    }
+    // Most packets.
+    if action == NEXT && !work.is_first_fragment() {
+        return NEXT;
+    }
+    if action == ADMIT {
+        action = admit::<F>(raw, work);
+    }
+    if action == CHOOSE {
+        action = choose::<F>(work);
+    }
+    for _ in 0..tc::ATTEMPTS {
+        if action == EVADE {
+            action = evade::<F>(work);
+        }
+    }
+    if action == REMEMBER {
+        action = remember::<F>(work);
+        began = action == FOLLOW;
+    }
+    if action == FOLLOW {
+        action = follow::<F>(raw, work);
+    }
+    if action == REFUSE {
+        action = refuse::<F>(raw, work);
+    }
+    if action == ERROR {
+        action = error::<F, ORIGINAL>(raw, work);
+    }
+    if action == CORRECT {
+        action = correct::<F, ORIGINAL>(raw, work);
+    }
+    if action == LATER_FRAGMENT {
+        action = later_fragment::<F, ORIGINAL>(raw, work);
+    }
+    if action == CHANGE_PORT {
+        action = change_port::<F, ORIGINAL>(raw, work);
+    }
+    if action == NEXT && work.is_first_fragment() {
+        action = note_fragment::<F, ORIGINAL>(raw, work);
+    }
+    // Nothing is told of what goes the way that was decided before, and hardly ever does anybody listen.
+    if (began || action >= ANSWERED) && trace::is_on() {
+        tell_decision::<F, ORIGINAL>(raw, work, action);
+    }
+    action
+}
+
+/// The stages of a packet out of the node.
+#[inline(always)]
+fn leaving<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, work: &mut Work<F>, inspected: i32) -> i32 {
+    let mut action = inspected;
+    if action == MATCH {
+        action = egress::<F>(raw, work);
+    }
+    if action == YOUNG_REPLY {
+        action = young_reply::<F>(raw, work);
+    }
+    // Most packets.
+    if action == NEXT && !work.is_first_fragment() {
+        return NEXT;
+    }
+    if action == LEAVE {
+        action = leave::<F>(work);
+    }
+    if action == ERROR {
+        action = error::<F, REPLY>(raw, work);
+    }
+    if action == CORRECT {
+        action = correct::<F, REPLY>(raw, work);
+    }
+    if action == LATER_FRAGMENT {
+        action = later_fragment::<F, REPLY>(raw, work);
+    }
+    if action == CHANGE_PORT {
+        action = change_port::<F, REPLY>(raw, work);
+    }
+    if action == NEXT && work.is_first_fragment() {
+        action = note_fragment::<F, REPLY>(raw, work);
+    }
+    if action >= ANSWERED && trace::is_on() {
+        tell_decision::<F, REPLY>(raw, work, action);
+    }
+    action
 }
 
 /// What comes of it is read from `work` by the next stage, which the verifier therefore looks at once, and not once for each

@@ -1,7 +1,7 @@
 //! Telling decisions to those who follow them, through their ring buffers.
 
 use aya_ebpf::{bindings::BPF_RB_NO_WAKEUP, helpers::bpf_ktime_get_ns};
-use proxy_common::{Decision, TRACES};
+use proxy_common::{Decision, TRACES, Trace};
 use proxy_ebpf::{clock, trace};
 
 use super::maps::{EVENTS_0, EVENTS_1, EVENTS_2, EVENTS_3, Events, TRACE_RATES, TRACES_TABLE};
@@ -11,7 +11,7 @@ use super::maps::{EVENTS_0, EVENTS_1, EVENTS_2, EVENTS_3, Events, TRACE_RATES, T
 pub(super) fn is_on() -> bool {
     let mut index = 0;
     while (index as usize) < TRACES {
-        if TRACES_TABLE.get(index).is_some_and(|trace| trace.is_on()) {
+        if TRACES_TABLE.get(index).is_some_and(Trace::is_on) {
             return true;
         }
         index += 1;
