@@ -73,7 +73,7 @@ fn tables_are_shown_while_no_agent_runs() {
 
     let status = json(&node, "status");
     assert_eq!((&status["agent"], &status["masquerading"]), (&Value::Null, &"installed".into()));
-    assert_eq!(status["socket_hooks"].as_array().map(Vec::len), Some(8));
+    assert_eq!(status["socket_hooks"].as_array().map(Vec::len), Some(9));
     let devices: Vec<&Value> = status["devices"].as_array().expect("a list").iter().map(|at| &at["device"]).collect();
     assert_eq!(devices.len(), 2, "{devices:?}");
     assert!(devices.contains(&&"eth0".into()) && devices.contains(&&"eth1".into()), "{devices:?}");

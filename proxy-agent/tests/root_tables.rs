@@ -103,7 +103,10 @@ fn removals_and_retirements() {
     changes.v4.removed_services = vec![key(0), key(7)];
     changes.v4.retired_backends = vec![BackendId::new(1)];
     changes.retired_names = vec![SERVICE, ServiceId::new(9)];
+    let begin = Instant::now();
     tables.apply(&changes).expect("writes");
+    let in_force = tables.in_force().expect("it has been written");
+    assert!((begin..Instant::now()).contains(&in_force), "by this change");
     let snapshot = tables.snapshot().expect("readable");
     assert_eq!(snapshot.v4.services.keys().collect::<Vec<_>>(), [&key(1)]);
     assert_eq!(snapshot.v4.backends.keys().collect::<Vec<_>>(), [&BackendId::new(2)]);

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
+    time::Instant,
 };
 
 use proxy_common::{Backend, BackendId, Family, PortName, ServiceEntry, ServiceId, ServiceKey, SourceRangeKey, V4, V6};
@@ -186,4 +187,9 @@ pub trait Tables {
     /// # Errors
     /// A write failed for another reason than a full table; what came before it is in place.
     fn apply(&mut self, changes: &Changes) -> Result<Refused, Self::Error>;
+
+    /// When the last changes were in force, where that was before [`Self::apply`] had tidied up and returned.
+    fn in_force(&self) -> Option<Instant> {
+        None
+    }
 }

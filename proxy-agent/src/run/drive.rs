@@ -237,7 +237,7 @@ impl Driver {
     ) {
         let Observers { health, metrics, health_checks: servers, gone_backends: stranded, progress } = &self.observers;
         match result {
-            Ok(Synced { kind, writes, new_problems, solved_problems, health_checks, gone_backends }) => {
+            Ok(Synced { kind, in_force, writes, new_problems, solved_problems, health_checks, gone_backends }) => {
                 servers.update(health_checks);
                 // A sync does not wait for sockets.
                 let count = gone_backends.len();
@@ -260,7 +260,7 @@ impl Driver {
                 metrics.set_usage(engine.usage(), engine.capacities());
                 metrics.set_no_local_endpoints(engine.no_local_endpoints());
                 self.triggers.clear();
-                metrics.in_tables(self.arrivals.drain(..).map(|at| at.elapsed()));
+                metrics.in_tables(self.arrivals.drain(..).map(|at| in_force.duration_since(at.into_std())));
                 progress.send_if_modified(|progress| {
                     let datagrams = engine.datagrams();
                     let was_ready = std::mem::replace(&mut progress.stage, Stage::Ready) == Stage::Ready;

@@ -1,6 +1,6 @@
 //! Objects in, tables out: the part of the run loop that knows no time and no channels.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Instant};
 
 use proxy_common::Family;
 use tracing::debug;
@@ -66,6 +66,8 @@ pub enum Need {
 pub struct Synced {
     /// Whether it looked at everything.
     pub kind: SyncKind,
+    /// When what it wrote was in force. Tidying up after that may take the kernel some milliseconds.
+    pub in_force: Instant,
     /// Elements of tables that were written or removed.
     pub writes: usize,
     /// What could be served before this sync, and cannot be now; or is not served for a new reason.
@@ -175,10 +177,13 @@ impl<T: Tables> Engine<T> {
         };
         self.gone_backends.extend(&changes.gone_backends);
         self.owners.change(&changes);
+        let mut in_force = None;
         if !changes.is_empty() {
             let refused = self.tables.apply(&changes)?;
+            in_force = self.tables.in_force();
             self.state.applied(&refused);
         }
+        let in_force = in_force.unwrap_or_else(Instant::now);
         self.adopted = Adopted::Yes;
         let problems: BTreeSet<PlanProblem> = self.state.problems().into_iter().collect();
         let new_problems = problems.difference(&self.problems).cloned().collect();
@@ -186,6 +191,7 @@ impl<T: Tables> Engine<T> {
         self.problems = problems;
         Ok(Synced {
             kind,
+            in_force,
             writes: writes(&changes),
             new_problems,
             solved_problems,

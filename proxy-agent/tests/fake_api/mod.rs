@@ -4,7 +4,7 @@
 mod routes;
 mod state;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, thread, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -42,7 +42,9 @@ impl FakeApi {
     /// Breaks all connections and refuses new ones.
     pub(crate) fn stop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            // Waits until its listener is closed; a runtime may not be waited for on a thread of another one.
+            let stopped = thread::spawn(move || runtime.shutdown_timeout(Duration::from_mins(1))).join();
+            stopped.expect("a runtime stops");
         }
         self.state.close_watches();
     }

@@ -1,5 +1,7 @@
 //! Writing the tables, in the order that keeps packets from seeing half a change.
 
+use std::time::Instant;
+
 use proxy_common::{Backend, DropKey, DropReason, Family, PlainAddress, PortName, ServiceId, ServiceKey};
 
 use super::{FamilyTables, TableError, Tables, Writes};
@@ -24,6 +26,8 @@ pub struct KernelTables {
     grace: Grace,
     /// Services were flipped or removed, and the programs that ran at that time were not waited for.
     unsettled: bool,
+    /// When the last changes were written, but for what is retired.
+    in_force: Option<Instant>,
 }
 
 impl KernelTables {
@@ -37,7 +41,7 @@ impl KernelTables {
         for id in tables.names.all()?.into_keys() {
             tables.traffic.begin(id)?;
         }
-        Ok(Self { tables, grace, unsettled: true })
+        Ok(Self { tables, grace, unsettled: true, in_force: None })
     }
 
     /// The tables for reading.
@@ -85,6 +89,7 @@ impl plan::Tables for KernelTables {
         // Before the writes: if one of them fails, those before it have flipped services all the same.
         self.unsettled |= flips(v4) || flips(v6);
         let refused = Refused { v4: write(&mut self.tables.v4, v4)?, v6: write(&mut self.tables.v6, v6)? };
+        self.in_force = Some(Instant::now());
         if retires(v4) || retires(v6) {
             self.settle()?;
             clear(&mut self.tables.v4, v4)?;
@@ -99,6 +104,10 @@ impl plan::Tables for KernelTables {
             }
         }
         Ok(refused)
+    }
+
+    fn in_force(&self) -> Option<Instant> {
+        self.in_force
     }
 }
 

@@ -26,7 +26,7 @@ use proxy_agent::{
     explain::{Explanation, Hooks, Origin, Question},
     plan::{Capacities, memory::MemoryTables},
 };
-use proxy_common::{Counter, DropReason, Protocol, Settings, maps};
+use proxy_common::{Counter, DropReason, Protocol, Settings, SettingsFlags, maps};
 use serde_json::Value;
 
 use self::{
@@ -89,8 +89,10 @@ impl SocketWorld {
     /// Waits until the agent has the settings and addresses that follow from its configuration.
     fn wait_until_configured(&self, setting: Setting) {
         let wanted = settings(setting, 0);
+        // Whether there ever was an external address is the former agents' affair, too.
+        let flags = |settings: Settings| settings.flags().with(SettingsFlags::EXTERNAL_DATAGRAMS);
         let alike = |found: Settings| {
-            (found.flags(), found.v4(), found.v6()) == (wanted.flags(), wanted.v4(), wanted.v6())
+            (flags(found), found.v4(), found.v6()) == (flags(wanted), wanted.v4(), wanted.v6())
                 && found.node_netns_cookie().is_some()
         };
         eventually("the settings follow the configuration", || {
