@@ -3,7 +3,13 @@
 
 mod support;
 
-use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fmt::Write as _,
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use clap::Parser;
 use proxy_agent::{
@@ -101,6 +107,39 @@ fn connections_of_sockets_are_listed_and_counted() {
     assert_eq!((&flow["kind"], &flow["service"]), (&"socket".into(), &"shop/web:http".into()));
     assert_eq!((&flow["frontend"], &flow["backend"]), (&"10.96.0.1:80".into(), &"10.0.0.2:8080".into()));
     assert_eq!(json(&node, "status")["counters"]["socket_connections"], 1);
+}
+
+#[test]
+fn what_happens_in_a_second_is_printed_once() {
+    let node = node();
+    node.netns.ip("addr add 10.0.0.2/32 dev lo");
+    node.netns.ip("route add 10.96.0.0/16 dev lo");
+    let listener = node.netns.enter(|| std::net::TcpListener::bind("10.0.0.2:8080").expect("binds"));
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    // Connections come for as long as somebody looks.
+    let connect = "while true; do (exec 3<>/dev/tcp/10.96.0.1/80); sleep 0.05; done";
+    let mut client = node.netns.command_in(&node.cgroup, "bash").args(["-c", connect]).spawn().expect("starts");
+    let top = |rest: &[&str]| agent(&node.netns, "top", node.pins.path(), rest);
+    let list = |name: &[&str]| -> Vec<Value> {
+        let output = top(&[&["--once", "--interval", "1", "-o", "json"], name].concat()).expect("succeeds");
+        serde_json::from_str(&output).expect("a list in JSON")
+    };
+    let deadline = Instant::now() + Duration::from_mins(1);
+    let row = loop {
+        if let Some(row) = list(&["shop/web"]).into_iter().find(|row| row["connections"].as_f64() > Some(0.0)) {
+            break row;
+        }
+        assert!(Instant::now() < deadline, "no connection is counted: {:?}", list(&[]));
+    };
+    client.kill().expect("is still there");
+    client.wait().expect("ends");
+    assert_eq!((&row["service"], row["packets"].as_f64()), (&"shop/web:http".into(), Some(0.0)), "nobody sees packets");
+
+    let error = top(&["--once", "wed"]).expect_err("no such Service");
+    assert!(error.contains("web"), "{error}");
+    // Lists for programs are no screen, on whatever terminal.
+    let error = top(&["-o", "json"]).expect_err("draws nothing");
+    assert!(error.contains("--once"), "{error}");
 }
 
 #[test]

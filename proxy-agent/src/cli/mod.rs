@@ -16,6 +16,7 @@ mod select;
 mod services;
 mod status;
 mod text;
+mod top;
 mod trace;
 
 use std::{
@@ -36,7 +37,7 @@ pub use self::{
     print::Output,
     select::{SelectorError, ServiceSelector, UnknownService},
 };
-use self::{explain::ExplainArgs, flows::FlowsArgs, trace::TraceArgs};
+use self::{explain::ExplainArgs, flows::FlowsArgs, top::TopArgs, trace::TraceArgs};
 use crate::dataplane::{
     self, diagnosis, pins,
     tables::{TableError, Tables},
@@ -57,6 +58,8 @@ pub enum TableCommand {
     Explain(ExplainArgs),
     /// Follows what is decided while it is: connections that begin, and what is refused or dropped, a line each.
     Trace(TraceArgs),
+    /// Shows what happens in a second for each Service, and for the backends of one, on the whole terminal.
+    Top(TopArgs),
     /// Removes all programs, tables and rules of the agent from this node; or what kube-proxy left there; or only hands over.
     Cleanup(CleanupArgs),
 }
@@ -125,6 +128,7 @@ impl TableCommand {
             })?,
             Self::Explain(explain) => explain.run(out)?,
             Self::Trace(trace) => trace.run(out)?,
+            Self::Top(top) => top.run(out)?,
             Self::Cleanup(arguments) => cleanup::run(arguments, out)?,
         }
         Ok(())

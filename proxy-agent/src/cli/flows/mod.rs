@@ -1,7 +1,7 @@
 //! `proxy-agent flows`.
 
 mod filter;
-mod record;
+pub(super) mod record;
 mod view;
 
 use std::{
@@ -71,7 +71,7 @@ impl FlowsArgs {
 }
 
 /// The connections that pass, in no order.
-fn read(tables: &Tables, passes: impl Fn(&Record) -> bool) -> Result<Vec<Record>, TableError> {
+pub(super) fn read(tables: &Tables, passes: impl Fn(&Record) -> bool) -> Result<Vec<Record>, TableError> {
     let mut records = Vec::new();
     record::read(&tables.v4, &passes, &mut records)?;
     record::read(&tables.v6, &passes, &mut records)?;

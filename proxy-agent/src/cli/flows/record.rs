@@ -16,25 +16,25 @@ use crate::{
 
 /// A flow of packets, or a socket and its peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Record {
-    pub(super) service: ServiceId,
+pub(in crate::cli) struct Record {
+    pub(in crate::cli) service: ServiceId,
     /// `None` for a number that this version does not know.
-    pub(super) protocol: Option<Protocol>,
-    pub(super) client: Client,
-    pub(super) frontend: SocketAddr,
-    pub(super) backend: SocketAddr,
-    pub(super) state: State,
+    pub(in crate::cli) protocol: Option<Protocol>,
+    pub(in crate::cli) client: Client,
+    pub(in crate::cli) frontend: SocketAddr,
+    pub(in crate::cli) backend: SocketAddr,
+    pub(in crate::cli) state: State,
     /// When the newest packet was seen, in seconds since boot; `None` for connected sockets, which are translated once.
-    pub(super) last_seen: Option<u32>,
+    pub(in crate::cli) last_seen: Option<u32>,
     /// What the packets are marked with.
-    pub(super) flags: FlowFlags,
+    pub(in crate::cli) flags: FlowFlags,
     /// The port by which the backend knows the client, if it is another.
-    pub(super) client_port: Option<Port>,
+    pub(in crate::cli) client_port: Option<Port>,
 }
 
 /// Who uses a Service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Client {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(in crate::cli) enum Client {
     /// The sender of packets, which are translated on a device.
     Packets(SocketAddr),
     /// A socket whose calls are translated, by its cookie.
@@ -44,7 +44,7 @@ pub(super) enum Client {
 /// What was seen of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum State {
+pub(in crate::cli) enum State {
     /// A connection of which only one side was heard.
     Opening,
     /// A connection that both sides use.
@@ -58,7 +58,7 @@ pub(super) enum State {
 }
 
 /// Where connections are found.
-pub(super) trait Source<F: Family> {
+pub(in crate::cli) trait Source<F: Family> {
     /// Shows all entries of flows.
     fn visit_flows(&self, visit: impl FnMut(FlowKey<F::Address>, Flow<F::Address>)) -> Result<(), TableError>;
 
@@ -97,7 +97,7 @@ impl<F: Family<Address: PlainAddress>> Source<F> for FamilyTables<F> {
 }
 
 /// Adds the connections that pass. What is held of the others is some thousands of entries at a time.
-pub(super) fn read<F: Family<Address: IntoIp>, S: Source<F>>(
+pub(in crate::cli) fn read<F: Family<Address: IntoIp>, S: Source<F>>(
     source: &S,
     passes: &impl Fn(&Record) -> bool,
     records: &mut Vec<Record>,
@@ -173,7 +173,7 @@ fn socket_record<F: Family<Address: IntoIp>, S: Source<F>>(
 
 impl Record {
     /// Whether one of the ends has the address.
-    pub(super) fn has(&self, address: IpAddr) -> bool {
+    pub(in crate::cli) fn has(&self, address: IpAddr) -> bool {
         let client = match self.client {
             Client::Packets(client) => Some(client.ip()),
             Client::Socket(_) => None,
@@ -184,7 +184,7 @@ impl Record {
 
 impl State {
     /// As it is written.
-    pub(super) const fn name(self) -> &'static str {
+    pub(in crate::cli) const fn name(self) -> &'static str {
         match self {
             Self::Opening => "opening",
             Self::Established => "established",
