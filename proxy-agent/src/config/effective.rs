@@ -3,14 +3,14 @@
 
 use serde_json::{Value, json};
 
-use super::{kube_proxy::KubeProxy, values};
+use super::{file::UDP_IDLE_TIMEOUT, kube_proxy::KubeProxy, values};
 use crate::yaml::{Content, Node, Syntax, documents};
 
 /// Every field with its default.
 pub(super) const DEFAULTS: &str = include_str!("defaults.yaml");
 
 /// Fields whose zero stands for the default (kube-proxy's `SetDefaults_KubeProxyConfiguration`).
-const ZERO_IS_DEFAULT: [&str; 9] = [
+const ZERO_IS_DEFAULT: [&str; 10] = [
     "clientConnection.burst",
     "clientConnection.qps",
     "configSyncPeriod",
@@ -20,10 +20,11 @@ const ZERO_IS_DEFAULT: [&str; 9] = [
     "logging.flushFrequency",
     "nftables.minSyncPeriod",
     "nftables.syncPeriod",
+    UDP_IDLE_TIMEOUT,
 ];
 
 /// Fields, or all fields below them, that are checked and mean nothing here.
-const WITHOUT_EFFECT: [&str; 16] = [
+const WITHOUT_EFFECT: [&str; 17] = [
     "clientConnection.acceptContentTypes",
     "clientConnection.contentType",
     "configSyncPeriod",
@@ -38,6 +39,7 @@ const WITHOUT_EFFECT: [&str; 16] = [
     "nftables.minSyncPeriod",
     "portRange",
     "showHiddenMetricsForVersion",
+    UDP_IDLE_TIMEOUT,
     "windowsRunAsService",
     "winkernel",
 ];
@@ -46,6 +48,8 @@ const WITHOUT_EFFECT: [&str; 16] = [
 pub(super) fn effective(given: &Node, config: &KubeProxy, hostname: Option<&str>) -> Value {
     let mut value = defaults();
     merge(&mut value, given, "", &mut |value, given, _| *value = given.to_json());
+    // Nobody reads it any more.
+    value.as_object_mut().map(|fields| fields.remove(UDP_IDLE_TIMEOUT));
     // What is not said where it is written.
     let address =
         |address: Option<std::net::SocketAddr>| address.map_or_else(String::new, |address| address.to_string());

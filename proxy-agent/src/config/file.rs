@@ -1,4 +1,4 @@
-//! `kubeproxy.config.k8s.io/v1alpha1, kind KubeProxyConfiguration`. Every field of kube-proxy 1.36 is
+//! `kubeproxy.config.k8s.io/v1alpha1, kind KubeProxyConfiguration`. Every field that kube-proxy had from 1.21 to 1.36 is
 //! known by name and has its value checked; what has no effect here is checked and dropped.
 
 use std::{net::Ipv4Addr, time::Duration};
@@ -12,6 +12,8 @@ use crate::yaml::Node;
 
 const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
 const KIND: &str = "KubeProxyConfiguration";
+/// A field that kube-proxy had until 1.25.
+pub(super) const UDP_IDLE_TIMEOUT: &str = "udpIdleTimeout";
 
 /// Reads the file's text.
 ///
@@ -48,6 +50,8 @@ pub(super) fn configuration(root: &mut Section<'_>) -> KubeProxy {
     let oom_score_adj = root.integer("oomScoreAdj", -1000..=1000);
     config.oom_score_adj = oom_score_adj.and_then(|score| score.try_into().ok()).unwrap_or(config.oom_score_adj);
     root.parsed("portRange", values::port_range);
+    // Of the mode `userspace`, which went with kube-proxy 1.26; kubeadm wrote it into every file until then.
+    root.duration(UDP_IDLE_TIMEOUT);
     config
 }
 

@@ -133,6 +133,23 @@ fn a_file_is_written_with_the_defaults_of_what_it_leaves_out() {
 }
 
 #[test]
+fn a_field_that_kube_proxy_had_is_told_if_it_says_something_and_not_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("config.yaml");
+    let flag = format!("--config={}", path.display());
+    let mut expected: serde_json::Value = serde_saphyr::from_str(DEFAULTS).expect("YAML");
+    expected["clientConnection"]["kubeconfig"] = "/var/lib/kube-proxy/kubeconfig.conf".into();
+    expected["clusterCIDR"] = "10.244.0.0/16".into();
+    for (timeout, told) in [("0s", None), ("250ms", Some("udpIdleTimeout"))] {
+        let text = KUBEADM_1_21.replace("udpIdleTimeout: 0s", &format!("udpIdleTimeout: {timeout}"));
+        fs::write(&path, text).expect("a file");
+        assert_eq!(load(&[&flag]).expect("a good file").without_effect, Vec::from_iter(told));
+        let tree: serde_json::Value = serde_saphyr::from_str(&effective_of(&[&flag])).expect("YAML");
+        assert_eq!(tree, expected);
+    }
+}
+
+#[test]
 fn the_defaults_are_those_of_an_empty_file() {
     let defaults = parse(DEFAULTS).expect("it is valid");
     let expected = KubeProxy { mode: Mode::Iptables, verbosity: Some(0), ..KubeProxy::default() };

@@ -97,6 +97,55 @@ winkernel:
   sourceVip: ""
 "#;
 
+/// What kubeadm 1.21 wrote into its `ConfigMap`: without the sections that came later, and with a field that is gone since 1.26.
+const KUBEADM_1_21: &str = r#"apiVersion: kubeproxy.config.k8s.io/v1alpha1
+bindAddress: 0.0.0.0
+bindAddressHardFail: false
+clientConnection:
+  acceptContentTypes: ""
+  burst: 0
+  contentType: ""
+  kubeconfig: /var/lib/kube-proxy/kubeconfig.conf
+  qps: 0
+clusterCIDR: 10.244.0.0/16
+configSyncPeriod: 0s
+conntrack:
+  maxPerCore: null
+  min: null
+  tcpCloseWaitTimeout: null
+  tcpEstablishedTimeout: null
+detectLocalMode: ""
+enableProfiling: false
+healthzBindAddress: ""
+hostnameOverride: ""
+iptables:
+  masqueradeAll: false
+  masqueradeBit: null
+  minSyncPeriod: 0s
+  syncPeriod: 0s
+ipvs:
+  excludeCIDRs: null
+  minSyncPeriod: 0s
+  scheduler: ""
+  strictARP: false
+  syncPeriod: 0s
+  tcpFinTimeout: 0s
+  tcpTimeout: 0s
+  udpTimeout: 0s
+kind: KubeProxyConfiguration
+metricsBindAddress: ""
+mode: ""
+nodePortAddresses: null
+oomScoreAdj: null
+portRange: ""
+showHiddenMetricsForVersion: ""
+udpIdleTimeout: 0s
+winkernel:
+  enableDSR: false
+  networkName: ""
+  sourceVip: ""
+"#;
+
 #[test]
 fn kubeadms_file_means_the_defaults() {
     let expected = KubeProxy {
@@ -109,6 +158,16 @@ fn kubeadms_file_means_the_defaults() {
         ..KubeProxy::default()
     };
     assert_eq!(parse(KUBEADM), Ok(expected));
+}
+
+#[test]
+fn the_file_of_kubeadm_1_21_means_the_defaults() {
+    let expected = KubeProxy {
+        kubeconfig: Some("/var/lib/kube-proxy/kubeconfig.conf".into()),
+        cluster_cidrs: Cidrs { v4: Some("10.244.0.0/16".parse().expect("prefix")), v6: None },
+        ..KubeProxy::default()
+    };
+    assert_eq!(parse(KUBEADM_1_21), Ok(expected));
 }
 
 #[test]
