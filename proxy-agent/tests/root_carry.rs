@@ -421,6 +421,36 @@ fn connections_outlive_an_upgrade_from_a_layout_without_a_filter() {
     }
 }
 
+/// An agent was killed while it replaced tables: the filter has no marks yet, or flows are set aside and there is no filter at all.
+#[test]
+fn connections_outlive_an_upgrade_that_was_interrupted_before_the_filter_was_marked() {
+    let scene = Scene::new();
+    let pins = scene.node.pins.path();
+    let mut first = scene.open(16_384);
+    first.tables.apply(&Scene::changes()).expect("the tables can be written");
+    scene.attach(first);
+    let mut connection = scene.connect();
+    connection.exchange(1);
+    let (filter, unmarked) = (pins.join(maps::FLOW_FILTER), pins.join("unmarked_flow_filter"));
+    let mut rows = array::<FlowFilterRow>(&filter);
+    for row in 0..rows.len() {
+        rows.set(row, [0; FlowFilterPlace::COLUMNS], 0).expect("writable");
+    }
+    std::fs::rename(&filter, &unmarked).expect("it is pinned");
+    scene.attach(scene.open(16_384));
+    connection.exchange(2);
+    assert!(!unmarked.exists(), "for the loader only");
+
+    let former = pins.join(format!("former/{LAYOUT_VERSION}"));
+    std::fs::create_dir_all(&former).expect("the BPF file system has directories");
+    for name in ["flows_v4", "young_flows_v4", "flows_v6", "young_flows_v6"] {
+        std::fs::rename(pins.join(name), former.join(name)).expect("it is pinned");
+    }
+    std::fs::remove_file(&filter).expect("it is pinned");
+    scene.attach(scene.open(16_384));
+    connection.exchange(3);
+}
+
 /// What cannot go over is lost alone; if it is the agent's, everything that is known by number is lost with it, and is filled anew
 /// before a program is replaced. Connections go on.
 #[test]

@@ -136,11 +136,9 @@ fn is_of_traces(name: &str) -> bool {
     name == maps::TRACES || name == maps::TRACE_RATES || maps::EVENTS.contains(&name)
 }
 
-/// Whether programs use flows that were not added with the filter of today in sight.
-pub(super) fn has_unfiltered_flows(fates: &[(&'static str, Fate)]) -> bool {
-    let is_used = |wanted: &dyn Fn(&str) -> bool| fates.iter().any(|(name, fate)| wanted(name) && *fate != Fate::Lost);
-    let flows = [maps::FLOWS, maps::YOUNG_FLOWS];
-    is_used(&|name| flows.iter().any(|&map| is(name, map))) && !is_used(&|name| name == maps::FLOW_FILTER)
+/// The tables whose entries have their ends marked in the filter.
+pub(super) fn tables_of_flows() -> impl Iterator<Item = &'static str> {
+    [maps::FLOWS, maps::YOUNG_FLOWS].into_iter().flat_map(|map| [map.name::<V4>(), map.name::<V6>()])
 }
 
 fn is(name: &str, map: maps::FamilyMap) -> bool {
@@ -172,16 +170,6 @@ mod tests {
         assert_eq!(Fate::of("affinity_v4", 3, other(1024, 20), FLOWS), Fate::Lost);
         assert_eq!(Fate::of("services_v4", 4, other(2048, 24), FLOWS), Fate::Lost, "the agent fills it");
         assert_eq!(Fate::of("flows_v4", 4, Shape { kind: 1, ..FLOWS }, FLOWS), Fate::Lost);
-    }
-
-    #[test]
-    fn flows_without_their_filter_are_found() {
-        let (kept, lost) = (Fate::Kept, Fate::Lost);
-        assert!(has_unfiltered_flows(&[("flows_v4", kept), ("counters", kept)]));
-        assert!(has_unfiltered_flows(&[("young_flows_v6", Fate::Converted), ("flow_filter", lost)]));
-        assert!(!has_unfiltered_flows(&[("flows_v4", kept), ("flow_filter", kept)]));
-        assert!(!has_unfiltered_flows(&[("flows_v4", lost), ("flow_filter", lost)]));
-        assert!(!has_unfiltered_flows(&[]));
     }
 
     #[test]

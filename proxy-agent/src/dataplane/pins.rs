@@ -6,6 +6,7 @@
 //! ROOT/links/connect4 …             the link that holds a program to the cgroup
 //! ROOT/links/ingress_7, egress_7 …  the link that holds a program to the device with index 7
 //! ROOT/programs/connect4 …          a program attached to the cgroup without a link (before Linux 5.7)
+//! ROOT/unmarked_flow_filter         the filter of a new layout, until the ends of the flows that are there have been marked in it
 //! ROOT/former/3/flows_v4 …          a table of layout 3 that is being replaced, until its entries have been carried over
 //! ```
 //!
@@ -170,6 +171,12 @@ impl Pins {
     #[must_use]
     pub fn map(&self, name: &str) -> PathBuf {
         self.root.join(name)
+    }
+
+    /// The filter in front of the tables of flows before it may be used.
+    #[must_use]
+    pub(super) fn unmarked_filter(&self) -> PathBuf {
+        self.root.join("unmarked_flow_filter")
     }
 
     /// The directory of tables that are being replaced.

@@ -2,7 +2,7 @@
 //!
 //! Loads no program: [`super::loaded`] does.
 
-use std::{io, path::PathBuf};
+use std::{fs, io, path::PathBuf};
 
 use aya::{Ebpf, EbpfError, EbpfLoader, programs::ProgramError};
 use proxy_common::{V4, V6, maps};
@@ -13,7 +13,7 @@ use super::{
     flow_filter,
     flow_tables::FlowTableSize,
     former, layouts,
-    pins::Pins,
+    pins::{Pins, unpin},
     tables::{TableError, Writes},
     untyped,
 };
@@ -125,11 +125,17 @@ pub(super) fn prepare(
     let Examined { adoption, layout, fates } = examine(&parsed, pins)?;
     let writes = if features.has(Feature::BatchUpdate) { Writes::Batched } else { Writes::Single };
     former::make_room(pins, layout, &fates, writes).map_err(|(path, error)| LoadError::Pin { path, error })?;
-    let paths: Vec<(&str, PathBuf)> = map_names().map(|name| (name, pins.map(name))).collect();
+    let unmarked = pins.unmarked_filter();
+    let pin_failed = |error| LoadError::Pin { path: unmarked.clone(), error };
+    unpin(&unmarked).map_err(pin_failed)?;
+    let is_filtered = !has_unfiltered_flows(pins).map_err(pin_failed)?;
+    // An agent that ends before all ends are marked leaves no filter under its own name.
+    let path_of = |name: &str| if is_filtered || name != maps::FLOW_FILTER { pins.map(name) } else { unmarked.clone() };
+    let paths: Vec<(&str, PathBuf)> = map_names().map(|name| (name, path_of(name))).collect();
     let untyped = if features.has(Feature::Btf) {
         Vec::new()
     } else {
-        untyped::make(&parsed, pins).map_err(|(path, error)| LoadError::Pin { path, error })?
+        untyped::make(&parsed, path_of).map_err(|(path, error)| LoadError::Pin { path, error })?
     };
     for (name, path) in &paths {
         loader.map_pin_path(name, path.as_path());
@@ -144,10 +150,21 @@ pub(super) fn prepare(
     if let Some(name) = map_names().find(|name| ebpf.map(name).is_none()) {
         return Err(LoadError::Incomplete { name: name.to_owned() });
     }
-    if layouts::has_unfiltered_flows(&fates) {
+    if !is_filtered {
         flow_filter::mark_everything(&mut ebpf).map_err(|error| LoadError::Object(error.into()))?;
+        fs::rename(&unmarked, pins.map(maps::FLOW_FILTER)).map_err(pin_failed)?;
     }
     Ok((adoption, ebpf))
+}
+
+/// Whether there are flows, also such as are being carried over, but no filter in which their ends are marked.
+fn has_unfiltered_flows(pins: &Pins) -> io::Result<bool> {
+    if pins.map(maps::FLOW_FILTER).exists() {
+        return Ok(false);
+    }
+    let former: Vec<String> = pins.former_maps()?.into_iter().map(|former| former.name).collect();
+    let is_there = |name: &str| former.iter().any(|former| former == name) || pins.map(name).exists();
+    Ok(layouts::tables_of_flows().any(is_there))
 }
 
 /// An error and its causes in one line. The verifier's log, which has thousands, is left to the debug log.

@@ -7,11 +7,7 @@ use std::{io, os::fd::AsFd as _, path::PathBuf};
 
 use aya_obj::{Map, Object, generated::bpf_map_type};
 
-use super::{
-    bpf,
-    pins::{Pins, unpin},
-    programs::map_names,
-};
+use super::{bpf, pins::unpin, programs::map_names};
 
 /// A map that the loader can open by its pin.
 pub(super) struct UntypedMap {
@@ -28,14 +24,17 @@ impl UntypedMap {
     }
 }
 
-/// Makes and pins those of the object's maps that are not pinned yet.
+/// Makes and pins those of the object's maps that are not pinned yet at the paths given.
 ///
 /// # Errors
 /// The path at which the kernel refuses a map or a pin, and what it says.
-pub(super) fn make(object: &Object, pins: &Pins) -> Result<Vec<UntypedMap>, (PathBuf, io::Error)> {
+pub(super) fn make(
+    object: &Object,
+    path_of: impl Fn(&str) -> PathBuf,
+) -> Result<Vec<UntypedMap>, (PathBuf, io::Error)> {
     let typed = object.maps.iter().filter(|(_, map)| matches!(map, Map::Btf(_)));
     let make = |(name, map): (&String, &Map)| {
-        let path = pins.map(name);
+        let path = path_of(name);
         let is_temporary = !map_names().any(|shared| shared == name);
         if is_temporary {
             unpin(&path).map_err(|error| (path.clone(), error))?;
