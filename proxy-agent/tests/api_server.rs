@@ -16,7 +16,7 @@ use proxy_agent::{
     model::{Change, Update},
     source::{
         self, Arrival,
-        api::{self, Server},
+        api::{self, Liveness, Server},
     },
 };
 use serde_json::json;
@@ -45,7 +45,8 @@ impl Agent {
     }
 
     async fn patient(api: &FakeApi, list_silence: Duration) -> Self {
-        let server = Server { kubeconfig: None, master: Some(api.url()), qps: 5.0, burst: 50 };
+        let server =
+            Server { kubeconfig: None, master: Some(api.url()), qps: 5.0, burst: 50, liveness: Liveness::default() };
         let client = api::connect(&server).await.expect("an address is enough");
         let (sender, updates) = source::channel();
         let mut tasks = JoinSet::new();

@@ -15,7 +15,7 @@ use axum::{
 use proxy_agent::{
     model::ObjectName,
     notices::{Notice, Notices, Reason},
-    source::api::{self, Events, Server},
+    source::api::{self, Events, Liveness, Server},
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -55,7 +55,7 @@ async fn a_notice_is_an_event_of_its_service() {
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { axum::serve(listener, router).await.expect("a server runs") });
-    let server = Server { kubeconfig: None, master: Some(url), qps: 50.0, burst: 100 };
+    let server = Server { kubeconfig: None, master: Some(url), qps: 50.0, burst: 100, liveness: Liveness::default() };
     let client = api::connect(&server).await.expect("an address is enough");
 
     let node = "n".repeat(200);

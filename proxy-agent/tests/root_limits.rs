@@ -26,7 +26,7 @@ use proxy_agent::{
     server::{Health, HealthCheckServers, Metrics, ServiceSeries, Statistics},
     source::{
         self,
-        api::{self, LIST_SILENCE, Server},
+        api::{self, LIST_SILENCE, Liveness, Server},
     },
 };
 use proxy_common::Counter;
@@ -85,7 +85,8 @@ impl Agent {
         let running = tokio::spawn(drive(engine, receiver, observers, async {
             drop(stopped.await);
         }));
-        let server = Server { kubeconfig: None, master: Some(api.url()), qps: 5.0, burst: 50 };
+        let server =
+            Server { kubeconfig: None, master: Some(api.url()), qps: 5.0, burst: 50, liveness: Liveness::default() };
         let client = api::connect(&server).await.expect("an address is enough");
         api::start(&client, "node-a", LIST_SILENCE, &updates, metrics.freshness(), &mut tasks);
         let root = home.pins.path().to_owned();

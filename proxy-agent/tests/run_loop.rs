@@ -29,7 +29,7 @@ use proxy_agent::{
     server::{Health, HealthCheckServers, Metrics, ServiceSeries, Statistics},
     source::{
         self, Object, Updates,
-        api::{self, LIST_SILENCE, Server},
+        api::{self, LIST_SILENCE, Liveness, Server},
         decode,
     },
 };
@@ -273,7 +273,8 @@ async fn a_slow_api_server_changes_nothing_until_it_has_answered() {
     server.state().put(Resource::EndpointSlices, slice("web-1", "web", &["10.0.0.1"]));
     server.state().delay_lists(Resource::EndpointSlices, &[Duration::from_secs(2)]);
     let agent = Loop::start(&tables);
-    let options = Server { kubeconfig: None, master: Some(server.url()), qps: 5.0, burst: 50 };
+    let options =
+        Server { kubeconfig: None, master: Some(server.url()), qps: 5.0, burst: 50, liveness: Liveness::default() };
     let client = api::connect(&options).await.expect("an address is enough");
     let mut tasks = JoinSet::new();
     api::start(&client, "node-a", LIST_SILENCE, &agent.updates, agent.metrics.freshness(), &mut tasks);
@@ -298,7 +299,8 @@ async fn an_api_server_that_is_away_takes_nothing_away_and_is_told_of() {
     server.state().put(Resource::Services, service("old", "10.96.0.2"));
     server.state().put(Resource::EndpointSlices, slice("web-1", "web", &["10.0.0.1"]));
     let agent = Loop::start(&tables);
-    let options = Server { kubeconfig: None, master: Some(server.url()), qps: 5.0, burst: 50 };
+    let options =
+        Server { kubeconfig: None, master: Some(server.url()), qps: 5.0, burst: 50, liveness: Liveness::default() };
     let client = api::connect(&options).await.expect("an address is enough");
     let mut tasks = JoinSet::new();
     api::start(&client, "node-a", LIST_SILENCE, &agent.updates, agent.metrics.freshness(), &mut tasks);

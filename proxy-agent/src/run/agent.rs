@@ -40,7 +40,7 @@ use crate::{
     },
     source::{
         self, Updates,
-        api::{self, Events, LIST_SILENCE, Server},
+        api::{self, Events, LIST_SILENCE, Liveness, Server},
         manifests::Manifests,
     },
 };
@@ -229,7 +229,8 @@ impl Source {
             Objects::Manifests(folder) => Ok(Self::Manifests(Manifests::open(folder)?)),
             Objects::Api { kubeconfig, master } => {
                 let KubeProxy { qps, burst, .. } = config.kube_proxy;
-                let server = Server { kubeconfig: kubeconfig.clone(), master: master.clone(), qps, burst };
+                let liveness = Liveness::default();
+                let server = Server { kubeconfig: kubeconfig.clone(), master: master.clone(), qps, burst, liveness };
                 Ok(Self::Api(api::connect(&server).await?))
             }
         }

@@ -1,5 +1,5 @@
 //! An API server as far as the agent needs one: lists in pages, watches with bookmarks, selectors,
-//! and every way to fail that a test asks for. Listens on loopback.
+//! and every way to fail that a test asks for.
 
 mod routes;
 mod state;
@@ -24,7 +24,12 @@ pub(crate) struct FakeApi {
 impl FakeApi {
     /// A server without objects.
     pub(crate) async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Self::start_at("127.0.0.1:0").await
+    }
+
+    /// A server without objects at an address of this thread's network namespace.
+    pub(crate) async fn start_at(address: &str) -> Self {
+        let listener = TcpListener::bind(address).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let mut this = Self { address, state: State::default(), runtime: None };
         this.serve(listener);

@@ -2,16 +2,16 @@ use std::{path::PathBuf, time::Duration};
 
 use kube::{
     Client, Config,
-    client::ClientBuilder,
     config::{KubeConfigOptions, Kubeconfig},
 };
 use thiserror::Error;
 use tower::limit::RateLimitLayer;
 
+use super::client::{Liveness, client};
 use crate::error::one_line;
 
-/// Silence on a connection after which it counts as dead. Watches end after 290 seconds by
-/// themselves, so a longer one means that the other side is gone.
+/// Silence on a connection after which it counts as dead although the other side's TCP lives. Watches end after 290 seconds by
+/// themselves, so a longer one means that the server is gone.
 const READ_TIMEOUT: Duration = Duration::from_secs(330);
 
 /// Which API server to talk to, and how fast.
@@ -25,6 +25,8 @@ pub struct Server {
     pub qps: f64,
     /// Requests at once.
     pub burst: u32,
+    /// When a connection counts as dead.
+    pub liveness: Liveness,
 }
 
 /// Why there can be no connection to any server. A server that does not answer is no such error.
@@ -82,13 +84,10 @@ pub async fn connect(server: &Server) -> Result<Client, ConnectError> {
     }
     config.read_timeout = Some(READ_TIMEOUT);
     config.reset_reader_on_write = true;
-    let builder = ClientBuilder::try_from(config).map_err(|error| ConnectError::Client(one_line(&error)))?;
     let window = Duration::try_from_secs_f64(f64::from(server.burst) / server.qps).unwrap_or(Duration::ZERO);
-    if window.is_zero() {
-        return Ok(builder.build());
-    }
     // Also what keeps a server that ends each watch at once from being asked in a tight loop.
-    Ok(builder.with_layer(&RateLimitLayer::new(u64::from(server.burst.max(1)), window)).build())
+    let rate = (!window.is_zero()).then(|| RateLimitLayer::new(u64::from(server.burst.max(1)), window));
+    client(&config, server.liveness, rate).map_err(|error| ConnectError::Client(one_line(&*error)))
 }
 
 /// The pod's service account at another address than the one that the pod was given: a node agent
@@ -119,7 +118,7 @@ mod tests {
     use super::*;
 
     fn server(kubeconfig: Option<PathBuf>, master: Option<&str>) -> Server {
-        Server { kubeconfig, master: master.map(str::to_owned), qps: 5.0, burst: 10 }
+        Server { kubeconfig, master: master.map(str::to_owned), qps: 5.0, burst: 10, liveness: Liveness::default() }
     }
 
     async fn error(server: Server) -> String {
@@ -146,6 +145,26 @@ mod tests {
         for url in ["http://", "ftp://x", "a b", "http://[::1"] {
             let text = error(server(None, Some(url))).await;
             assert!(text.starts_with(&format!("--master {url}: ")), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_proxy_is_used_or_named() {
+        let kubeconfig = |proxy: &str| {
+            let mut file = tempfile::NamedTempFile::new().expect("a file");
+            let text = format!(
+                "{{apiVersion: v1, kind: Config, current-context: a, contexts: [{{name: a, context: {{cluster: b, user: c}}}}], \
+                 users: [{{name: c, user: {{}}}}], clusters: [{{name: b, cluster: {{server: 'http://10.0.0.1', proxy-url: '{proxy}'}}}}]}}"
+            );
+            file.write_all(text.as_bytes()).expect("written");
+            file
+        };
+        let file = kubeconfig("http://proxy:3128");
+        assert!(connect(&server(Some(file.path().to_owned()), None)).await.is_ok());
+        for proxy in ["socks5://proxy:1080", "http://user:secret@proxy:3128"] {
+            let file = kubeconfig(proxy);
+            let text = error(server(Some(file.path().to_owned()), None)).await;
+            assert!(text.contains("the proxy at proxy cannot be used") && !text.contains("secret"), "{text}");
         }
     }
 

@@ -5,6 +5,7 @@
 //! on from the last version after a broken connection; when the server has forgotten that version, or
 //! an event got lost, everything is listed again. Until then what is known stays in force.
 
+mod client;
 mod connect;
 mod events;
 mod listed;
@@ -17,6 +18,7 @@ use kube::{Api, Client, runtime::watcher};
 use tokio::task::JoinSet;
 use tower::service_fn;
 
+pub use self::client::Liveness;
 pub use self::connect::{ConnectError, Server, connect};
 pub use self::events::Events;
 use self::{listed::Listed, watch::Watch};
