@@ -200,7 +200,7 @@ fn cleanup_leaves_nothing_of_ours_and_everything_of_others() {
     let foreign = other.pins.path().join("foreign");
     fs::create_dir(&foreign).expect("makes");
     let removed = node.netns.enter(|| cleanup(node.pins.path(), Some(node.cgroup.path())).expect("removes"));
-    let filters = if features().has(Feature::Tcx) { 0 } else { 4 };
+    let filters = if features().has(Feature::Tcx) { 0 } else { 2 };
     assert_eq!(removed.len(), 3 + filters, "links, tables, filters and the nftables table: {removed:?}");
     assert!(!node.pins.path().exists());
     assert_eq!(run(node.netns.command("nft").args(["list", "tables"])), "");

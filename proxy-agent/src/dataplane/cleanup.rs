@@ -10,7 +10,7 @@ use super::{
     lock::{Lock, LockError},
     mounts::{self, MountError},
     nft::{self, Presence},
-    pins::{Direction, FormerMap, Pins, SocketHook, unpin},
+    pins::{FormerMap, Pins, SocketHook, unpin},
     programs::map_names,
     tables::FRESHNESS,
     tc::clsact,
@@ -78,7 +78,7 @@ pub fn cleanup(bpffs_root: &Path, cgroup_root: Option<&Path>) -> Result<Removed,
         }
         step(format!("links pinned at {}", bpffs_root.display()), pins.remove_links().map(|()| true));
         let ours = |former: &FormerMap| map_names().any(|name| name == former.name);
-        let pinned = map_names().chain([FRESHNESS]).map(|name| pins.map(name));
+        let pinned = map_names().chain([FRESHNESS]).map(|name| pins.map(name)).chain([pins.unmarked_filter()]);
         let tables = pins.former_maps().and_then(|former| {
             let former = former.into_iter().filter(ours).map(|former| former.path);
             pinned.chain(former).try_for_each(|path| unpin(&path))
@@ -87,13 +87,8 @@ pub fn cleanup(bpffs_root: &Path, cgroup_root: Option<&Path>) -> Result<Removed,
         pins.remove_directories();
     }
     step(format!("cgroup2 file system at {}", mounts::CGROUP2), mounts::unmount_cgroup2());
-    for index in clsact::devices().unwrap_or_default() {
-        for direction in Direction::ALL {
-            let result = clsact::attached(index, direction).and_then(|program| {
-                if program.is_some() { clsact::detach(index, direction).map(|()| true) } else { Ok(false) }
-            });
-            step(format!("{direction} filter of the device with index {index}"), result);
-        }
+    for index in clsact::served().unwrap_or_default() {
+        step(format!("filters of the device with index {index}"), clsact::detach(index).map(|()| true));
     }
     if matches!(nft::presence(), Ok(Presence::Installed)) {
         step(format!("nftables table inet {}", nft::TABLE), nft::remove().map(|()| true).map_err(io::Error::other));

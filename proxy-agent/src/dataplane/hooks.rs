@@ -1,19 +1,20 @@
 //! Attaches the programs, and keeps them on the devices that come and go.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use proxy_common::{Settings, SettingsFlags, maps};
+use tokio::time::sleep;
 
 use super::{
     SocketHooks,
     anchors::Anchors,
     cgroup::{self, CgroupError},
-    devices::{Devices, LinkLayer, PodDevices, Selection, WatchError, Watcher},
+    devices::{Devices, PodDevices, Selection, WatchError, Watcher},
     features::{Feature, Features},
     former::{FormerTables, Writers},
     loaded::Programs,
@@ -23,8 +24,8 @@ use super::{
     nft::Masquerading,
     pins::{Direction, Pins, SocketHook},
     programs::{LoadError, map_names},
+    served::{ServedDevices, Tools},
     tables::{FRESHNESS, HashTable, SettingsTable, TableError},
-    tc::{self, Attachment},
 };
 use crate::error::one_line;
 
@@ -101,15 +102,15 @@ impl Hooks {
         }
         self.write_settings(settings, netns_cookie)?;
         let masquerading = Masquerading::install(self.masquerade_mark);
-        let stale = self.pins.device_links().map_err(|error| AttachError::Pins { path: self.pins.links(), error })?;
+        let served = ServedDevices::left_behind(&self.pins)
+            .map_err(|error| AttachError::Pins { path: self.pins.links(), error })?;
         let mut hooks = AttachedHooks {
-            attached: stale.into_iter().map(|(index, _)| (index, None)).collect(),
+            served,
             pods: self.pod_table.all()?.into_keys().collect(),
             hooks: self,
             netns_cookie,
             watcher,
             masquerading,
-            reported: BTreeSet::new(),
             anchors: Anchors::default(),
             verified: Instant::now(),
         };
@@ -142,11 +143,8 @@ pub struct AttachedHooks {
     netns_cookie: Option<u64>,
     watcher: Watcher,
     masquerading: Masquerading,
-    /// The devices with programs; those that a former agent left, without their link layer.
-    attached: BTreeMap<u32, Option<LinkLayer>>,
+    served: ServedDevices,
     pods: BTreeSet<u32>,
-    /// The devices whose failure has been logged.
-    reported: BTreeSet<u32>,
     anchors: Anchors,
     /// When it was last looked whether everything is still where it was put.
     verified: Instant,
@@ -157,13 +155,23 @@ pub struct AttachedHooks {
 const VERIFY: Duration = Duration::from_secs(1);
 
 impl AttachedHooks {
-    /// Waits for a change of the devices, or half a minute, and brings everything in step. To be called
-    /// again and again; nothing is lost if the future is dropped.
+    /// Waits for a change of the devices, or half a minute, and brings everything in step; or, if it is quiet, gives one device
+    /// links that has filters. To be called again and again; nothing is lost if the future is dropped.
     ///
     /// # Errors
     /// Devices can no longer be watched.
     pub async fn follow(&mut self) -> Result<(), WatchError> {
-        match self.watcher.changed().await {
+        let rest = self.served.rest();
+        let changed = tokio::select! {
+            biased;
+            changed = self.watcher.changed() => changed,
+            () = sleep(rest.unwrap_or_default()), if rest.is_some() => {
+                let Self { hooks: Hooks { programs, pins, features, .. }, watcher, anchors, served, .. } = self;
+                served.settle_one(watcher.devices(), Tools { programs, pins, features, anchors });
+                return Ok(());
+            }
+        };
+        match changed {
             Ok(()) => {}
             Err(error) => {
                 tracing::warn!(%error, "watching network devices anew");
@@ -192,7 +200,7 @@ impl AttachedHooks {
 
     /// The devices with programs, by index.
     pub fn attached_devices(&self) -> impl Iterator<Item = u32> {
-        self.attached.keys().copied()
+        self.served.indexes()
     }
 
     /// The devices of this network namespace.
@@ -219,20 +227,8 @@ impl AttachedHooks {
             let hooks: Vec<&str> = made.iter().map(|hook| hook.name()).collect();
             tracing::warn!("somebody detached the programs of {} from the cgroup; attached again", hooks.join(", "));
         }
-        let Hooks { programs, pins, features, .. } = &mut self.hooks;
-        for (&index, &link_layer) in &self.attached {
-            let Some(link_layer) = link_layer else { continue };
-            match tc::attach(programs, index, link_layer, pins, features) {
-                Ok(Attachment::Replaced) => {}
-                Ok(Attachment::Made) => {
-                    let name = self.watcher.devices().get(&index).map_or("?", |device| device.name.as_str());
-                    tracing::warn!(device = name, index, "somebody detached a program from the device; attached again");
-                }
-                // The report that it went is on its way.
-                Err(error) if error.is_gone() => {}
-                Err(error) => tracing::warn!(%error),
-            }
-        }
+        let Self { hooks: Hooks { programs, pins, features, .. }, watcher, anchors, served, .. } = self;
+        served.verify(watcher.devices(), Tools { programs, pins, features, anchors });
         self.hold();
         Ok(())
     }
@@ -243,7 +239,7 @@ impl AttachedHooks {
         let maps = map_names().chain([FRESHNESS]).map(|name| pins.map(name));
         let sockets = SocketHook::ALL.into_iter().flat_map(|hook| [pins.socket_link(hook), pins.socket_program(hook)]);
         let devices =
-            self.attached.keys().flat_map(|&index| Direction::ALL.map(|direction| pins.device_link(index, direction)));
+            self.served.indexes().flat_map(|index| Direction::ALL.map(|direction| pins.device_link(index, direction)));
         for path in maps.chain(sockets).chain(devices) {
             self.anchors.hold(path);
         }
@@ -267,48 +263,11 @@ impl AttachedHooks {
 
     /// Attaches programs to the devices that should have them, and takes them from the others.
     fn sync_devices(&mut self) {
-        let removed = self.watcher.take_removed();
-        let devices = self.watcher.devices();
-        let wanted = self.hooks.selection.select(devices);
-        let Hooks { programs, pins, features, .. } = &mut self.hooks;
-
-        let is_gone = |index: &u32| removed.contains(index) || !wanted.contains(index);
-        let gone: Vec<u32> = self.attached.keys().copied().filter(is_gone).collect();
-        for index in gone {
-            // What is held stays attached.
-            for direction in Direction::ALL {
-                self.anchors.release(&pins.device_link(index, direction));
-            }
-            match tc::detach(index, pins, features) {
-                Ok(()) => tracing::debug!(index, "programs taken from device"),
-                Err(error) if error.is_gone() => {}
-                Err(error) => tracing::warn!(%error),
-            }
-            self.attached.remove(&index);
-            self.reported.remove(&index);
-        }
-        for (index, device) in wanted.iter().filter_map(|index| Some((*index, devices.get(index)?))) {
-            if self.attached.get(&index) == Some(&Some(device.link_layer)) {
-                continue;
-            }
-            match tc::attach(programs, index, device.link_layer, pins, features) {
-                Ok(_) => {
-                    tracing::debug!(device = device.name, index, "programs attached");
-                    for direction in Direction::ALL {
-                        self.anchors.hold(pins.device_link(index, direction));
-                    }
-                    self.attached.insert(index, Some(device.link_layer));
-                    self.reported.remove(&index);
-                }
-                // The report that it went is on its way.
-                Err(error) if error.is_gone() => {}
-                Err(error) => {
-                    if self.reported.insert(index) {
-                        tracing::warn!(device = device.name, %error, "trying again every half minute");
-                    }
-                }
-            }
-        }
+        let Self { hooks, watcher, anchors, served, .. } = self;
+        let Hooks { programs, pins, features, selection, .. } = hooks;
+        let removed = watcher.take_removed();
+        let wanted = selection.select(watcher.devices());
+        served.sync(&wanted, &removed, watcher.devices(), Tools { programs, pins, features, anchors });
     }
 
     /// Brings the `pod_devices` table in step.

@@ -40,6 +40,7 @@ pub mod pins;
 pub mod pod_namespace;
 mod programs;
 pub mod run_time;
+mod served;
 pub mod status;
 pub mod stranded;
 pub mod tables;

@@ -17,7 +17,6 @@ use rtnetlink::packet_route::{
     tc::{TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcMessage, TcOption},
 };
 
-use super::Attachment;
 use crate::dataplane::pins::Direction;
 
 /// See the parent module for why.
@@ -30,35 +29,63 @@ const NAME_PREFIX: &str = "proxy-agent:";
 /// `ETH_P_ALL`, as the two bytes on the wire.
 const ALL_PROTOCOLS: u16 = 0x0003_u16.to_be();
 
-/// Attaches a program to a device, making the qdisc if there is none.
-pub(crate) fn attach(program: BorrowedFd<'_>, name: &str, index: u32, direction: Direction) -> io::Result<Attachment> {
-    let former = attached(index, direction)?;
+/// A program for one of a device's directions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Filter<'a> {
+    /// The program.
+    pub(crate) program: BorrowedFd<'a>,
+    /// Its name.
+    pub(crate) name: &'a str,
+    /// The direction of the packets that it is for.
+    pub(crate) direction: Direction,
+}
+
+/// Attaches programs to a device in the order given, making the qdisc if there is none. Ours that are there are replaced in place.
+///
+/// # Errors
+/// `AlreadyExists` if the device has a qdisc of another kind in that place (`ingress`); otherwise what the kernel says.
+pub(crate) fn attach(index: u32, programs: &[Filter<'_>]) -> io::Result<()> {
     let mut qdisc = message(index);
     qdisc.header.handle = TcHandle::from(0xffff_0000);
     qdisc.header.parent = TcHandle::CLSACT;
     qdisc.attributes.push(TcAttribute::Kind("clsact".to_owned()));
     match request(RouteNetlinkMessage::NewQueueDiscipline(qdisc), NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL) {
         Ok(_) => {}
-        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
+        // An `ingress` qdisc would take the filters of both directions for its own.
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) && devices()?.contains(&index) => {}
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it has a qdisc in the place of clsact"));
+        }
         Err(error) => return Err(error),
     }
-    let mut filter = our_filter(index, direction);
-    filter.attributes.push(TcAttribute::Options(vec![
-        TcOption::Bpf(TcFilterBpfOption::ProgFd(program.as_raw_fd().cast_unsigned())),
-        TcOption::Bpf(TcFilterBpfOption::ProgName(format!("{NAME_PREFIX}{name}"))),
-        TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
-    ]));
-    request(RouteNetlinkMessage::NewTrafficFilter(filter), NLM_F_ACK | NLM_F_CREATE)?;
-    Ok(if former.is_some() { Attachment::Replaced } else { Attachment::Made })
+    let filter = |&Filter { program, name, direction }: &Filter<'_>| {
+        let mut filter = our_filter(index, direction);
+        filter.attributes.push(TcAttribute::Options(vec![
+            TcOption::Bpf(TcFilterBpfOption::ProgFd(program.as_raw_fd().cast_unsigned())),
+            TcOption::Bpf(TcFilterBpfOption::ProgName(format!("{NAME_PREFIX}{name}"))),
+            TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
+        ]));
+        RouteNetlinkMessage::NewTrafficFilter(filter)
+    };
+    requests(programs.iter().map(filter).collect(), NLM_F_ACK | NLM_F_CREATE)
 }
 
-/// Detaches our program from a device; it need not be there, nor the device. Removes the qdisc if
+/// Detaches our programs from a device; they need not be there, nor the device. Removes the qdisc if
 /// nothing uses it any more.
-pub(crate) fn detach(index: u32, direction: Direction) -> io::Result<()> {
-    if attached(index, direction)?.is_none() {
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn detach(index: u32) -> io::Result<()> {
+    let mut ours = Vec::new();
+    for direction in Direction::ALL {
+        if attached(index, direction)?.is_some() {
+            ours.push(RouteNetlinkMessage::DelTrafficFilter(our_filter(index, direction)));
+        }
+    }
+    if ours.is_empty() {
         return Ok(());
     }
-    request(RouteNetlinkMessage::DelTrafficFilter(our_filter(index, direction)), NLM_F_ACK)?;
+    requests(ours, NLM_F_ACK)?;
     let mut users = 0;
     for direction in Direction::ALL {
         users += filters(index, direction)?.len();
@@ -69,6 +96,22 @@ pub(crate) fn detach(index: u32, direction: Direction) -> io::Result<()> {
         request(RouteNetlinkMessage::DelQueueDiscipline(qdisc), NLM_F_ACK)?;
     }
     Ok(())
+}
+
+/// The devices with a program of ours, by index.
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn served() -> io::Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for index in devices()? {
+        for direction in Direction::ALL {
+            if attached(index, direction)?.is_some() && found.last() != Some(&index) {
+                found.push(index);
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// The number of our program at a device, if it is there.
@@ -151,18 +194,34 @@ fn parent(direction: Direction) -> TcHandle {
 
 /// Sends an rtnetlink request and returns the messages of the answer.
 pub(crate) fn request(message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
+    exchange(vec![message], flags)
+}
+
+/// Sends rtnetlink requests, each of which is to be acknowledged, as one message; the kernel carries them out in their order. If it
+/// refuses one, those after it may or may not have been carried out.
+fn requests(messages: Vec<RouteNetlinkMessage>, flags: u16) -> io::Result<()> {
+    exchange(messages, flags).map(drop)
+}
+
+/// Sends requests and returns the messages of the answers to all of them.
+fn exchange(messages: Vec<RouteNetlinkMessage>, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
+    let mut open = messages.len();
+    let mut buffer = Vec::new();
+    for message in messages {
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | flags;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+        message.finalize();
+        let start = buffer.len();
+        buffer.resize(start + message.buffer_len().next_multiple_of(4), 0);
+        message.serialize(&mut buffer[start..start + message.buffer_len()]);
+    }
     let socket = Socket::new(NETLINK_ROUTE)?;
     socket.connect(&SocketAddr::new(0, 0))?;
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | flags;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
-    message.finalize();
-    let mut buffer = vec![0; message.buffer_len()];
-    message.serialize(&mut buffer);
     socket.send(&buffer, 0)?;
 
     let mut answers = Vec::new();
-    loop {
+    while open > 0 {
         let mut received = Vec::with_capacity(1 << 16);
         socket.recv(&mut received, 0)?;
         let mut rest = received.as_slice();
@@ -170,7 +229,7 @@ pub(crate) fn request(message: RouteNetlinkMessage, flags: u16) -> io::Result<Ve
             let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
             match answer.payload {
                 NetlinkPayload::Error(result) if result.code.is_some() => return Err(result.to_io()),
-                NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(answers),
+                NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => open -= 1,
                 NetlinkPayload::InnerMessage(message) => answers.push(message),
                 _ => {}
             }
@@ -178,4 +237,5 @@ pub(crate) fn request(message: RouteNetlinkMessage, flags: u16) -> io::Result<Ve
             rest = rest.get(length..).unwrap_or_default();
         }
     }
+    Ok(answers)
 }
