@@ -14,12 +14,7 @@ use std::{
 use clap::Parser;
 use proxy_agent::{
     cli::TableCommand,
-    dataplane::{
-        features::Feature,
-        pins::Pins,
-        read_tables,
-        tables::SettingsTable,
-    },
+    dataplane::{features::Feature, pins::Pins, read_tables, tables::SettingsTable},
     plan::Changes,
 };
 use proxy_common::{
