@@ -1,15 +1,19 @@
 //! A figure, as a benchmark hands it on.
 
+use std::borrow::Cow;
+
 use serde_json::json;
 
 /// What was measured, and what it should be.
 #[derive(Clone, Debug)]
 pub struct Figure {
     /// What it is a figure of.
-    pub what: &'static str,
+    pub what: Cow<'static, str>,
+    /// Whose figure it is, where several do the same.
+    pub by: Option<&'static str>,
     pub unit: &'static str,
     pub value: f64,
-    /// The 5th and 95th percentile, where there are many values.
+    /// The 5th and 95th percentile, or the least and the greatest of few values.
     pub spread: Option<(f64, f64)>,
     /// It should be no more than this.
     pub target: Option<f64>,
@@ -17,15 +21,31 @@ pub struct Figure {
 
 impl Figure {
     /// One value.
-    pub const fn single(what: &'static str, unit: &'static str, value: f64, target: Option<f64>) -> Self {
-        Self { what, unit, value, spread: None, target }
+    pub fn single(what: impl Into<Cow<'static, str>>, unit: &'static str, value: f64, target: Option<f64>) -> Self {
+        Self { what: what.into(), by: None, unit, value, spread: None, target }
     }
 
     /// The median of many.
-    pub fn median(what: &'static str, unit: &'static str, values: Vec<f64>, target: Option<f64>) -> Self {
+    pub fn median(
+        what: impl Into<Cow<'static, str>>,
+        unit: &'static str,
+        values: Vec<f64>,
+        target: Option<f64>,
+    ) -> Self {
         let sorted = Sorted::new(values);
         let spread = Some((sorted.at(0.05), sorted.at(0.95)));
-        Self { what, unit, value: sorted.at(0.5), spread, target }
+        Self { what: what.into(), by: None, unit, value: sorted.at(0.5), spread, target }
+    }
+
+    /// The median of few, with the least and the greatest.
+    pub fn range(what: impl Into<Cow<'static, str>>, unit: &'static str, values: &Sorted, target: f64) -> Self {
+        let spread = Some((values.at(0.0), values.at(1.0)));
+        Self { what: what.into(), by: None, unit, value: values.at(0.5), spread, target: Some(target) }
+    }
+
+    /// The same figure, as one of several that do the same.
+    pub fn by(self, by: &'static str) -> Self {
+        Self { by: Some(by), ..self }
     }
 
     /// Whether something was measured at all.
@@ -35,8 +55,8 @@ impl Figure {
 
     /// A line of JSON.
     pub fn line(&self, benchmark: &str) -> String {
-        let Self { what, unit, value, spread, target } = self;
-        json!({ "benchmark": benchmark, "what": what, "unit": unit, "value": value, "spread": spread, "target": target })
+        let Self { what, by, unit, value, spread, target } = self;
+        json!({ "benchmark": benchmark, "what": what, "by": by, "unit": unit, "value": value, "spread": spread, "target": target })
             .to_string()
     }
 }

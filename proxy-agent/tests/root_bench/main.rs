@@ -14,6 +14,7 @@ mod fake_api;
 mod figure;
 #[path = "../root_traffic/manifests.rs"]
 mod manifests;
+mod netfilter;
 mod packets;
 #[path = "../root_traffic/peer.rs"]
 #[allow(dead_code, reason = "shared with root_traffic; each uses what it needs")]
@@ -61,9 +62,10 @@ const SMALL: Size = Size { services: 50, requests: 200, changes: 20, seconds: 1 
 
 type Benchmark = fn(Size) -> Vec<Figure>;
 
-const BENCHMARKS: [(&str, Benchmark); 5] = [
+const BENCHMARKS: [(&str, Benchmark); 6] = [
     ("sockets", sockets::run),
     ("packets", packets::run),
+    ("netfilter", netfilter::run),
     ("runs", runs::run),
     ("tables", tables::run),
     ("process", process::run),
@@ -100,8 +102,13 @@ fn test() -> ExitCode {
                 assert!(figure.is_sound(), "{figure:?}");
             }
         });
-        let lacks_bpftool = name == "packets" && !programs::can_be_read();
-        trial.with_ignored_flag(lacks_bpftool)
+        let lacks_program = match name {
+            "packets" => !programs::can_be_read(),
+            "netfilter" => !netfilter::is_possible(),
+            _ => false,
+        };
+        let is_ignored = trial.has_ignored_flag() || lacks_program;
+        trial.with_ignored_flag(is_ignored)
     };
     libtest_mimic::run(&Arguments::from_args(), BENCHMARKS.map(trial).into()).exit_code()
 }

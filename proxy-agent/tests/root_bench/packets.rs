@@ -34,11 +34,6 @@ fn costs(stage: &Stage, ingress: &Program, size: Size) -> Costs {
     }
 }
 
-fn figure(what: &'static str, times: &Sorted, target: f64) -> Figure {
-    let spread = Some((times.at(0.0), times.at(1.0)));
-    Figure { what, unit: "ns", value: times.at(0.5), spread, target: Some(target) }
-}
-
 pub fn run(size: Size) -> Vec<Figure> {
     let stage = scene::start();
     let ingress = Program::of(&stage, "ingress");
@@ -52,9 +47,9 @@ pub fn run(size: Size) -> Vec<Figure> {
     drop(counting);
     let growth = |cost: fn(&Costs) -> &Sorted| cost(&many).at(0.5) / cost(&few).at(0.5);
     vec![
-        figure("packet of an established flow, all Services", &many.established, 120.0),
-        figure("packet that is no Service's, all Services", &many.others, 40.0),
-        figure("first packet of a flow, all Services", &many.first, 600.0),
+        Figure::range("packet of an established flow, all Services", "ns", &many.established, 120.0),
+        Figure::range("packet that is no Service's, all Services", "ns", &many.others, 40.0),
+        Figure::range("first packet of a flow, all Services", "ns", &many.first, 600.0),
         Figure::single("established: all Services ÷ 2", "", growth(|costs| &costs.established), Some(1.1)),
         Figure::single("no Service's: all Services ÷ 2", "", growth(|costs| &costs.others), Some(1.1)),
         Figure::single("first packet: all Services ÷ 2", "", growth(|costs| &costs.first), Some(1.1)),

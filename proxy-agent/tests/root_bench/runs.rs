@@ -186,13 +186,7 @@ fn family<F: Cast>(kernel: &mut Kernel, size: Size, names: [&'static str; 5]) ->
     ];
     let figures = names.into_iter().zip(runs).map(|(what, (name, frame, target))| {
         let times = kernel.time(name, &frame, repeat);
-        Figure {
-            what,
-            unit: "ns",
-            value: times.at(0.5),
-            spread: Some((times.at(0.0), times.at(1.0))),
-            target: Some(target),
-        }
+        Figure::range(what, "ns", &times, target)
     });
     figures.collect()
 }

@@ -55,12 +55,26 @@ fn change(engine: &mut Engine<KernelTables>, event: &[u8]) -> (Duration, Duratio
     (synced.in_force.duration_since(start), took)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "few writes")]
-pub fn run(size: Size) -> Vec<Figure> {
+/// What was measured at one size.
+pub struct Times {
+    /// From the complete lists to all programmed.
+    pub start: Duration,
+    /// Table writes of that.
+    pub written: usize,
+    /// In milliseconds, until a changed slice is in force.
+    pub in_force: Sorted,
+    /// In milliseconds, until the next change can be taken.
+    pub ready: Sorted,
+    /// The next engine's start with the same lists, and its writes.
+    pub restart: Duration,
+    pub unchanged: usize,
+}
+
+/// Starts, changes slices, and starts again.
+pub fn measure(size: Size) -> Times {
     let node = Node::default();
     let mut first = engine(&node);
     let (written, start) = complete(&mut first, lists(size));
-    let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
     let times = (1..=size.changes).map(|round| {
         let event = serde_json::to_vec(&sized::slice(round * 7 % size.services, round)).expect("it is serializable");
         change(&mut first, &event)
@@ -71,6 +85,16 @@ pub fn run(size: Size) -> Vec<Figure> {
     let (_, _) = complete(&mut first, lists(size));
     drop(first);
     let (unchanged, restart) = complete(&mut engine(&node), lists(size));
+    Times { start, written, in_force, ready, restart, unchanged }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+#[expect(clippy::cast_precision_loss, reason = "few writes")]
+pub fn run(size: Size) -> Vec<Figure> {
+    let Times { start, written, in_force, ready, restart, unchanged } = measure(size);
     vec![
         Figure::single("a changed EndpointSlice is in force, median", "ms", in_force.at(0.5), Some(2.0)),
         Figure::single("a changed EndpointSlice is in force, 99th percentile", "ms", in_force.at(0.99), Some(20.0)),

@@ -15,7 +15,7 @@ use super::{client::Place, figure::Sorted};
 /// The first argument of such a process.
 pub const COMMAND: &str = "--visit";
 /// Requests to one address before the other one has its turn.
-const BLOCK: usize = 50;
+pub const BLOCK: usize = 50;
 
 /// What to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -60,10 +60,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
 
 /// Measures at both in turns, a block each.
 fn compare(count: usize, mut measure: impl FnMut(usize) -> Duration) -> (Vec<f64>, f64) {
-    let mut block = |place: usize| {
-        let times = (0..BLOCK).map(|_| measure(place).as_secs_f64() * 1e6).collect();
-        Sorted::new(times).at(0.5)
-    };
+    let mut block = |place: usize| block(|| measure(place));
     // Caches and neighbours get warm.
     block(0);
     block(1);
@@ -83,8 +80,13 @@ fn compare(count: usize, mut measure: impl FnMut(usize) -> Duration) -> (Vec<f64
     (ratios, Sorted::new(pairs.iter().map(|(_, second)| *second).collect()).at(0.5))
 }
 
+/// Median of a block in microseconds.
+pub fn block(mut measure: impl FnMut() -> Duration) -> f64 {
+    Sorted::new((0..BLOCK).map(|_| measure().as_secs_f64() * 1e6).collect()).at(0.5)
+}
+
 /// A connection after its server's greeting.
-fn greeted(to: SocketAddr) -> TcpStream {
+pub fn greeted(to: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(to).expect("the server listens");
     stream.set_nodelay(true).expect("it is TCP");
     let mut greeting = String::new();
@@ -92,14 +94,16 @@ fn greeted(to: SocketAddr) -> TcpStream {
     stream
 }
 
-fn round_trip(stream: &mut TcpStream) -> Duration {
+/// A byte there and back.
+pub fn round_trip(stream: &mut TcpStream) -> Duration {
     let start = Instant::now();
     stream.write_all(b"x").expect("the server lives");
     stream.read_exact(&mut [0]).expect("the server lives");
     start.elapsed()
 }
 
-fn connection(to: SocketAddr) -> Duration {
+/// The system call that connects, up to its return.
+pub fn connection(to: SocketAddr) -> Duration {
     let start = Instant::now();
     let stream = TcpStream::connect(to).expect("the server listens");
     let took = start.elapsed();

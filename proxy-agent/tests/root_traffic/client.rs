@@ -26,10 +26,16 @@ impl Place<'_> {
     /// makes it.
     #[track_caller]
     pub fn run(&self, task: &Task) -> Vec<Sight> {
-        let perform = || self.namespace.enter(|| peer::perform(task));
+        self.enter(|| peer::perform(task))
+    }
+
+    /// Runs a function there, on a thread of its own.
+    #[track_caller]
+    pub fn enter<T: Send>(&self, function: impl FnOnce() -> T + Send) -> T {
+        let inside = || self.namespace.enter(function);
         match self.cgroup {
-            Some(cgroup) => cgroup.enter(perform),
-            None => perform(),
+            Some(cgroup) => cgroup.enter(inside),
+            None => inside(),
         }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! Measured is by the agent's test program `root_bench`, optimised, which prints a line of JSON for each figure.
 
+mod comparison;
+mod instructions;
 mod plot;
 
 use std::{
@@ -24,10 +26,14 @@ const PAGE: &str = "docs/performance.md";
 const PLOT: &str = "docs/performance.svg";
 const BEGIN: &str = "<!-- figures -->";
 const END: &str = "<!-- end of figures -->";
+/// The same of the comparison of several that do the same.
+const COMPARISON_PLOT: &str = "docs/comparison.svg";
+const COMPARISON_BEGIN: &str = "<!-- comparison -->";
+const COMPARISON_END: &str = "<!-- end of the comparison -->";
 
 #[derive(Args)]
 pub(crate) struct Options {
-    /// What to measure. Default: everything.
+    /// What to measure. Default: everything but `instructions`.
     #[arg(value_enum)]
     names: Vec<Name>,
     /// Write the figures into docs/performance.md, with their plot. Only for all of them.
@@ -41,12 +47,16 @@ enum Name {
     Sockets,
     /// Packets in TC, and round trips through a nodePort.
     Packets,
+    /// The same Services by plain routing, by the agent, and by kube-proxy's rules.
+    Netfilter,
     /// Runs of the TC programs by themselves.
     Runs,
     /// From a change to the kernel, and the start.
     Tables,
     /// Memory and processor time of the agent.
     Process,
+    /// Instructions of the pipeline and of the control plane on the host. Needs Valgrind, but not root.
+    Instructions,
 }
 
 /// What was measured, and what it should be.
@@ -54,6 +64,8 @@ enum Name {
 struct Figure {
     benchmark: String,
     what: String,
+    /// Whose figure it is, where several do the same.
+    by: Option<String>,
     unit: String,
     value: f64,
     /// The 5th and 95th percentile, or the least and the greatest of few values.
@@ -81,6 +93,13 @@ impl Figure {
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    if options.names.contains(&Name::Instructions) {
+        setup::building()?;
+        instructions::run()?;
+        if options.names.len() == 1 {
+            return Ok(());
+        }
+    }
     if !geteuid().is_root() {
         bail!("benchmarks make namespaces and load programs: run `cargo xtask bench` as root");
     }
@@ -95,10 +114,17 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let json = folder.join("figures.json");
     fs::write(&json, serde_json::to_string_pretty(&figures)?)
         .with_context(|| format!("cannot write {}", json.display()))?;
-    let table = table(&figures);
-    println!("{table}\nThe figures are in {}.", json.display());
+    let (compared, single): (Vec<Figure>, Vec<Figure>) = figures.into_iter().partition(|figure| figure.by.is_some());
+    let tables = [table(&single), comparison::table(&compared)];
+    println!("{}\nThe figures are in {}.", tables.join("\n"), json.display());
     if options.write {
-        write(&table, &figures)?;
+        let machine = machine()?;
+        write(BEGIN, &format!("{machine}\n\n{}", tables[0]), END)?;
+        write(COMPARISON_BEGIN, &tables[1], COMPARISON_END)?;
+        let met: Vec<(&str, f64)> =
+            single.iter().filter_map(|figure| Some((figure.what.as_str(), figure.value / figure.target?))).collect();
+        draw(PLOT, &plot::targets(&met))?;
+        draw(COMPARISON_PLOT, &plot::times(&comparison::bars(&compared)))?;
     }
     Ok(())
 }
@@ -106,7 +132,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 fn measure(names: &[Name]) -> anyhow::Result<Vec<Figure>> {
     let mut cargo = command::cargo();
     cargo.args(["test", "--quiet", "--release", "--package", "proxy-agent", "--test", "root_bench", "--", "--measure"]);
-    let names = names.iter().filter_map(ValueEnum::to_possible_value);
+    let names = names.iter().filter(|&&name| name != Name::Instructions).filter_map(ValueEnum::to_possible_value);
     cargo.args(names.map(|name| name.get_name().to_owned()));
     let mut child = command::spawn(cargo.stdout(Stdio::piped()))?;
     let output = child.stdout.take().context("cargo's output is not a pipe")?;
@@ -143,21 +169,17 @@ fn table(figures: &[Figure]) -> String {
     text
 }
 
-fn write(table: &str, figures: &[Figure]) -> anyhow::Result<()> {
+/// Puts a text between two lines of the page.
+fn write(begin: &str, text: &str, end: &str) -> anyhow::Result<()> {
     let path = workspace::root().join(PAGE);
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {PAGE}"))?;
-    let (before, rest) = text.split_once(BEGIN).with_context(|| format!("{PAGE} has no line {BEGIN}"))?;
-    let (_, after) = rest.split_once(END).with_context(|| format!("{PAGE} has no line {END}"))?;
-    let machine = machine()?;
-    fs::write(&path, format!("{before}{BEGIN}\n{machine}\n\n{table}{END}{after}"))
-        .with_context(|| format!("cannot write {PAGE}"))?;
-    let plot = plot::plot(
-        &figures
-            .iter()
-            .filter_map(|figure| Some((figure.what.as_str(), figure.value / figure.target?)))
-            .collect::<Vec<_>>(),
-    );
-    fs::write(workspace::root().join(PLOT), plot).with_context(|| format!("cannot write {PLOT}"))
+    let page = fs::read_to_string(&path).with_context(|| format!("cannot read {PAGE}"))?;
+    let (before, rest) = page.split_once(begin).with_context(|| format!("{PAGE} has no line {begin}"))?;
+    let (_, after) = rest.split_once(end).with_context(|| format!("{PAGE} has no line {end}"))?;
+    fs::write(&path, format!("{before}{begin}\n{text}{end}{after}")).with_context(|| format!("cannot write {PAGE}"))
+}
+
+fn draw(path: &str, plot: &str) -> anyhow::Result<()> {
+    fs::write(workspace::root().join(path), plot).with_context(|| format!("cannot write {path}"))
 }
 
 /// The machine, in a line.
@@ -179,7 +201,8 @@ mod tests {
 
     #[test]
     fn a_figure_is_beside_its_target() {
-        let line = r#"{"benchmark":"b","what":"w","unit":"ns","value":121.4,"spread":[99.0,1.5],"target":120.0}"#;
+        let line =
+            r#"{"benchmark":"b","what":"w","by":null,"unit":"ns","value":121.4,"spread":[99.0,1.5],"target":120.0}"#;
         let figure: Figure = serde_json::from_str(line).expect("a figure");
         assert_eq!(figure.is_met(), Some(false));
         let expected = "| w | 121 ns | 99.0 ns … 1.500 ns | ≤ 120 ns | **missed** |\n";

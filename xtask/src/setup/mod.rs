@@ -183,7 +183,7 @@ fn compiler() -> anyhow::Result<()> {
 }
 
 /// What a program prints, if it is there and succeeds.
-fn output(command: &mut Command) -> Option<String> {
+pub(crate) fn output(command: &mut Command) -> Option<String> {
     let output = command.output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
