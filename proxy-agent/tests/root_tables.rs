@@ -153,6 +153,31 @@ fn service_ports_have_elements_of_their_own_for_what_is_counted() {
     assert!(all.others.connections() > 0);
 }
 
+/// An agent that ended in the middle of a change: the name of a Service port is gone, and what was counted for it is not yet. Who gets its
+/// number starts from nothing.
+#[test]
+fn what_was_counted_for_a_number_that_nobody_has_is_forgotten() {
+    let node = Node::default();
+    let mut tables = Dataplane::open(&node.config()).expect("opens").tables;
+    let name = PortName::new("a", "b", "c", Protocol::Tcp).expect("short names");
+    let [stays, goes] = [1, 2].map(ServiceId::new);
+    let named = |ids: &[ServiceId]| Changes { names: ids.iter().map(|&id| (id, name)).collect(), ..Changes::default() };
+    tables.apply(&named(&[stays, goes])).expect("writes");
+    let pin = |name: &str| node.pins.path().join(name);
+    let drops: HashTable<DropKey, u64> = HashTable::open(&pin(maps::DROPS), Writes::Single).expect("pinned");
+    let mut table = HashTable::open(&pin(maps::DROPS), Writes::Single).expect("pinned");
+    let counted = [stays, goes].map(|id| (DropKey::new(id, DropReason::NoEndpoint), 7_u64));
+    table.insert(&counted).expect("writes");
+    let mut names: HashTable<ServiceId, PortName> = HashTable::open(&pin(maps::NAMES), Writes::Single).expect("pinned");
+    names.remove(&goes).expect("writes");
+    drop(tables);
+
+    let tables = Dataplane::open(&node.config()).expect("opens").tables;
+    let services = tables.read().traffic.read().expect("readable").services;
+    assert_eq!(services.into_keys().collect::<Vec<_>>(), [stays]);
+    assert_eq!(drops.all().expect("readable"), [counted[0]].into());
+}
+
 #[test]
 fn writing_beyond_a_table_is_an_error_that_names_it() {
     let node = Node::default();

@@ -78,6 +78,12 @@ impl TrafficTables {
         }
     }
 
+    /// Takes the elements of all Service ports that are not `present`.
+    pub(super) fn retain(&mut self, present: impl Fn(ServiceId) -> bool) {
+        let counted: Vec<ServiceId> = self.counted.nonzero().map(|(id, _)| ServiceId::new(id)).collect();
+        counted.into_iter().filter(|&id| !present(id)).for_each(|id| self.end(id));
+    }
+
     /// All that was counted, summed over the processors.
     ///
     /// # Errors

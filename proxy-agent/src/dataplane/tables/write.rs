@@ -37,8 +37,14 @@ impl KernelTables {
             Grace::new().map_err(|error| TableError::new(pins.root(), "make the maps to wait with in", error))?;
         // What an agent before this one flipped last is not known.
         let mut tables = Tables::open_for(pins, Access::Write, writes)?;
+        let names = tables.names.all()?;
+        // An agent that ended between the two tables would leave the next one with this number what was counted for the last.
+        tables.traffic.retain(|id| names.contains_key(&id));
+        for key in tables.drops.all()?.into_keys().filter(|key| !names.contains_key(&key.service())) {
+            tables.drops.remove(&key)?;
+        }
         // Those that found none of their own before, in the order in which they came.
-        for id in tables.names.all()?.into_keys() {
+        for id in names.into_keys() {
             tables.traffic.begin(id)?;
         }
         Ok(Self { tables, grace, unsettled: true, in_force: None })
