@@ -34,6 +34,34 @@ const HOP_LIMIT: u8 = 64;
 /// [`icmp_header`].
 const ICMP_UNUSED: usize = 6;
 
+/// How many ICMP errors a CPU has answered with lately. They are limited (RFC 1812 §4.3.2.8, RFC 4443 §2.4 (f)): whoever invents
+/// senders would have the node tell as many others. Answers of TCP and SCTP are not, as in the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ErrorRate {
+    second: u32,
+    sent: u32,
+}
+
+impl ErrorRate {
+    /// Errors in a second, at most.
+    pub const LIMIT: u32 = 1_000;
+
+    /// Whether one more may be sent in this second (of any clock).
+    #[inline(always)]
+    #[must_use]
+    pub const fn admit(&mut self, second: u32) -> bool {
+        if self.second != second {
+            self.second = second;
+            self.sent = 0;
+        }
+        if self.sent >= Self::LIMIT {
+            return false;
+        }
+        self.sent += 1;
+        true
+    }
+}
+
 /// An IP version in which answers can be written.
 pub trait AnswerFamily: ParseFamily {
     /// Type and code of "port unreachable" (RFC 792; RFC 4443 §3.1).

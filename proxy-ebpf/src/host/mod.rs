@@ -63,7 +63,7 @@ pub fn run_told<F: TcFamily, P: Packet, T: Tables<F>>(
                 verdict
             }
             Stage::Follow => tc::follow(packet, tables, work),
-            Stage::Refuse => tc::refuse(packet, work),
+            Stage::Refuse => tc::refuse(packet, tables, work),
             Stage::Leave => tc::leave(tables, work),
             Stage::Error => tc::error(packet, tables, work, direction),
             Stage::Correct => tc::correct(packet, tables, work, direction),

@@ -302,7 +302,7 @@ fn follow<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, work: &mut Work<F>) -> 
 
 #[inline(never)]
 fn refuse<F: TcFamily + FamilyMaps>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
-    action(tc::refuse(&mut Skb::new(raw), work))
+    action(tc::refuse(&mut Skb::new(raw), &KernelTables::<F>::new(), work))
 }
 
 #[inline(never)]

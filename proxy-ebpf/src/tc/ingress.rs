@@ -1,7 +1,8 @@
 //! Packets that enter the node.
 
 use proxy_common::{
-    Counter, Detector, Direction, DropReason, Family, Flow, FlowFlags, FlowKey, FlowTable, Port, ServiceId, Settings,
+    Counter, Detector, Direction, DropReason, Family, Flow, FlowFlags, FlowKey, FlowTable, Port, Protocol, ServiceId,
+    Settings,
 };
 
 use super::{
@@ -168,9 +169,12 @@ pub fn follow<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut
     translate(packet, tables, work, to, client_port, flags, service.id())
 }
 
-/// A packet whose Service has no endpoint: tells its sender.
+/// A packet whose Service has no endpoint: tells its sender, unless that would be one ICMP error too many.
 #[inline(always)]
-pub fn refuse<F: TcFamily, P: Packet>(packet: &mut P, work: &mut Work<F>) -> Verdict {
+pub fn refuse<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &T, work: &mut Work<F>) -> Verdict {
+    if work.headers.protocol == Protocol::Udp && !work.errors.admit(tables.now()) {
+        return Verdict::Drop(DropReason::NoEndpoint);
+    }
     match answer::refuse(packet, &work.headers) {
         Ok(()) => Verdict::Answer,
         Err(Truncated) => Verdict::Drop(DropReason::NoEndpoint),

@@ -31,7 +31,7 @@ pub use self::{
     young::{young, young_reply},
 };
 use crate::{
-    answer::AnswerFamily,
+    answer::{AnswerFamily, ErrorRate},
     headers::{self, Headers, Kind, Located, ParseFamily, Part, Piece, Quoted},
     packet::Packet,
     policy::List,
@@ -124,6 +124,8 @@ pub struct Work<F: Family> {
     is_sent_on: bool,
     admitted: Admitted,
     chosen: Chosen<F::Address>,
+    /// Of all packets before, too.
+    errors: ErrorRate,
 }
 
 impl<F: Family> Default for Work<F> {
@@ -179,6 +181,7 @@ impl<F: Family> Default for Work<F> {
             is_sent_on: false,
             admitted: Admitted::default(),
             chosen,
+            errors: ErrorRate::default(),
         }
     }
 }
