@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use proxy_common::{FlowFlags, FlowTable, Port, Protocol, SettingsFlags, TcpState};
+use proxy_common::{DEFAULT_MASQUERADE_MARK, DROP_MARK, FlowFlags, FlowTable, Port, Protocol, SettingsFlags, TcpState};
 use proxy_ebpf::{
     Verdict,
     fixtures::{
@@ -130,6 +130,41 @@ fn what_a_router_says_something_about_takes_the_ordinary_way() {
     for (frame, road) in [(dying, back), (answer, longer)] {
         let mut world = stage().world(Protocol::Tcp);
         assert_eq!(run(&mut world, frame.clone(), road), (Verdict::Pass, frame));
+    }
+}
+
+/// Connection tracking, which sees the first packets only, hears of the end. What follows the end of an answer does, too.
+#[test]
+fn what_ends_a_connection_takes_the_ordinary_way() {
+    let Stage { client, frontend, backend } = stage();
+    let (there, back) = (road(Protocol::Tcp, client, backend), road(Protocol::Tcp, frontend, client));
+    for end in [Segment::FinAck, Segment::Rst] {
+        let packet = |segment, from, to| frames::tcp(from, to, segment, b"data");
+        let mut world = stage().world(Protocol::Tcp);
+        assert_eq!(run(&mut world, packet(Segment::Ack, backend, client), back).0, Verdict::SendOn);
+        let request = packet(end, client, frontend);
+        assert_eq!(run(&mut world, request, there), (Verdict::Pass, packet(end, client, backend)));
+        assert_eq!(run(&mut world, packet(Segment::Ack, client, frontend), there).0, Verdict::SendOn);
+        let answer = packet(end, backend, client);
+        assert_eq!(run(&mut world, answer.clone(), back), (Verdict::Pass, answer), "translated where it leaves");
+        assert_eq!(run(&mut world, packet(Segment::Ack, client, frontend), there).0, Verdict::Pass);
+    }
+}
+
+/// Rules and routing read marks, and one asks for the packet to be dropped.
+#[test]
+fn what_carries_a_mark_takes_the_ordinary_way() {
+    let Stage { client, frontend, backend } = stage();
+    let (there, back) = (road(Protocol::Tcp, client, backend), road(Protocol::Tcp, frontend, client));
+    let mut world = stage().world(Protocol::Tcp);
+    let request = Stage::packet(Protocol::Tcp, client, frontend);
+    let answer = Stage::packet(Protocol::Tcp, backend, client);
+    for mark in [DROP_MARK, DEFAULT_MASQUERADE_MARK, 1] {
+        for (frame, road) in [(&answer, back), (&request, there)] {
+            let mut marked = HostPacket::new(frame.clone()).with_road(road).with_mark(mark);
+            assert_eq!(host::run(&mut marked, &mut world.v4, Hook::Ingress, ETHERNET), Verdict::Pass, "{mark:#x}");
+            assert_eq!(run(&mut world, frame.clone(), road).0, Verdict::SendOn);
+        }
     }
 }
 

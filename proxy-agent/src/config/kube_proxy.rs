@@ -58,6 +58,14 @@ pub struct KubeProxy {
     pub verbosity: Option<u8>,
 }
 
+impl KubeProxy {
+    /// The same, but for [`Conntrack::tcp_be_liberal`], which is on.
+    pub(super) const fn with_liberal_conntrack(mut self) -> Self {
+        self.conntrack.tcp_be_liberal = true;
+        self
+    }
+}
+
 /// kube-proxy's `conntrack`: limits and timeouts of the kernel's connection tracking. `None`: left as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conntrack {

@@ -163,7 +163,8 @@ impl Config {
             flow_table_size,
             devices,
             verbosity: kube_proxy.verbosity.unwrap_or(0),
-            kube_proxy,
+            // What conntrack sees of the flows that pass by it is outside of what it takes for their window.
+            kube_proxy: if host_routing == Some(true) { kube_proxy.with_liberal_conntrack() } else { kube_proxy },
             ignored_flags: Vec::new(),
             without_effect: Vec::new(),
         }

@@ -1,6 +1,7 @@
 //! Host routing: established flows that keep their source pass by netfilter in both directions, which a counting rule shows.
 
 use std::{
+    fs,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
     thread,
@@ -11,7 +12,7 @@ use serde_json::Value;
 
 use super::{
     stage::{Family, Policy, Routers, Stage, udp},
-    support::{features, patience, run},
+    support::{eventually, features, patience, run},
 };
 
 /// Exchanges after the first ones, which take the ordinary way.
@@ -35,6 +36,25 @@ fn established_flows_pass_by_netfilter() {
             );
         }
     }
+}
+
+/// It sees how they begin and how they end, and nothing in between: without the end, each would take its room for as long as an idle one.
+#[test]
+fn connection_tracking_hears_of_the_end() {
+    let mut stage = Stage::new(Family::V4, Routers::None, Policy::Local);
+    stage.host_routing();
+    // As `hostRouting` sets it.
+    stage.node().sysctl("net/netfilter/nf_conntrack_tcp_be_liberal", "1");
+    count_forwarded(&stage);
+    tcp_exchanges(&stage);
+    let tracked = || {
+        let table = stage.node().enter(|| fs::read_to_string("/proc/thread-self/net/nf_conntrack").expect("readable"));
+        table.lines().filter(|line| line.contains("tcp")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(tracked().len(), 1, "the beginning was seen");
+    eventually("connection tracking hears of the end", || {
+        tracked().iter().all(|line| !line.contains("ESTABLISHED")).then_some(())
+    });
 }
 
 /// What is masqueraded needs netfilter.

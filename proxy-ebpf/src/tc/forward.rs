@@ -1,8 +1,9 @@
 //! Host routing: packets of confirmed flows are sent on by the program itself, past netfilter, where the settings ask for it.
 //!
-//! Only what is not masqueraded and keeps its ports, and only whole packets without options: all else takes the ordinary way, and
-//! so does what begins a connection. An answer is recognised where it enters the node. Requests follow only after an
-//! answer has been sent on, so that connection tracking sees both directions of a connection or none.
+//! Only what is not masqueraded and keeps its ports, and only whole packets without options and marks: all else takes the ordinary
+//! way, and so does what begins or ends a connection. An answer is recognised where it enters the node. Requests follow only after
+//! an answer has been sent on, so that connection tracking sees both directions of a connection or none. It hears of the
+//! end nevertheless: it would keep what has ended for as long as what is idle, and no more connections than it has room for.
 
 use proxy_common::{
     Direction, DropReason, Family, Flow, FlowFlags, FlowKey, FlowTable, Port, Protocol, Settings, SettingsFlags,
@@ -88,10 +89,10 @@ impl ForwardFamily for proxy_common::V6 {
     }
 }
 
-/// Whether the settings ask for packets to be sent on.
+/// Whether the settings ask for such a packet to be sent on. Marks are read on the ordinary way, by rules and by routing.
 #[inline(always)]
 pub(super) fn is_wanted<F: TcFamily, P: Packet, T: Tables<F>>(packet: &P, tables: &T) -> bool {
-    tables.settings().flags().contains(SettingsFlags::HOST_ROUTING) && packet.can_be_sent_on()
+    tables.settings().flags().contains(SettingsFlags::HOST_ROUTING) && packet.mark() == 0 && packet.can_be_sent_on()
 }
 
 /// Whether packets of a flow can be sent on without anybody missing them on the ordinary way.
@@ -179,7 +180,12 @@ fn way<F: TcFamily, P: Packet>(
     let (l3, l4) = (headers.l3, headers.l4);
     let [ttl]: [u8; 1] = packet.load(l3 + F::TTL_OFFSET)?;
     // A router tells the sender, and looks at options; and what came without a link-layer header cannot be given one.
-    if ttl <= 1 || l3 == 0 || l4 - l3 != F::HEADER_LEN || headers.part.piece != Piece::Whole {
+    let is_ordinary = ttl <= 1
+        || l3 == 0
+        || l4 - l3 != F::HEADER_LEN
+        || headers.part.piece != Piece::Whole
+        || headers.tcp.is_closing();
+    if is_ordinary {
         return Ok(None);
     }
     let length = match packet.segment_size() {

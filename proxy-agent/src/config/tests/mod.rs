@@ -416,7 +416,7 @@ fn our_own_settings_come_from_a_file_and_flags_go_before_it() {
     let file = format!("--agent-config={}", path.display());
     let config = load(&[&file]).expect("a good file");
     assert_eq!((config.socket_lb, config.kube_ovn), (SocketLb::HostNamespaceOnly, true));
-    assert!(config.host_routing);
+    assert!(config.host_routing && config.kube_proxy.conntrack.tcp_be_liberal, "it does not see what comes in between");
     assert_eq!(config.devices, Some(vec!["eth0".to_owned(), "pod*".to_owned()]));
     assert_eq!((config.cgroup_root, config.bpffs_root), (Some("/c".into()), "/b".into()));
     assert_eq!(config.metrics_services, Some(7));
@@ -435,7 +435,7 @@ fn our_own_settings_come_from_a_file_and_flags_go_before_it() {
     .expect("good flags");
     assert_eq!(config.flow_table_size, FlowTableSize::new(8192));
     assert_eq!((config.socket_lb, config.kube_ovn), (SocketLb::Off, false));
-    assert!(!config.host_routing);
+    assert!(!config.host_routing && !config.kube_proxy.conntrack.tcp_be_liberal);
     assert_eq!(config.devices, Some(vec!["eth1".to_owned()]));
     assert_eq!((config.cgroup_root, config.bpffs_root), (Some("/c".into()), "/other".into()));
     assert_eq!(config.metrics_services, Some(0));
