@@ -69,7 +69,11 @@ pub(super) fn table_name(name: &str) -> Result<&str, Reason> {
     }
 }
 
-/// Whether the object has the label, whatever its value.
-pub(super) fn has_label(metadata: &ObjectMeta, label: &str) -> bool {
-    metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(label))
+/// Labels of Services and slices that nodes do not serve, whatever their values: kube-proxy asks the API server for neither kind with either
+/// of them.
+const NOT_FOR_NODES: [&str; 2] = ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"];
+
+/// Whether a Service or slice has no label that says that nodes do not serve it.
+pub(super) fn is_for_nodes(metadata: &ObjectMeta) -> bool {
+    metadata.labels.as_ref().is_none_or(|labels| NOT_FOR_NODES.iter().all(|&label| !labels.contains_key(label)))
 }

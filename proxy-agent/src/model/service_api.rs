@@ -8,12 +8,10 @@ use proxy_common::Port;
 use super::{
     Affinity, CreationTime, Kind, LoadBalancerAddress, LoadBalancerIpMode, Parsed, Reason, Service, ServicePort,
     ServiceType, TrafficPolicy, address,
-    parse::{Problems, has_label, namespaced, table_name},
+    parse::{Problems, is_for_nodes, namespaced, table_name},
     problem::quoted,
 };
 
-/// A Service with this label is somebody else's (`service.kubernetes.io/service-proxy-name`).
-const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 /// `spec.sessionAffinityConfig.clientIP.timeoutSeconds` if it is not set.
 const DEFAULT_AFFINITY_TIMEOUT: u32 = 10_800;
 /// The greatest the API server admits: one day.
@@ -23,13 +21,13 @@ impl Service {
     /// Reads the API's object.
     ///
     /// Without an object and without a problem: a Service that nodes do not serve (type
-    /// `ExternalName`, headless, or with the label `service.kubernetes.io/service-proxy-name`).
+    /// `ExternalName`, headless, or with a label that says so).
     #[must_use]
     pub fn from_api(service: &api::Service) -> Parsed<Self> {
         let api::Service { metadata, spec, status } = service;
         let mut problems = Problems::new(Kind::Service, namespaced(metadata));
         let Some(spec) = spec.as_ref().filter(|spec| is_served(spec)) else { return problems.finish(None) };
-        if has_label(metadata, PROXY_NAME_LABEL) {
+        if !is_for_nodes(metadata) {
             return problems.finish(None);
         }
         let name = namespaced(metadata);

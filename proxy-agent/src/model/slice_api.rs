@@ -13,29 +13,27 @@ use k8s_openapi::{api::discovery::v1 as api, apimachinery::pkg::apis::meta::v1::
 
 use super::{
     Conditions, Endpoint, EndpointPort, EndpointSlice, Hints, IpFamily, Kind, ObjectName, Parsed, Reason, address,
-    parse::{Problems, has_label, namespaced, table_name},
+    parse::{Problems, is_for_nodes, namespaced, table_name},
     problem::quoted,
 };
 
 /// Names the Service a slice belongs to.
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
-/// Marks slices of Services that nodes do not serve.
-const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 /// When the newest change of a pod or Service happened that the slice reflects.
 const LAST_CHANGE_TRIGGER: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 impl EndpointSlice {
     /// Reads the API's object.
     ///
-    /// Without an object and without a problem: a slice that nodes do not use (label
-    /// `service.kubernetes.io/headless`, no label `kubernetes.io/service-name`, or addressType `FQDN`).
+    /// Without an object and without a problem: a slice that nodes do not use (a label that says so,
+    /// no label `kubernetes.io/service-name`, or addressType `FQDN`).
     #[must_use]
     pub fn from_api(slice: &api::EndpointSlice) -> Parsed<Self> {
         let api::EndpointSlice { address_type, endpoints, metadata, ports } = slice;
         let mut problems = Problems::new(Kind::EndpointSlice, namespaced(metadata));
         let label = metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME_LABEL));
         let Some(service) = label.filter(|service| !service.is_empty()) else { return problems.finish(None) };
-        if has_label(metadata, HEADLESS_LABEL) || address_type == "FQDN" {
+        if !is_for_nodes(metadata) || address_type == "FQDN" {
             return problems.finish(None);
         }
         let name = namespaced(metadata);

@@ -134,6 +134,7 @@ fn services_that_nodes_do_not_serve_are_skipped_in_silence() {
         ("no clusterIP at all", vec![("/spec/clusterIP", json!(null)), ("/spec/clusterIPs", json!(null))]),
         ("another proxy's", vec![("/metadata/labels", json!({ "service.kubernetes.io/service-proxy-name": "other" }))]),
         ("nobody's", vec![("/metadata/labels", json!({ "service.kubernetes.io/service-proxy-name": "" }))]),
+        ("said to be headless", vec![("/metadata/labels", json!({ "service.kubernetes.io/headless": "" }))]),
         ("no spec", vec![("/spec", json!(null))]),
     ] {
         let Parsed { name: parsed, object, problems } = parse(with(web(), &parts));

@@ -121,7 +121,9 @@ fn endpoints_share_the_names_of_nodes_and_equal_hints() {
 fn slices_that_nodes_do_not_use_are_skipped_in_silence() {
     let label = |label: &str| with(web_a(), &[("/metadata/labels", json!({ label: "" }))]);
     let headless = json!({ "kubernetes.io/service-name": "web", "service.kubernetes.io/headless": "" });
+    let others = json!({ "kubernetes.io/service-name": "web", "service.kubernetes.io/service-proxy-name": "another" });
     for (what, json) in [
+        ("for another proxy", with(web_a(), &[("/metadata/labels", others)])),
         ("of no Service", with(web_a(), &[("/metadata/labels", json!({}))])),
         ("without labels", with(web_a(), &[("/metadata/labels", json!(null))])),
         ("of a Service without a name", label("kubernetes.io/service-name")),

@@ -101,7 +101,9 @@ fn what_makes_a_service_somebody_elses_removes_it_and_what_makes_it_ours_brings_
     let of_another_proxy = with(web(), "/metadata/labels", labels);
     // The value of the label does not matter.
     let of_nobody = with(web(), "/metadata/labels", json!({"service.kubernetes.io/service-proxy-name": ""}));
-    for object in [external_name, headless, empty, of_another_proxy, of_nobody] {
+    // So does the other label, which the Service's controller puts on slices only.
+    let said_to_be_headless = with(web(), "/metadata/labels", json!({"service.kubernetes.io/headless": ""}));
+    for object in [external_name, headless, empty, of_another_proxy, of_nobody, said_to_be_headless] {
         let mut node = node_with(web());
         node.apply([service(object.clone())]);
         assert_eq!(node.snapshot(), TestNode::new().snapshot(), "{object}");
@@ -111,16 +113,16 @@ fn what_makes_a_service_somebody_elses_removes_it_and_what_makes_it_ours_brings_
 }
 
 #[test]
-fn a_headless_label_is_for_slices_and_means_nothing_on_services() {
-    let labels = json!({"service.kubernetes.io/headless": ""});
-    assert_eq!(frontends(&node_with(with(web(), "/metadata/labels", labels.clone()))), ALL);
+fn labels_that_say_so_keep_slices_from_nodes() {
     let mut node = node_with(web());
-    let both = json!({"service.kubernetes.io/headless": "", "kubernetes.io/service-name": "web"});
-    node.apply([slice(with(pods(&ready(), &ready()), "/metadata/labels", both))]);
-    assert_eq!(node.view().services["10.0.0.1:80/TCP"].cluster, [""; 0]);
-    node.apply([slice(pods(&ready(), &ready()))]);
-    assert_eq!(node.view().services["10.0.0.1:80/TCP"].cluster.len(), 2);
-    node.apply([slice(with(pods(&ready(), &ready()), "/metadata/labels", labels))]);
+    for label in ["service.kubernetes.io/headless", "service.kubernetes.io/service-proxy-name"] {
+        let both = json!({label: "", "kubernetes.io/service-name": "web"});
+        node.apply([slice(with(pods(&ready(), &ready()), "/metadata/labels", both))]);
+        assert_eq!(node.view().services["10.0.0.1:80/TCP"].cluster, [""; 0], "{label}");
+        node.apply([slice(pods(&ready(), &ready()))]);
+        assert_eq!(node.view().services["10.0.0.1:80/TCP"].cluster.len(), 2, "{label}");
+    }
+    node.apply([slice(with(pods(&ready(), &ready()), "/metadata/labels", json!({})))]);
     assert_eq!(node.view().services["10.0.0.1:80/TCP"].cluster, [""; 0], "of no Service");
 }
 

@@ -54,6 +54,10 @@ fn services() -> Vec<Row> {
             "the name of the other proxy may be empty",
             web().label("service.kubernetes.io/service-proxy-name", ""),
         ),
+        left_alone(
+            "a Service with the label for headless ones is left alone, whatever its clusterIP",
+            web().label("service.kubernetes.io/headless", ""),
+        ),
         row("a clusterIP alone is as good as a list of one", [ServicesForOthers, FamiliesOfService])
             .only(V4)
             .given(objects![web().spec(json!({ "clusterIPs": null })), slice([A, C])])
@@ -66,6 +70,13 @@ fn slices() -> Vec<Row> {
         row("slices of headless Services are left alone", [SlicesForOthers])
             .given(objects![web(), slice([A]).label("service.kubernetes.io/headless", "")])
             .expect(SOME, CLUSTER_IP, refused()),
+        row("slices for another proxy are left alone", [SlicesForOthers])
+            .given(objects![
+                web(),
+                slice([A]).label("service.kubernetes.io/service-proxy-name", "somebody"),
+                slice([B]).named("web-2"),
+            ])
+            .expect(SOME, CLUSTER_IP, reaches([B])),
         row("slices with host names are left alone", [SlicesForOthers])
             .given(objects![
                 web(),
