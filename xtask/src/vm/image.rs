@@ -20,10 +20,13 @@ use super::{
     programs::{BUSYBOX, Program, Programs, TOOLS},
     tool,
 };
-use crate::command;
+use crate::{command, workspace};
 
 /// The guest's first process.
 const INIT: &str = include_str!("init.sh");
+
+/// Files of this repository that tests read when they run.
+const FILES: [&str; 1] = ["deploy/least-rights.yaml"];
 
 /// `S_IFDIR`, `S_IFREG` of stat.h, with permissions.
 const FOLDER: u32 = 0o040_755;
@@ -66,6 +69,10 @@ impl Image {
         }
         for program in &needed {
             image.folder(&program.folder)?;
+        }
+        for file in FILES {
+            let path = workspace::root().join(file);
+            image.bytes(&path, &fs::read(&path).with_context(|| path.display().to_string())?)?;
         }
 
         let nftables = if boot.lack == Some(Lack::Nft) { Nftables::LeftOut } else { Nftables::Included };
