@@ -1,4 +1,4 @@
-//! A rolling update: twenty backends are replaced one after the other, under load.
+//! A rolling update: backends are replaced one after the other, under load.
 
 use std::{thread, time::Duration};
 
@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 use super::{
     load::{Report, now},
     manifests,
-    runner::{Load, cluster_ips, complaints_of},
+    runner::{Load, cluster_ips, complaints_of, on_this_machine},
     server::Server,
     stage::{Family, NODE, Stage},
     support::{eventually, slowness},
 };
 
 /// How many backends there are at a time.
-const BACKENDS: usize = 20;
+const BACKENDS: u32 = 20;
 /// The first backend's port; each has its own.
 const FIRST_PORT: u16 = 9000;
 /// Connections that are held by each client.
@@ -31,16 +31,18 @@ enum State {
 /// notices, and nobody new reaches one that is gone.
 pub fn update() {
     let mut stage = Stage::new(&[]);
+    let count = usize::try_from(on_this_machine(BACKENDS)).expect("few");
+    let held = on_this_machine(HELD);
     // Servers end with the test: what is gone from the slices still answers those who are connected.
-    let mut servers: Vec<Server> = (0..BACKENDS).map(|number| server(&stage, number)).collect();
-    let mut backends: Vec<(usize, State)> = (0..BACKENDS).map(|number| (number, State::Ready)).collect();
+    let mut servers: Vec<Server> = (0..count).map(|number| server(&stage, number)).collect();
+    let mut backends: Vec<(usize, State)> = (0..count).map(|number| (number, State::Ready)).collect();
     write(&stage, &backends);
     stage.start();
     let mut loads = [("outside, by TC", stage.outside_client()), ("a pod, at its sockets", stage.ordinary_pod())]
-        .map(|(who, place)| (who, Load::start(place, HELD)));
+        .map(|(who, place)| (who, Load::start(place, held)));
     let mut gone = Vec::new();
-    for old in 0..BACKENDS {
-        let new = BACKENDS + old;
+    for old in 0..count {
+        let new = count + old;
         servers.push(server(&stage, new));
         backends.push((new, State::Ready));
         backends[0].1 = State::Terminating;
@@ -59,12 +61,12 @@ pub fn update() {
     for (who, load) in &mut loads {
         let report = load.end();
         println!(
-            "{who}: {HELD} connections held, {} lost; {} new connections, {} datagrams",
+            "{who}: {held} connections held, {} lost; {} new connections, {} datagrams",
             report.broken.len(),
             report.connections.len(),
             report.datagrams.len(),
         );
-        assert!(report.exchanges > u64::from(HELD) && report.connections.len() > 10, "{who}: there was load");
+        assert!(report.exchanges > u64::from(held) && report.connections.len() > 10, "{who}: there was load");
         complaints.extend(complaints_of(who, &report));
         complaints.extend(too_late(&report, &gone).map(|why| format!("{who}: {why}")));
     }

@@ -117,6 +117,11 @@ pub fn complaints_of(who: &str, report: &Report) -> Vec<String> {
     broken.chain(lost.map(|attempt| format!("{who}: lost: {attempt:?}"))).collect()
 }
 
+/// How much of something an emulated machine gets, whose one processor moves both the packets and the agent: a fifth.
+pub fn on_this_machine(count: u32) -> u32 {
+    if slowness() == 1 { count } else { count.div_ceil(5) }
+}
+
 fn lost(attempts: &[Attempt]) -> impl Iterator<Item = &Attempt> {
     attempts.iter().filter(|attempt| attempt.result.is_err())
 }
