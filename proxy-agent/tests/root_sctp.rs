@@ -11,9 +11,12 @@ use std::{
 };
 
 use libtest_mimic::{Arguments, Trial};
-use proxy_agent::{dataplane::AttachedHooks, plan::Changes};
+use proxy_agent::{
+    dataplane::AttachedHooks,
+    plan::{Changes, FamilyChanges},
+};
 use proxy_common::{
-    Backend, BackendId, Port, PortName, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange,
+    Backend, BackendId, Family, Port, PortName, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange,
 };
 use rustix::net::{AddressFamily, SocketType, bind, connect, ipproto, listen, socket};
 use support::{Netns, Node, patience};
@@ -25,11 +28,10 @@ fn main() -> ExitCode {
             test();
             Ok(())
         };
-        Trial::test(name, run).with_kind("SCTP").with_ignored_flag(is_missing)
+        Trial::test(name, run).with_kind("needs SCTP").with_ignored_flag(is_missing)
     };
     let trials = vec![
-        trial("an_association_is_served_over_ipv4", || an_association_is_served(&V4)),
-        trial("an_association_is_served_over_ipv6", || an_association_is_served(&V6)),
+        trial("associations_are_served_over_ipv4_and_ipv6", associations_are_served),
         trial("a_service_without_endpoints_refuses_at_once", a_service_without_endpoints_refuses_at_once),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
@@ -67,9 +69,10 @@ const V6: Addresses = Addresses {
 };
 
 const PORT: u16 = 80;
+const NODE_PORT: u16 = 30080;
 const TARGET: u16 = 8080;
 
-/// A node between a client outside and a pod with the backend.
+/// A node between a client outside and a pod with the backend, over both families.
 struct Stage {
     client: Netns,
     pod: Netns,
@@ -83,61 +86,65 @@ enum Endpoints {
 }
 
 impl Stage {
-    fn new(addresses: &Addresses, endpoints: Endpoints) -> Self {
+    fn new(endpoints: Endpoints) -> Self {
         let (node, client, pod) = (Node::default(), Netns::new(), Netns::new());
         client.veth("eth0", &node.netns, "outside");
         pod.veth("eth0", &node.netns, "inside");
         node.netns.sysctl("net/ipv4/ip_forward", "1");
         node.netns.sysctl("net/ipv6/conf/all/forwarding", "1");
-        let Addresses { client: at_client, outside, inside, backend, prefix, .. } = addresses;
-        for (namespace, device, address) in [
-            (&client, "eth0", at_client),
-            (&node.netns, "outside", outside),
-            (&node.netns, "inside", inside),
-            (&pod, "eth0", backend),
-        ] {
-            namespace.ip(&format!("addr add {address}/{prefix} dev {device}"));
+        let add = |address: &IpAddr, prefix: &u8, device: &str| format!("addr add {address}/{prefix} dev {device}");
+        let via = |gateway: &IpAddr| format!("route add default via {gateway}");
+        let (mut at_client, mut at_node, mut at_pod) = (Vec::new(), Vec::new(), Vec::new());
+        for Addresses { client, outside, inside, backend, prefix, .. } in [&V4, &V6] {
+            at_client.extend([add(client, prefix, "eth0"), via(outside)]);
+            at_node.extend([add(outside, prefix, "outside"), add(inside, prefix, "inside")]);
+            at_pod.extend([add(backend, prefix, "eth0"), via(inside)]);
         }
-        let family = if at_client.is_ipv4() { "-4" } else { "-6" };
-        client.ip(&format!("{family} route add default via {outside}"));
-        pod.ip(&format!("{family} route add default via {inside}"));
-        let (_, hooks) = node.start(&changes(addresses, endpoints));
+        for (namespace, commands) in [(&client, at_client), (&node.netns, at_node), (&pod, at_pod)] {
+            namespace.ip_batch(&commands);
+        }
+        let mut changes = Changes::default();
+        let name = PortName::new("test", "sctp", "", Protocol::Sctp).expect("short names");
+        changes.names.push((SERVICE, name));
+        add_frontends(&mut changes.v4, [10, 96, 0, 1], [203, 0, 113, 1], [10, 0, 0, 2], endpoints);
+        let [IpAddr::V6(cluster_ip), IpAddr::V6(external), IpAddr::V6(backend)] =
+            [V6.cluster_ip, V6.external, V6.backend]
+        else {
+            unreachable!("they are IPv6's")
+        };
+        let [cluster_ip, external, backend] = [cluster_ip, external, backend].map(|address| address.octets());
+        add_frontends(&mut changes.v6, cluster_ip, external, backend, endpoints);
+        let (_, hooks) = node.start(&changes);
+        node.serve_node_ports(V4.outside);
+        node.serve_node_ports(V6.outside);
         Self { client, pod, _running: (node, hooks) }
     }
 }
 
-/// A clusterIP, and an external address whose traffic is masqueraded.
-fn changes(addresses: &Addresses, endpoints: Endpoints) -> Changes {
-    let (id, backend) = (ServiceId::new(1), BackendId::new(1));
-    let mut changes = Changes::default();
-    let name = PortName::new("test", "sctp", "", Protocol::Sctp).expect("short names");
-    changes.names.push((id, name));
+const SERVICE: ServiceId = ServiceId::new(1);
+
+/// A clusterIP, and an external address and a nodePort, whose traffic is masqueraded.
+fn add_frontends<F: Family>(
+    changes: &mut FamilyChanges<F>,
+    cluster_ip: F::Address,
+    external: F::Address,
+    backend: F::Address,
+    endpoints: Endpoints,
+) {
+    let number = BackendId::new(1);
+    let flags = Backend::<F::Address>::IN_CLUSTER_LIST;
+    changes.backends.push((number, Backend::new(backend, Port::new(TARGET), flags, SERVICE)));
+    changes.slots.push((1, vec![number]));
     let list = if endpoints == Endpoints::One { SlotRange::new(1, 1) } else { SlotRange::EMPTY };
-    let frontends = [(addresses.cluster_ip, ServiceFlags::NONE), (addresses.external, ServiceFlags::EXTERNAL)];
-    for (frontend, flags) in frontends {
-        let entry = ServiceEntry::new(id, flags, list, SlotRange::EMPTY);
-        match frontend {
-            IpAddr::V4(frontend) => {
-                changes.v4.services.push((ServiceKey::new(frontend.octets(), Port::new(PORT), Protocol::Sctp), entry));
-            }
-            IpAddr::V6(frontend) => {
-                changes.v6.services.push((ServiceKey::new(frontend.octets(), Port::new(PORT), Protocol::Sctp), entry));
-            }
-        }
+    let node_port = ServiceFlags::EXTERNAL.with(ServiceFlags::NODE_PORT);
+    for (address, port, flags) in [
+        (cluster_ip, PORT, ServiceFlags::NONE),
+        (external, PORT, ServiceFlags::EXTERNAL),
+        (F::UNSPECIFIED, NODE_PORT, node_port),
+    ] {
+        let entry = ServiceEntry::new(SERVICE, flags, list, SlotRange::EMPTY);
+        changes.services.push((ServiceKey::new(address, Port::new(port), Protocol::Sctp), entry));
     }
-    match addresses.backend {
-        IpAddr::V4(address) => {
-            let flags = Backend::<[u8; 4]>::IN_CLUSTER_LIST;
-            changes.v4.backends.push((backend, Backend::new(address.octets(), Port::new(TARGET), flags, id)));
-            changes.v4.slots.push((1, vec![backend]));
-        }
-        IpAddr::V6(address) => {
-            let flags = Backend::<[u8; 16]>::IN_CLUSTER_LIST;
-            changes.v6.backends.push((backend, Backend::new(address.octets(), Port::new(TARGET), flags, id)));
-            changes.v6.slots.push((1, vec![backend]));
-        }
-    }
-    changes
 }
 
 /// An SCTP socket of the one-to-one style (RFC 6458 §4), which is used like a TCP socket.
@@ -161,43 +168,53 @@ fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// To both frontends: more than a packet each way, so that packets are cut up and put together by devices.
-fn an_association_is_served(addresses: &Addresses) {
-    let stage = Stage::new(addresses, Endpoints::One);
-    let server = stage.pod.enter(|| listen_at((addresses.backend, TARGET).into()));
-    let echo = thread::spawn(move || {
-        let mut sources = Vec::new();
-        for _ in 0..2 {
-            let (mut stream, source) = server.accept().expect("an association");
-            sources.push(source.ip());
-            let mut buffer = vec![0; 1 << 16];
-            loop {
-                match stream.read(&mut buffer).expect("the association lives") {
-                    0 => break,
-                    len => stream.write_all(&buffer[..len]).expect("the association lives"),
-                }
+/// To each frontend, and from the backend to itself: more than a packet each way, so that packets are cut up and put together by
+/// devices.
+fn associations_are_served() {
+    let stage = Stage::new(Endpoints::One);
+    for addresses in [V4, V6] {
+        let Addresses { client, outside, inside, backend, cluster_ip, external, .. } = addresses;
+        let attempts = [
+            (&stage.client, (cluster_ip, PORT), client),
+            (&stage.client, (external, PORT), inside),
+            (&stage.client, (outside, NODE_PORT), inside),
+            (&stage.pod, (cluster_ip, PORT), inside),
+        ];
+        let server = stage.pod.enter(|| listen_at((backend, TARGET).into()));
+        let count = attempts.len();
+        let echo = thread::spawn(move || (0..count).map(|_| answer(&server)).collect::<Vec<_>>());
+        for (namespace, frontend, _) in attempts {
+            let mut stream = namespace.enter(|| connect_to(frontend.into())).expect("is served");
+            assert_eq!(stream.peer_addr().expect("it is connected"), frontend.into());
+            let message: Vec<u8> = (0..=255).cycle().take(1001).collect();
+            for _ in 0..50 {
+                stream.write_all(&message).expect("the association lives");
+                let mut answer = vec![0; message.len()];
+                stream.read_exact(&mut answer).expect("the association lives");
+                assert_eq!(answer, message);
             }
         }
-        sources
-    });
-    for frontend in [addresses.cluster_ip, addresses.external] {
-        let mut stream = stage.client.enter(|| connect_to((frontend, PORT).into())).expect("is served");
-        let message: Vec<u8> = (0..=255).cycle().take(1001).collect();
-        for _ in 0..50 {
-            stream.write_all(&message).expect("the association lives");
-            let mut answer = vec![0; message.len()];
-            stream.read_exact(&mut answer).expect("the association lives");
-            assert_eq!(answer, message);
+        let sources = echo.join().expect("the server lives");
+        assert_eq!(sources, attempts.map(|(_, _, source)| source), "as whom each is seen");
+    }
+}
+
+/// Echoes what comes on the next association, and returns its client.
+fn answer(server: &TcpListener) -> IpAddr {
+    let (mut stream, source) = server.accept().expect("an association");
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match stream.read(&mut buffer).expect("the association lives") {
+            0 => return source.ip(),
+            len => stream.write_all(&buffer[..len]).expect("the association lives"),
         }
     }
-    let sources = echo.join().expect("the server lives");
-    assert_eq!(sources, [addresses.client, addresses.inside], "an external address is masqueraded");
 }
 
 fn a_service_without_endpoints_refuses_at_once() {
-    for addresses in [V4, V6] {
-        let stage = Stage::new(&addresses, Endpoints::None);
-        let refused = stage.client.enter(|| connect_to((addresses.cluster_ip, PORT).into()).map(drop));
-        assert_eq!(refused.map_err(|error| error.kind()), Err(io::ErrorKind::ConnectionRefused));
+    let stage = Stage::new(Endpoints::None);
+    for frontend in [V4, V6].iter().flat_map(|of| [(of.cluster_ip, PORT), (of.outside, NODE_PORT)]) {
+        let refused = stage.client.enter(|| connect_to(frontend.into()).map(drop));
+        assert_eq!(refused.map_err(|error| error.kind()), Err(io::ErrorKind::ConnectionRefused), "{frontend:?}");
     }
 }

@@ -6,13 +6,12 @@ use libtest_mimic::Trial;
 use proxy_agent::dataplane::nft;
 
 use super::{
-    needing,
     neighbour::counted,
     peer::{Sight, Task},
     server::Server,
     services::{HERE, WEB, address, assert_seen},
     stage::{Family, OTHER_NODE, Stage, TARGET_PORT},
-    support::{Netns, run},
+    support::{Netns, needing, run},
 };
 
 pub fn trials() -> Vec<Trial> {

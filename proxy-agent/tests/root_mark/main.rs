@@ -30,8 +30,7 @@ mod support;
 
 use std::{env, process::ExitCode};
 
-use libtest_mimic::{Arguments, Trial};
-use support::Netns;
+use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().collect();
@@ -40,15 +39,4 @@ fn main() -> ExitCode {
     }
     let trials = neighbour::trials().into_iter().chain(devices::trials()).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
-}
-
-/// A test that needs something of the machine that not every machine has. `probe` tries it in an empty namespace.
-fn needing(what: &str, probe: impl FnOnce(&Netns) -> bool, name: &str, test: impl FnOnce() + Send + 'static) -> Trial {
-    let trial = Trial::test(name, move || {
-        test();
-        Ok(())
-    });
-    // Who may not try cannot run the test either, but can list it.
-    let is_missing = rustix::process::geteuid().is_root() && !probe(&Netns::new());
-    trial.with_kind(format!("needs {what}")).with_ignored_flag(is_missing)
 }

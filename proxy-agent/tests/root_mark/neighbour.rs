@@ -6,13 +6,12 @@ use libtest_mimic::Trial;
 use proxy_agent::dataplane::nft;
 
 use super::{
-    needing,
     peer::{Sight, Talk},
     rules::{MARKED_PORT, Neighbour, Tool},
     server::Server,
     services::{HERE, SELF, WEB, assert_seen, node_ip, outside_ip},
     stage::{Family, Stage},
-    support::run,
+    support::{needing, run},
 };
 
 /// Port of a server outside to which nothing is marked.

@@ -6,15 +6,12 @@ use std::{
 };
 
 use proxy_agent::{
-    dataplane::{
-        AttachedHooks,
-        tables::{HashTable, Writes},
-    },
+    dataplane::AttachedHooks,
     plan::{Changes, FamilyChanges},
 };
 use proxy_common::{
-    Backend, BackendId, NodeAddress, PlainAddress, Port, PortName, Protocol, ServiceEntry, ServiceFlags, ServiceId,
-    ServiceKey, SettingsFlags, SlotRange, V4, V6, maps,
+    Backend, BackendId, Port, PortName, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SettingsFlags,
+    SlotRange,
 };
 
 use super::support::{Netns, Node, patience, settings, slowness};
@@ -116,10 +113,7 @@ impl Stage {
         let outside = family.address(at - 1, 2);
         let [client_address, backend_address] = [family.address(0, 1), family.address(last, 2)];
         let (_, hooks) = node.start(&changes(backend_address, policy));
-        match outside {
-            IpAddr::V4(address) => serve_node_ports(&node, maps::NODE_ADDRESSES.name::<V4>(), address.octets()),
-            IpAddr::V6(address) => serve_node_ports(&node, maps::NODE_ADDRESSES.name::<V6>(), address.octets()),
-        }
+        node.serve_node_ports(outside);
         Self { client, backend, node, outside, client_address, backend_address, _routers: between, hooks }
     }
 
@@ -217,11 +211,4 @@ fn serve<F: proxy_common::Family>(
     let flags = if policy == Policy::Local { flags.with(ServiceFlags::LOCAL) } else { flags };
     let key = ServiceKey::new(F::UNSPECIFIED, Port::new(port), protocol);
     changes.services.push((key, ServiceEntry::new(id, flags, list, list)));
-}
-
-fn serve_node_ports<A: PlainAddress + Ord + std::fmt::Debug>(node: &Node, table: &str, address: A) {
-    let path = node.pins.path().join(table);
-    let mut addresses: HashTable<A, NodeAddress> = HashTable::open(&path, Writes::Single).expect("pinned");
-    let refused = addresses.insert(&[(address, NodeAddress::NODE_PORTS)]).expect("writes");
-    assert_eq!(refused, Vec::<A>::new());
 }

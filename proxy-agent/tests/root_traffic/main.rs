@@ -24,5 +24,7 @@ fn main() -> ExitCode {
     if arguments.get(1).is_some_and(|first| first == peer::COMMAND) {
         return peer::main(&arguments[2..]);
     }
-    libtest_mimic::run(&Arguments::from_args(), scenarios::all()).exit_code()
+    let conclusion = libtest_mimic::run(&Arguments::from_args(), scenarios::all());
+    scenarios::end();
+    conclusion.exit_code()
 }

@@ -2,21 +2,25 @@
 
 mod change;
 mod external;
-mod paths;
 mod rows;
+mod shared;
 mod stranded;
 
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
+    thread,
 };
 
 use libtest_mimic::Trial;
 use serde_json::json;
 
+use self::shared::Shared::{ClusterCidr, MasqueradeAll, NodePortAddresses, Plain};
+pub use self::shared::end;
 use super::{
+    client::Place,
     manifests,
-    peer::Sight,
+    peer::{Sight, Task},
     stage::{Family, NODE, Pod, Stage},
 };
 
@@ -32,29 +36,27 @@ pub fn all() -> Vec<Trial> {
         })
     };
     vec![
-        trial("every_client_reaches_every_backend_and_sees_the_service", rows::every_client),
-        trial("masquerade_all_hides_those_whom_tc_serves", rows::masquerade_all),
-        trial("a_source_outside_the_cluster_cidr_is_masqueraded", rows::cluster_cidr),
+        Plain.trial("every_client_reaches_every_backend_and_sees_the_service", rows::every_client),
+        MasqueradeAll.trial("masquerade_all_hides_those_whom_tc_serves", rows::masquerade_all),
+        ClusterCidr.trial("a_source_outside_the_cluster_cidr_is_masqueraded", rows::cluster_cidr),
         trial("a_source_outside_the_nodes_pod_cidrs_is_masqueraded", rows::node_cidr),
         trial("what_comes_from_no_pods_device_is_masqueraded", rows::interface_name_prefix),
         trial("what_comes_from_no_port_of_the_pods_bridge_is_masqueraded", rows::bridge_interface),
-        trial("a_pod_reaches_itself_through_its_service", rows::hairpin),
-        trial("no_endpoint_refuses_at_once", rows::refusal),
-        trial("internal_traffic_policy_local_stays_on_the_node", rows::local_policy),
-        trial("node_ports_are_served_on_all_addresses_of_the_node", external::node_ports),
-        trial("node_ports_are_served_on_no_other_than_the_configured_addresses", external::node_port_addresses),
-        trial("health_check_ports_are_open_where_node_ports_are_served", external::health_check_port),
-        trial("external_traffic_policy_local_keeps_the_client_and_stays_on_the_node", external::external_policy_local),
-        trial("load_balancers_serve_their_source_ranges_only", external::source_ranges),
-        trial("a_client_keeps_its_backend", external::affinity),
-        trial("large_transfers_through_tc_arrive_whole", rows::bulk),
-        trial("what_is_no_service_is_left_alone", rows::bystanders),
-        trial("pods_with_routes_of_their_own_are_served", paths::routed_pods),
-        trial("pods_on_a_bridge_are_served", paths::bridged_pods),
-        trial("pods_on_a_bridge_are_served_where_netfilter_sees_bridged_packets", paths::bridged_pods_and_netfilter)
-            .with_ignored_flag(!paths::has_bridge_netfilter()),
-        trial("pods_behind_vxlan_are_served", paths::pods_behind_vxlan),
-        trial("answers_that_leave_by_another_device_are_translated", paths::asymmetric_routes),
+        ClusterCidr.trial("a_pod_reaches_itself_through_its_service", rows::hairpin),
+        Plain.trial("no_endpoint_refuses_at_once", rows::refusal),
+        Plain.trial("internal_traffic_policy_local_stays_on_the_node", rows::local_policy),
+        Plain.trial("node_ports_are_served_on_all_addresses_of_the_node", external::node_ports),
+        NodePortAddresses
+            .trial("node_ports_are_served_on_no_other_than_the_configured_addresses", external::node_port_addresses),
+        NodePortAddresses.trial("health_check_ports_are_open_where_node_ports_are_served", external::health_check_port),
+        ClusterCidr.trial(
+            "external_traffic_policy_local_keeps_the_client_and_stays_on_the_node",
+            external::external_policy_local,
+        ),
+        Plain.trial("load_balancers_serve_their_source_ranges_only", external::source_ranges),
+        Plain.trial("a_client_keeps_its_backend", external::affinity),
+        Plain.trial("large_transfers_through_tc_arrive_whole", rows::bulk),
+        MasqueradeAll.trial("what_is_no_service_is_left_alone", rows::bystanders),
         trial("a_removed_endpoint_gets_no_new_connections", change::removed_endpoint),
         trial("connected_udp_sockets_learn_that_their_endpoint_is_gone", stranded::connected_sockets),
         trial("manifests_come_and_go", change::manifests_come_and_go),
@@ -91,6 +93,17 @@ fn write_service_with(stage: &Stage, name: &str, number: u8, pods: &[&Pod], node
 
 fn backends(stage: &Stage) -> Vec<&Pod> {
     stage.backends.iter().collect()
+}
+
+/// Asserts that nothing comes back to these clients, neither an answer nor a refusal. They wait at the same time.
+#[track_caller]
+fn assert_dropped(clients: &[(Place<'_>, SocketAddr)], what: &str) {
+    let sights = thread::scope(|scope| {
+        let waiting: Vec<_> =
+            clients.iter().map(|&(place, to)| scope.spawn(move || place.run(&Task::Tcp { to, count: 1 }))).collect();
+        waiting.into_iter().flat_map(|client| client.join().expect("the client ends")).collect::<Vec<_>>()
+    });
+    assert_eq!(sights, vec![Sight::Failed("TimedOut".to_owned()); clients.len()], "{what}");
 }
 
 /// The names of the servers that answered; every sight must be an answer.

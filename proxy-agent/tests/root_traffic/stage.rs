@@ -147,7 +147,7 @@ impl Stage {
         let families = setting.families;
         let node = Netns::new();
         let outside = Netns::new();
-        outside.veth("eth0", &node, "eth0");
+        setting.wiring.outside([(&outside, "eth0"), (&node, "eth0")]);
         let (mut at_node, mut at_outside) = (Vec::new(), Vec::new());
         for family in families {
             let (forwarding, prefix, length) = match family {
@@ -204,6 +204,15 @@ impl Stage {
         let fresh = self.folder.path().join(format!(".{name}.new"));
         fs::write(&fresh, text).expect("the folder is ours");
         fs::rename(fresh, path).expect("the folder is ours");
+    }
+
+    /// Changes the first object of a manifest.
+    pub fn change(&self, name: &str, change: impl FnOnce(&mut Value)) {
+        let text = fs::read_to_string(self.folder.path().join(format!("{name}.yaml"))).expect("it was written before");
+        let objects = text.split("\n---\n").map(|document| serde_json::from_str(document).expect("JSON"));
+        let mut objects: Vec<Value> = objects.collect();
+        change(&mut objects[0]);
+        self.write(name, &objects);
     }
 
     /// Removes a manifest.

@@ -1,8 +1,13 @@
 //! How pods are connected to the node, as one network plugin or another does it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::{Family, Netns};
+
+#[path = "wireguard.rs"]
+mod wireguard;
+
+use self::wireguard::Side;
 
 /// How pods are connected to the node. Their addresses are the same everywhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,6 +21,82 @@ pub enum Wiring {
     Bridged,
     /// Backends live on another node, behind VXLAN.
     Overlay,
+    /// As [`Self::Links`], in VLANs: behind one tag (IEEE 802.1Q), but for the client outside and a backend, who are behind two
+    /// (802.1ad).
+    Vlans,
+    /// As [`Self::Links`], but each link is a `WireGuard` tunnel: packets have no link-layer header.
+    Tunnels,
+}
+
+/// Two namespaces and the names of the devices by which they reach each other.
+type Ends<'a> = [(&'a Netns, &'a str); 2];
+
+impl Wiring {
+    /// Connects the client outside to the node.
+    pub fn outside(self, ends: Ends<'_>) {
+        match self {
+            Self::Vlans => vlan(ends, &TWO_TAGS),
+            Self::Tunnels => tunnel(ends, 0),
+            Self::Links | Self::Routed | Self::Bridged | Self::Overlay => veth(ends),
+        }
+    }
+
+    /// Connects a pod to its node.
+    fn pod(self, ends: Ends<'_>, number: u8) {
+        match self {
+            Self::Vlans if number == BACKENDS[1] => vlan(ends, &TWO_TAGS),
+            Self::Vlans => vlan(ends, &ONE_TAG),
+            Self::Tunnels => tunnel(ends, number),
+            Self::Links | Self::Routed | Self::Bridged | Self::Overlay => veth(ends),
+        }
+    }
+}
+
+fn veth([(one, device), (other, other_device)]: Ends<'_>) {
+    one.veth(device, other, other_device);
+}
+
+/// Protocol and number of each VLAN, the outermost first.
+type Tags = [(&'static str, u16)];
+const ONE_TAG: [(&str, u16); 1] = [("802.1Q", 100)];
+const TWO_TAGS: [(&str, u16); 2] = [("802.1ad", 200), ("802.1Q", 201)];
+
+/// VLAN devices on a pair that has no addresses.
+fn vlan(ends: Ends<'_>, tags: &Tags) {
+    let carriers = ends.map(|(_, device)| carrier(device));
+    ends[0].0.veth(&carriers[0], ends[1].0, &carriers[1]);
+    for ((namespace, device), mut lower) in ends.into_iter().zip(carriers) {
+        let mut commands = Vec::new();
+        for (above, (protocol, number)) in (1..).zip(tags) {
+            let upper = if above == tags.len() { device.to_owned() } else { format!("{device}-{above}") };
+            commands.push(format!("link add link {lower} name {upper} type vlan proto {protocol} id {number}"));
+            commands.push(format!("link set {upper} up"));
+            lower = upper;
+        }
+        namespace.ip_batch(&commands);
+    }
+}
+
+/// A tunnel over a pair that has addresses of its own.
+fn tunnel(ends: Ends<'_>, number: u8) {
+    let carriers = ends.map(|(_, device)| carrier(device));
+    ends[0].0.veth(&carriers[0], ends[1].0, &carriers[1]);
+    let at =
+        |end: u8| SocketAddr::new([172, 16, number, end].into(), 51_000 + 256 * u16::from(end) + u16::from(number));
+    let sides = [(Side::One, at(1), at(2)), (Side::Other, at(2), at(1))];
+    for ((side, here, there), ((namespace, device), carrier)) in sides.into_iter().zip(ends.into_iter().zip(carriers)) {
+        namespace.ip_batch(&[
+            format!("addr add {}/24 dev {carrier}", here.ip()),
+            format!("link add {device} type wireguard"),
+        ]);
+        namespace.enter(|| wireguard::configure(device, side, here.port(), there));
+        namespace.ip(&format!("link set {device} up"));
+    }
+}
+
+/// The name of the device that another one is on.
+fn carrier(device: &str) -> String {
+    format!("{device}-link")
 }
 
 /// Numbers of the pods that are clients, and of those that are backends.
@@ -38,7 +119,7 @@ impl<'a> Fabric<'a> {
     /// Prepares the node.
     pub fn new(wiring: Wiring, families: &'static [Family], node: &'a Netns) -> Self {
         let other_node = match wiring {
-            Wiring::Links => None,
+            Wiring::Links | Wiring::Vlans | Wiring::Tunnels => None,
             Wiring::Routed => {
                 // The node answers for the pods' next hop because it has a route to it.
                 node.sysctl("net/ipv4/conf/default/proxy_arp", "1");
@@ -71,7 +152,7 @@ impl<'a> Fabric<'a> {
     /// A pod's namespace on the node.
     pub fn pod(&self, number: u8) -> Netns {
         match self.wiring {
-            Wiring::Links | Wiring::Overlay => self.linked(self.node, number),
+            Wiring::Links | Wiring::Overlay | Wiring::Vlans | Wiring::Tunnels => self.linked(self.node, number),
             Wiring::Routed => self.routed(number),
             Wiring::Bridged => self.bridged(number),
         }
@@ -85,8 +166,8 @@ impl<'a> Fabric<'a> {
             wiring => wiring,
         };
         let text = match (wiring, family) {
-            (Wiring::Links, Family::V4) => format!("10.1.{number}.1"),
-            (Wiring::Links, Family::V6) => format!("fd01:{number}::1"),
+            (Wiring::Links | Wiring::Vlans | Wiring::Tunnels, Family::V4) => format!("10.1.{number}.1"),
+            (Wiring::Links | Wiring::Vlans | Wiring::Tunnels, Family::V6) => format!("fd01:{number}::1"),
             (Wiring::Routed, Family::V4) => "192.0.2.1".to_owned(),
             (Wiring::Routed, Family::V6) => "2001:db8::1".to_owned(),
             (Wiring::Bridged, Family::V4) => "10.1.0.1".to_owned(),
@@ -100,7 +181,7 @@ impl<'a> Fabric<'a> {
     fn linked(&self, node: &Netns, number: u8) -> Netns {
         let namespace = Netns::new();
         let device = format!("pod{number}");
-        node.veth(&device, &namespace, "eth0");
+        self.wiring.pod([(node, &device), (&namespace, "eth0")], number);
         let (mut at_node, mut at_pod) = (Vec::new(), Vec::new());
         if self.wiring == Wiring::Overlay {
             // What the tunnel leaves of 1500 bytes.

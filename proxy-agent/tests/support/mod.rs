@@ -31,7 +31,7 @@ pub use self::{
     netns::Netns,
     node::{Node, settings},
     pins::Pins,
-    trials::needs,
+    trials::{needing, needs},
 };
 
 /// What the names of everything made here begin with.

@@ -1,16 +1,20 @@
 //! A node for the dataplane: a namespace, a cgroup and a directory of pins.
 
+use std::{fmt::Debug, net::IpAddr};
+
 use proxy_agent::{
     dataplane::{
         AttachedHooks, Config, Dataplane, PacketLog, SocketHooks,
         devices::{PodDevices, Selection},
         features::Features,
         flow_tables::FlowTableSize,
-        tables::KernelTables,
+        tables::{HashTable, KernelTables, Writes},
     },
     plan::{Changes, Refused},
 };
-use proxy_common::{DEFAULT_MASQUERADE_MARK, Detector, FamilySettings, Settings, SettingsFlags};
+use proxy_common::{
+    DEFAULT_MASQUERADE_MARK, Detector, FamilySettings, NodeAddress, PlainAddress, Settings, SettingsFlags, V4, V6, maps,
+};
 
 use super::{Cgroup, Netns, Pins};
 
@@ -59,6 +63,23 @@ impl Node {
         let hooks =
             self.netns.block_on(async || hooks.attach(&settings()).await.unwrap_or_else(|error| panic!("{error}")));
         (tables, hooks)
+    }
+
+    /// Serves nodePorts at this address. The dataplane was started before.
+    #[track_caller]
+    pub fn serve_node_ports(&self, address: IpAddr) {
+        match address {
+            IpAddr::V4(address) => self.add_address(maps::NODE_ADDRESSES.name::<V4>(), address.octets()),
+            IpAddr::V6(address) => self.add_address(maps::NODE_ADDRESSES.name::<V6>(), address.octets()),
+        }
+    }
+
+    #[track_caller]
+    fn add_address<A: PlainAddress + Ord + Debug>(&self, table: &str, address: A) {
+        let path = self.pins.path().join(table);
+        let mut addresses: HashTable<A, NodeAddress> = HashTable::open(&path, Writes::Single).expect("pinned");
+        let refused = addresses.insert(&[(address, NodeAddress::NODE_PORTS)]).expect("writes");
+        assert_eq!(refused, Vec::<A>::new());
     }
 }
 

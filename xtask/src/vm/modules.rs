@@ -11,12 +11,14 @@ use anyhow::{Context as _, bail};
 use super::{kernel::Files, output, tool};
 
 /// Devices, protocols, traffic control, and lists of sockets.
-const NETWORK: [&str; 12] = [
+const NETWORK: [&str; 14] = [
     "veth",
     "bridge",
     "br_netfilter",
     "vxlan",
+    "8021q",
     "tun",
+    "wireguard",
     "sch_ingress",
     "cls_bpf",
     "overlay",
@@ -27,7 +29,7 @@ const NETWORK: [&str; 12] = [
 ];
 /// nftables with address translation, as far as the agent's rules and those of tests go. What a kernel does not have is
 /// built into another module.
-const NFTABLES: [&str; 14] = [
+const NFTABLES: [&str; 15] = [
     "nf_tables",
     "nft_chain_nat",
     "nft_nat",
@@ -36,6 +38,7 @@ const NFTABLES: [&str; 14] = [
     "nft_ct",
     "nft_counter",
     "nft_limit",
+    "nft_numgen",
     "nft_log",
     "nft_reject_ipv4",
     "nft_reject_ipv6",
