@@ -185,6 +185,7 @@ impl Driver {
 
     fn take<T: Tables + Send + 'static>(&mut self, engine: &mut Engine<T>, burst: &mut Vec<Arrival>) {
         let (mut services, mut slices) = (0, 0);
+        let mut may_guard = false;
         for Arrival { update, at } in burst.drain(..) {
             if let Some(kind) = update.kind() {
                 self.observers.metrics.freshness().heard(kind);
@@ -196,6 +197,7 @@ impl Driver {
             };
             let trigger = trigger(&update, self.since);
             let is_change = is_change(&update);
+            may_guard |= matches!(update, Update::Service(_));
             if engine.take(update) {
                 if let Some(counter) = counter {
                     *counter += 1;
@@ -213,7 +215,8 @@ impl Driver {
         health.set_leaving(node.is_some_and(|node| node.leaving));
         progress.send_if_modified(|progress| {
             let is_known = progress.node.as_ref() == node;
-            let are_known = progress.guarded.iter().copied().eq(engine.index().guarded_addresses());
+            // Only Services have such addresses. Slices change all the time.
+            let are_known = !may_guard || progress.guarded.iter().copied().eq(engine.index().guarded_addresses());
             if !is_known {
                 progress.node = node.cloned();
             }

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
-use serde::de::DeserializeOwned;
+use serde::{Deserialize as _, de::DeserializeOwned};
 use serde_json::Value;
 use thiserror::Error;
 
@@ -56,7 +56,9 @@ pub struct Flaw {
 /// Reads an object. An object that does not have the API's shape is a flaw, not an error.
 #[must_use]
 pub fn decode<T: Object>(json: &Value) -> Decoded<T> {
-    match serde_path_to_error::deserialize::<_, T::Api>(json) {
+    // Almost all objects are sound, and finding out where one is not costs as much as reading it.
+    let read = T::Api::deserialize(json).or_else(|_| serde_path_to_error::deserialize::<_, T::Api>(json));
+    match read {
         Ok(api) => T::from_api(&api).into(),
         Err(error) => {
             let object = name::<T>(json);
