@@ -8,6 +8,7 @@ pub mod error;
 pub mod explain;
 pub mod freshness;
 pub mod model;
+mod near;
 pub mod notices;
 pub mod plan;
 pub mod run;

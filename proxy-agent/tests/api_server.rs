@@ -6,6 +6,7 @@ mod objects;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,9 +15,10 @@ use log::Log;
 use objects::{node, service, slice};
 use proxy_agent::{
     model::{Change, Update},
+    notices::LogOnly,
     source::{
         self, Arrival,
-        api::{self, Liveness, Server},
+        api::{self, Listeners, Liveness, Server},
     },
 };
 use serde_json::json;
@@ -50,7 +52,8 @@ impl Agent {
         let client = api::connect(&server).await.expect("an address is enough");
         let (sender, updates) = source::channel();
         let mut tasks = JoinSet::new();
-        api::start(&client, "node-a", list_silence, &sender, &std::sync::Arc::default(), &mut tasks);
+        let listeners = Listeners { updates: sender, freshness: Arc::default(), notices: Arc::new(LogOnly) };
+        api::start(&client, "node-a", list_silence, &listeners, &mut tasks);
         Self { updates, _tasks: tasks, services: None, slices: None, nodes: None, resets: 0 }
     }
 

@@ -82,7 +82,7 @@ fn each_wrong_value_is_a_line_of_its_own() {
     let lines = complaints(&["--config", &config]);
     let expected = [
         format!("proxy-agent: {config}: line 3: mode: \"bpf\" is none of iptables, ipvs, nftables"),
-        format!("proxy-agent: {config}: line 4: modes: is no field"),
+        format!("proxy-agent: {config}: line 4: modes: is no field; did you mean mode?"),
     ];
     assert_eq!(lines, expected);
 }
@@ -124,8 +124,20 @@ fn the_version_can_be_asked_as_kube_proxys() {
 }
 
 /// The commands of the program.
-const COMMANDS: [&str; 10] =
-    ["run", "status", "services", "backends", "flows", "explain", "check", "cleanup", "completion", "man"];
+const COMMANDS: [&str; 12] = [
+    "run",
+    "status",
+    "services",
+    "backends",
+    "flows",
+    "explain",
+    "trace",
+    "top",
+    "check",
+    "cleanup",
+    "completion",
+    "man",
+];
 
 #[test]
 fn shells_can_complete_commands_and_flags() {
@@ -168,7 +180,11 @@ fn wrong_filters_name_the_flag_the_value_and_what_is_accepted() {
     for (arguments, parts) in [
         (&["flows", "--protocol", "icmp"], ["'icmp'", "--protocol", "tcp, udp, sctp"]),
         (&["flows", "--state", "dead"], ["'dead'", "--state", "established"]),
-        (&["flows", "--address", "10.0.0"], ["'10.0.0'", "--address", "invalid IP address"]),
+        (&["flows", "--address", "10.0.0"], ["'10.0.0'", "--address", "10.0.0.1"]),
+        (&["flows", "--interval", "0"], ["'0'", "--interval", "whole number of seconds from 1"]),
+        (&["trace", "--count", "many"], ["'many'", "--count", "whole number from 1"]),
+        (&["trace", "--limit", "0"], ["'0'", "--limit", "whole number from 1"]),
+        (&["top", "--sort", "size"], ["'size'", "--sort", "packets"]),
         (&["services", "a/b/c", "-owide"], ["'a/b/c'", "NAME", "[NAMESPACE/]NAME[:PORT]"]),
         (&["explain", "10.0.0.1", "10.96.0.1"], ["'10.96.0.1'", "<DST:PORT>", "10.96.0.1:80"]),
         (&["explain", "10.0.0", "10.96.0.1:80"], ["'10.0.0'", "<SRC[:PORT]>", "10.0.0.1:4000"]),

@@ -56,9 +56,10 @@ fn the_daemon_set_runs_the_agent_as_the_account_that_may_do_what_it_does() {
         resources.sort();
         resources
     };
-    assert_eq!(resources(&["get", "list", "watch"]), ["endpointslices", "nodes", "services"]);
-    assert_eq!(resources(&["create", "patch"]), ["events"], "the agent writes nothing else");
-    assert_eq!(rules.len(), 3);
+    assert_eq!(resources(&["get", "list", "watch"]), ["services"], "whose uid Events name");
+    assert_eq!(resources(&["list", "watch"]), ["endpointslices", "nodes"]);
+    assert_eq!(resources(&["create"]), ["events"], "the agent writes nothing else");
+    assert_eq!(rules.len(), 4);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use log::Log;
 use proxy_agent::{
     model::ObjectName,
-    notices::{Notice, Notices, Reason},
+    notices::{Notice, Notices, Reason, Subject},
     plan::{HealthCheck, HealthCheckChange},
     server::{ALL_ADDRESSES, Health, HealthCheckServers},
 };
@@ -247,8 +247,8 @@ async fn a_busy_port_is_told_once_and_opened_when_it_is_free() {
     sleep(Duration::from_millis(2500)).await;
     let at = SocketAddr::new(address(), port);
     let text = format!("health check port {port} cannot be opened: {at}: Address already in use (os error 98)");
-    let service = ObjectName::new("default", "web");
-    assert_eq!(node.told(), [Notice { service, reason: Reason::HealthCheckPort, text: text.clone() }]);
+    let subject = Subject::Service(ObjectName::new("default", "web"));
+    assert_eq!(node.told(), [Notice { subject, reason: Reason::HealthCheckPort, text: text.clone() }]);
     let warnings = node.log.lines_with(&format!("Service default/web: {text}"));
     assert_eq!(warnings.len(), 1, "{:?}", node.log.lines_with(""));
     // What has changed meanwhile is what is answered then.
@@ -288,7 +288,7 @@ async fn of_two_services_with_one_port_the_second_one_waits() {
         assert!(begin.elapsed() < PATIENCE);
         sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(node.told()[0].service, ObjectName::new("default", "api"));
+    assert_eq!(node.told()[0].subject, Subject::Service(ObjectName::new("default", "api")));
     until_answered(port, "web", 1).await;
     node.update(&[("web", None)]);
     until_answered(port, "api", 2).await;

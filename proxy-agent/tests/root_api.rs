@@ -10,9 +10,10 @@ use std::{sync::Arc, time::Duration};
 use fake_api::FakeApi;
 use proxy_agent::{
     freshness::Freshness,
+    notices::LogOnly,
     source::{
         self,
-        api::{self, LIST_SILENCE, Liveness, Server},
+        api::{self, LIST_SILENCE, Listeners, Liveness, Server},
     },
 };
 use support::{Netns, patience};
@@ -37,7 +38,8 @@ fn a_server_whose_host_is_gone_is_missed_although_nothing_was_to_be_sent() {
         let client = api::connect(&server).await.expect("an address is enough");
         let (updates, mut received) = source::channel();
         let (freshness, mut tasks) = (Arc::<Freshness>::default(), JoinSet::new());
-        api::start(&client, "node-a", LIST_SILENCE, &updates, &freshness, &mut tasks);
+        let listeners = Listeners { updates, freshness: Arc::clone(&freshness), notices: Arc::new(LogOnly) };
+        api::start(&client, "node-a", LIST_SILENCE, &listeners, &mut tasks);
         for _ in 0..3 {
             timeout(patience(), received.recv()).await.expect("complete lists").expect("a source");
         }

@@ -11,11 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aya::maps::{Array, Map, MapData};
 use clap::Parser;
 use proxy_agent::{
     cli::TableCommand,
-    dataplane::{features::Feature, pins::Pins, read_tables, tables::SettingsTable},
-    plan::Changes,
+    dataplane::{Dataplane, features::Feature, pins::Pins, read_tables, tables::SettingsTable},
+    model::IpFamily,
+    plan::{BackendNumber, Changes, Pods, Tables as _},
 };
 use proxy_common::{
     Backend, BackendId, Port, PortName, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, Settings,
@@ -138,6 +140,34 @@ fn what_happens_in_a_second_is_printed_once() {
 }
 
 #[test]
+fn pods_are_named_while_no_agent_runs() {
+    let node = node();
+    let number = |id| BackendNumber { family: IpFamily::V4, id: BackendId::new(id) };
+    let name = |pods: Pods| Dataplane::open(&node.config()).expect("opens").tables.name_pods(&pods);
+    let explain = || {
+        let arguments = ["192.0.2.9", "10.96.0.1:80", "--from=outside", "-ojson"];
+        let said = agent(&node.netns, "explain", node.pins.path(), &arguments).expect("explains");
+        serde_json::from_str::<Value>(&said).expect("JSON")["outcomes"][0].clone()
+    };
+    name(Pods::Some(vec![(number(5), Some("web-0".into())), (number(6), Some("gone-0".into()))]));
+    assert_eq!(json(&node, "backends")[0]["pod"], "web-0");
+    assert_eq!(explain()["pod"], "web-0", "{}", explain());
+    name(Pods::All(vec![(number(5), "web-1".into())]));
+    assert_eq!(json(&node, "backends")[0]["pod"], "web-1");
+    let pods = read_tables(node.pins.path()).expect("pinned").pods.expect("it is there");
+    assert_eq!(pods.get(number(6)).expect("readable"), None, "names of nobody go");
+
+    // With a backend goes its name. After an agent without the table, nothing has a name and all else is shown.
+    let mut retired = Changes::default();
+    retired.v4.retired_backends.push(BackendId::new(5));
+    Dataplane::open(&node.config()).expect("opens").tables.apply(&retired).expect("writes");
+    assert_eq!(pods.get(number(5)).expect("readable"), None);
+    fs::remove_file(node.pins.path().join("pods")).expect("pinned");
+    assert_eq!(json(&node, "services")[0]["name"], "web");
+    assert_eq!(explain().get("pod"), None);
+}
+
+#[test]
 fn the_error_without_tables_says_what_to_do() {
     let node = Node::default();
     for command in ["status", "services", "backends", "flows"] {
@@ -184,6 +214,26 @@ fn tables_that_cannot_be_used_are_told_from_none() {
     let folder = tempfile::tempdir().expect("a folder");
     let said = agent(&node.netns, "services", folder.path(), &[]).expect_err("no tables");
     assert!(said.ends_with("with --bpffs-root") && said.contains("is not on a bpf file system"), "{said}");
+}
+
+/// Also where the other version has not all tables that this one knows.
+#[test]
+fn tables_of_another_version_are_told_from_broken_ones() {
+    const SETTINGS: usize = size_of::<Settings>();
+    let node = node();
+    let pin = |name: &str| node.pins.path().join(name);
+    let map = Map::from_map_data(MapData::from_pin(pin("settings")).expect("pinned")).expect("a map");
+    let mut settings: Array<_, [u8; SETTINGS]> = map.try_into().expect("an array");
+    let mut bytes = settings.get(&0, 0).expect("readable");
+    bytes[..4].copy_from_slice(&1_u32.to_ne_bytes());
+    settings.set(0, bytes, 0).expect("is written");
+    for missing in [None, Some("flow_filter"), Some("services_v4")] {
+        if let Some(name) = missing {
+            fs::remove_file(pin(name)).expect("pinned");
+        }
+        let said = agent(&node.netns, "services", node.pins.path(), &[]).expect_err("another version's");
+        assert!(said.contains("have layout 1, and this proxy-agent knows layout"), "{missing:?}: {said}");
+    }
 }
 
 fn fails_not(node: &Node) {

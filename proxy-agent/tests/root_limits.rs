@@ -26,7 +26,7 @@ use proxy_agent::{
     server::{Health, HealthCheckServers, Metrics, ServiceSeries, Statistics},
     source::{
         self,
-        api::{self, LIST_SILENCE, Liveness, Server},
+        api::{self, LIST_SILENCE, Listeners, Liveness, Server},
     },
 };
 use proxy_common::Counter;
@@ -78,6 +78,7 @@ impl Agent {
             metrics: Arc::clone(&metrics),
             gone_backends: stranded::channel().0,
             health_checks,
+            notices: Arc::new(LogOnly),
             progress: watch::channel(Progress::default()).0,
         };
         let engine = Engine::new(tables, "node-a".to_owned(), Capacities::default());
@@ -88,7 +89,9 @@ impl Agent {
         let server =
             Server { kubeconfig: None, master: Some(api.url()), qps: 5.0, burst: 50, liveness: Liveness::default() };
         let client = api::connect(&server).await.expect("an address is enough");
-        api::start(&client, "node-a", LIST_SILENCE, &updates, metrics.freshness(), &mut tasks);
+        let freshness = Arc::clone(metrics.freshness());
+        let listeners = Listeners { updates, freshness, notices: Arc::new(LogOnly) };
+        api::start(&client, "node-a", LIST_SILENCE, &listeners, &mut tasks);
         let root = home.pins.path().to_owned();
         Self { api, root, metrics, _stop: stop, _loop: running, _tasks: tasks }
     }
@@ -222,7 +225,7 @@ async fn a_thousand_changes_a_second_are_taken_in() {
             .collect()
     };
     agent.until_served(&frontends(&|_| addresses(1, 3))).await;
-    let syncs = || agent.value("kubeproxy_sync_proxy_rules_duration_seconds_count");
+    let syncs = || agent.value("kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"}");
     let (first_syncs, before) = (syncs(), resident());
 
     let mut ticks = interval(Duration::from_millis(10));

@@ -20,7 +20,7 @@ use objects::{node, service, slice};
 use proxy_agent::{
     dataplane::{stranded, tables::FlowTableUse},
     model::{Change, EndpointSlice, Node, NodeFacts, ObjectName, Service, Update},
-    notices::LogOnly,
+    notices::{Notice, Notices, Reason, Subject},
     plan::{
         Capacities, Changes, GoneBackend, Refused, Snapshot, Tables,
         memory::{MemoryError, MemoryTables},
@@ -29,7 +29,7 @@ use proxy_agent::{
     server::{Health, HealthCheckServers, Metrics, ServiceSeries, Statistics},
     source::{
         self, Object, Updates,
-        api::{self, LIST_SILENCE, Liveness, Server},
+        api::{self, LIST_SILENCE, Listeners, Liveness, Server},
         decode,
     },
 };
@@ -138,6 +138,16 @@ fn health_check_addresses() -> watch::Receiver<BTreeSet<IpAddr>> {
     watch::channel(BTreeSet::from([health_check_address()])).1
 }
 
+/// What owners were told.
+#[derive(Default)]
+struct Told(Mutex<Vec<Notice>>);
+
+impl Notices for Told {
+    fn tell(&self, notice: Notice) {
+        self.0.lock().expect("no panic").push(notice);
+    }
+}
+
 /// A loop that runs.
 struct Loop {
     tables: Shared,
@@ -145,6 +155,7 @@ struct Loop {
     metrics: Arc<Metrics>,
     progress: watch::Receiver<Progress>,
     gone: mpsc::Receiver<Vec<GoneBackend>>,
+    told: Arc<Told>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<Result<(), DriveError>>,
     _tasks: JoinSet<()>,
@@ -158,10 +169,12 @@ impl Loop {
         let mut tasks = JoinSet::new();
         let health = Arc::new(Health::new(Duration::from_secs(30)));
         let (gone_backends, gone) = stranded::channel();
-        let notices = Arc::new(LogOnly);
+        let told = Arc::new(Told::default());
+        let notices: Arc<dyn Notices> = Arc::<Told>::clone(&told);
         let health_checks =
-            HealthCheckServers::start(health_check_addresses(), Arc::clone(&health), notices, &mut tasks);
-        let observers = Observers { health, metrics: Arc::clone(&metrics), gone_backends, health_checks, progress };
+            HealthCheckServers::start(health_check_addresses(), Arc::clone(&health), Arc::clone(&notices), &mut tasks);
+        let observers =
+            Observers { health, metrics: Arc::clone(&metrics), gone_backends, health_checks, notices, progress };
         let engine = Engine::new(tables.clone(), "node-a".to_owned(), Capacities::default());
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(drive(engine, receiver, observers, async {
@@ -173,9 +186,29 @@ impl Loop {
             metrics,
             progress: watcher,
             gone,
+            told,
             stop: Some(stop),
             task,
             _tasks: tasks,
+        }
+    }
+
+    /// Whom the watches of an API server tell.
+    fn listeners(&self) -> Listeners {
+        let notices: Arc<dyn Notices> = Arc::<Told>::clone(&self.told);
+        Listeners { updates: self.updates.clone(), freshness: Arc::clone(self.metrics.freshness()), notices }
+    }
+
+    /// What owners were told, once it is so much.
+    async fn until_told(&self, count: usize) -> Vec<Notice> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let told = self.told.0.lock().expect("no panic").clone();
+            if told.len() >= count {
+                return told;
+            }
+            assert!(Instant::now() < deadline, "only {told:?}");
+            sleep(Duration::from_millis(5)).await;
         }
     }
 
@@ -277,7 +310,7 @@ async fn a_slow_api_server_changes_nothing_until_it_has_answered() {
         Server { kubeconfig: None, master: Some(server.url()), qps: 5.0, burst: 50, liveness: Liveness::default() };
     let client = api::connect(&options).await.expect("an address is enough");
     let mut tasks = JoinSet::new();
-    api::start(&client, "node-a", LIST_SILENCE, &agent.updates, agent.metrics.freshness(), &mut tasks);
+    api::start(&client, "node-a", LIST_SILENCE, &agent.listeners(), &mut tasks);
     sleep(Duration::from_millis(1500)).await;
     assert_eq!(tables.lock().applies, 0);
     agent.until_served(&[("10.96.0.9:80", &["10.0.0.9:8080"])]).await;
@@ -288,6 +321,46 @@ async fn a_slow_api_server_changes_nothing_until_it_has_answered() {
     agent.until_served(&[("10.96.0.1:80", &["10.0.0.2:8080"])]).await;
     server.state().delete(Resource::Services, "web");
     agent.until_served(&[]).await;
+}
+
+/// Owners learn of what is not served, once, and of fields of Services; whatever else is wrong is in the log.
+#[tokio::test]
+async fn owners_are_told_what_is_not_served() {
+    let server = FakeApi::start().await;
+    let created = |mut service: Value, time: &str| {
+        service["metadata"]["creationTimestamp"] = json!(time);
+        service
+    };
+    server.state().put(Resource::Services, created(service("web", "10.96.0.1"), "2026-01-01T00:00:00Z"));
+    let agent = Loop::start(&Shared::new(100));
+    let options =
+        Server { kubeconfig: None, master: Some(server.url()), qps: 50.0, burst: 50, liveness: Liveness::default() };
+    let client = api::connect(&options).await.expect("an address is enough");
+    let mut tasks = JoinSet::new();
+    api::start(&client, "node-a", LIST_SILENCE, &agent.listeners(), &mut tasks);
+    agent.until_served(&[("10.96.0.1:80", &[])]).await;
+
+    let mut broken = created(service("thief", "10.96.0.2"), "2026-01-02T00:00:00Z");
+    broken["spec"]["externalIPs"] = json!(["10.96.0.1", "here"]);
+    server.state().put(Resource::Services, broken.clone());
+    let told = agent.until_told(2).await;
+    let thief = Subject::Service(ObjectName::new("default", "thief"));
+    assert!(told.iter().all(|notice| notice.subject == thief), "{told:?}");
+    assert_eq!(
+        told.iter().map(|notice| notice.reason).collect::<Vec<_>>(),
+        [Reason::UnusableField, Reason::FrontendTaken]
+    );
+    assert!(told[0].text.contains("spec.externalIPs[1]: \"here\" is not an IP address"), "{told:?}");
+    assert!(told[1].text.contains("10.96.0.1:80/TCP belongs to the older Service default/web"), "{told:?}");
+
+    // Nothing of that is news when something else changes; a slice is no owner's.
+    broken["spec"]["ports"][0]["targetPort"] = json!(9);
+    server.state().put(Resource::Services, broken);
+    let mut bad_slice = slice("web-1", "web", &["10.0.0.1"]);
+    bad_slice["endpoints"][0]["addresses"] = json!(["nowhere", "10.0.0.1"]);
+    server.state().put(Resource::EndpointSlices, bad_slice);
+    agent.until_served(&[("10.96.0.1:80", &["10.0.0.1:8080"]), ("10.96.0.2:80", &[])]).await;
+    assert_eq!(agent.until_told(2).await, told);
 }
 
 /// While the server is away, all stays as it is, and metrics say for how long. What was deleted meanwhile goes when it is back.
@@ -303,7 +376,7 @@ async fn an_api_server_that_is_away_takes_nothing_away_and_is_told_of() {
         Server { kubeconfig: None, master: Some(server.url()), qps: 5.0, burst: 50, liveness: Liveness::default() };
     let client = api::connect(&options).await.expect("an address is enough");
     let mut tasks = JoinSet::new();
-    api::start(&client, "node-a", LIST_SILENCE, &agent.updates, agent.metrics.freshness(), &mut tasks);
+    api::start(&client, "node-a", LIST_SILENCE, &agent.listeners(), &mut tasks);
     let before = [("10.96.0.1:80", &["10.0.0.1:8080"][..]), ("10.96.0.2:80", &[])];
     agent.until_served(&before).await;
     let failing = |kind: &str| agent.gauge(&format!("proxy_agent_source_failing_seconds{{kind=\"{kind}\"}}"));

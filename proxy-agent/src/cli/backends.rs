@@ -1,13 +1,17 @@
 //! `proxy-agent backends`.
 
-use proxy_common::{Backend, Family, PlainAddress, V4, V6};
+use proxy_common::{Backend, BackendId, Family, PlainAddress, V4, V6};
 use serde::Serialize;
 
 use super::{
+    pods::PodNames,
     print::{Detail, Rows, or_dash},
     text::{IntoIp, endpoint, service},
 };
-use crate::plan::{FamilySnapshot, Snapshot};
+use crate::{
+    model::IpFamily,
+    plan::{FamilySnapshot, Snapshot},
+};
 
 /// The endpoints, ordered by Service.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -19,6 +23,9 @@ pub(super) struct BackendsView(Vec<Row>);
 struct Row {
     service: String,
     endpoint: String,
+    /// The pod that it is, in the Service's namespace; absent if that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<String>,
     /// Whether it is on this node.
     local: bool,
     /// Among which endpoints new connections find it: those of the whole cluster, those for traffic policy
@@ -28,10 +35,10 @@ struct Row {
 }
 
 /// The endpoints in the tables.
-pub(super) fn view(snapshot: &Snapshot) -> BackendsView {
+pub(super) fn view(snapshot: &Snapshot, pods: &impl PodNames) -> BackendsView {
     let mut rows = Vec::new();
-    add::<V4>(&mut rows, snapshot, &snapshot.v4);
-    add::<V6>(&mut rows, snapshot, &snapshot.v6);
+    add::<V4>(&mut rows, snapshot, &snapshot.v4, |id| pods.pod(IpFamily::V4, id));
+    add::<V6>(&mut rows, snapshot, &snapshot.v6, |id| pods.pod(IpFamily::V6, id));
     rows.sort_unstable();
     BackendsView(rows)
 }
@@ -40,10 +47,12 @@ fn add<F: Family<Address: IntoIp + PlainAddress>>(
     rows: &mut Vec<Row>,
     snapshot: &Snapshot,
     tables: &FamilySnapshot<F>,
+    pod: impl Fn(BackendId) -> Option<String>,
 ) {
     rows.extend(tables.backends.iter().map(|(id, backend)| Row {
         service: service(backend.service(), &snapshot.names),
         endpoint: endpoint((backend.address(), backend.port())),
+        pod: pod(*id),
         local: backend.is_local(),
         lists: lists(backend),
         id: id.get(),
@@ -57,13 +66,14 @@ fn lists<A: Copy>(backend: &Backend<A>) -> Vec<&'static str> {
 
 impl Rows for BackendsView {
     const HEADINGS: (&'static [&'static str], &'static [&'static str]) =
-        (&["SERVICE", "ENDPOINT", "ON NODE", "LISTS"], &["ID"]);
+        (&["SERVICE", "ENDPOINT", "POD", "ON NODE", "LISTS"], &["ID"]);
 
     fn rows(&self, detail: Detail) -> Vec<Vec<String>> {
         let cells = |row: &Row| {
-            let Row { service, endpoint, local, lists, id } = row;
+            let Row { service, endpoint, pod, local, lists, id } = row;
             let on_node = if *local { "yes" } else { "no" }.to_owned();
-            let mut cells = vec![service.clone(), endpoint.clone(), on_node, or_dash(Some(lists.join(",")))];
+            let pod = or_dash(pod.as_ref());
+            let mut cells = vec![service.clone(), endpoint.clone(), pod, on_node, or_dash(Some(lists.join(",")))];
             if detail == Detail::Wide {
                 cells.push(id.to_string());
             }

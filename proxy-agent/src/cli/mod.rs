@@ -11,6 +11,7 @@ mod cleanup;
 mod error;
 mod explain;
 mod flows;
+mod pods;
 mod print;
 mod select;
 mod services;
@@ -115,12 +116,13 @@ impl TableCommand {
                 show.output.print(&services::view(&snapshot, &show.read(tables.drops.all())?), out)?;
             }
             Self::Backends(ListArgs { service, show }) => {
-                let mut snapshot = show.read(show.open()?.snapshot())?;
+                let tables = show.open()?;
+                let mut snapshot = show.read(tables.snapshot())?;
                 if let Some(service) = service {
                     let ids = service.ids(&snapshot.names)?;
                     services::keep(&mut snapshot, &ids);
                 }
-                show.output.print(&backends::view(&snapshot), out)?;
+                show.output.print(&backends::view(&snapshot, &tables.pods), out)?;
             }
             Self::Flows(flows) => flows.run(out, || {
                 thread::sleep(flows.interval());

@@ -313,7 +313,7 @@ fn devices_view(attached: &[AttachedDevice], name: impl Fn(u32) -> Option<String
 }
 
 fn tables_view(tables: &Tables) -> Result<Vec<TableView>, TableError> {
-    let Tables { names, v4, v6, counters: _, drops, traffic: _, settings: _ } = tables;
+    let Tables { names, v4, v6, counters: _, drops, traffic: _, settings: _, pods: _ } = tables;
     let flows = tables.flow_use()?;
     let mut views = family_tables_view::<V4>(v4, &flows)?;
     views.extend(family_tables_view::<V6>(v6, &flows)?);

@@ -3,9 +3,23 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZeroU32,
 };
 
 use proxy_common::{Port, PortName, ServiceId};
+
+/// A time between two looks, as people write it.
+pub(super) fn seconds(text: &str) -> Result<u64, String> {
+    text.parse()
+        .ok()
+        .filter(|&seconds| seconds > 0)
+        .ok_or_else(|| "it is a whole number of seconds from 1 on".to_owned())
+}
+
+/// How many of something, as people write it.
+pub(super) fn number(text: &str) -> Result<NonZeroU32, String> {
+    text.parse().map_err(|_| format!("it is a whole number from 1 to {}", u32::MAX))
+}
 
 /// An address of either family as the standard library's.
 pub(super) trait IntoIp {

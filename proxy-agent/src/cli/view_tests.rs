@@ -54,6 +54,11 @@ fn snapshot() -> Snapshot {
     snapshot
 }
 
+/// Of one endpoint it is known which pod it is.
+fn pods() -> BTreeMap<u32, &'static str> {
+    BTreeMap::from([(1, "web-0")])
+}
+
 fn drops() -> BTreeMap<DropKey, u64> {
     let (refused, shut_out) = (DropReason::NoEndpoint, DropReason::SourceNotAllowed);
     [(DropKey::new(WEB, refused), 5), (DropKey::new(WEB, shut_out), 7), (DropKey::new(DNS, refused), 3)].into()
@@ -98,18 +103,18 @@ fn services_as_json() {
 #[test]
 fn backends_tell_whether_they_are_here_and_chosen() {
     let expected = "\
-SERVICE        ENDPOINT       ON NODE  LISTS
-shop/web:http  10.0.0.2:8080  yes      cluster,local
-shop/web:http  10.0.1.2:8080  no       cluster
-shop/web:http  10.0.1.3:8080  no       -
+SERVICE        ENDPOINT       POD    ON NODE  LISTS
+shop/web:http  10.0.0.2:8080  web-0  yes      cluster,local
+shop/web:http  10.0.1.2:8080  -      no       cluster
+shop/web:http  10.0.1.3:8080  -      no       -
 ";
-    assert_eq!(text(&backends::view(&snapshot())), expected);
+    assert_eq!(text(&backends::view(&snapshot(), &pods())), expected);
 }
 
 #[test]
 fn no_rows_are_headings_only() {
-    assert_eq!(text(&backends::view(&Snapshot::default())), "SERVICE  ENDPOINT  ON NODE  LISTS\n");
-    assert_eq!(serde_json::to_string(&backends::view(&Snapshot::default())).expect("serializes"), "[]");
+    assert_eq!(text(&backends::view(&Snapshot::default(), &pods())), "SERVICE  ENDPOINT  POD  ON NODE  LISTS\n");
+    assert_eq!(serde_json::to_string(&backends::view(&Snapshot::default(), &pods())).expect("serializes"), "[]");
 }
 
 #[test]
@@ -118,7 +123,7 @@ fn wide_is_everything() {
     let line = services.lines().find(|line| line.contains("192.0.2.1:80")).expect("listed");
     let ranges = "198.51.100.0/24,198.51.101.0/25,198.51.102.0/26,198.51.103.0/27,node";
     assert!(line.contains(ranges) && line.ends_with("12     no_endpoint=5,source_not_allowed=7  1"), "{line}");
-    let backends = plain(&backends::view(&snapshot()), Detail::Wide);
+    let backends = plain(&backends::view(&snapshot(), &pods()), Detail::Wide);
     assert!(backends.lines().any(|line| line.ends_with("cluster        2")), "{backends}");
 }
 
@@ -140,7 +145,7 @@ fn one_service_is_its_frontends_and_endpoints() {
     let mut snapshot = snapshot();
     services::keep(&mut snapshot, &BTreeSet::from([WEB]));
     assert_eq!(text(&services::view(&snapshot, &drops())).lines().count(), 1 + 3);
-    assert_eq!(text(&backends::view(&snapshot)).lines().count(), 1 + 3);
+    assert_eq!(text(&backends::view(&snapshot, &pods())).lines().count(), 1 + 3);
     services::keep(&mut snapshot, &BTreeSet::from([DNS]));
     assert_eq!(text(&services::view(&snapshot, &drops())).lines().count(), 1);
 }
@@ -148,5 +153,5 @@ fn one_service_is_its_frontends_and_endpoints() {
 #[test]
 fn fields_are_documented() {
     assert_documented(&services::view(&snapshot(), &drops()));
-    assert_documented(&backends::view(&snapshot()));
+    assert_documented(&backends::view(&snapshot(), &pods()));
 }

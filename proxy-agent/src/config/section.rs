@@ -7,7 +7,10 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::values;
-use crate::yaml::{Content, Entry, Node, Syntax, documents};
+use crate::{
+    near::near,
+    yaml::{Content, Entry, Node, Syntax, documents},
+};
 
 /// One thing that is wrong with the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -54,8 +57,10 @@ pub(super) fn document<T>(
     let mut errors = Vec::new();
     let value = Section::read(&root, &mut errors, |section| {
         for (key, expected) in [("apiVersion", version), ("kind", kind)] {
-            if section.text(key) != Some(expected) {
-                section.wrong(key, format!("is not {expected}"));
+            match section.text(key) {
+                Some(found) if found == expected => {}
+                Some(found) => section.wrong(key, format!("{found:?} is not {expected}")),
+                None => section.wrong(key, format!("is not {expected}")),
             }
         }
         read(section)
@@ -131,7 +136,7 @@ impl<'a> Section<'a> {
         let texts: Option<Vec<_>> =
             entry.value.as_sequence().and_then(|nodes| nodes.iter().map(Node::as_str).collect());
         if texts.is_none() {
-            self.wrong(key, "is not a list of strings");
+            self.wrong(key, format!("{} is not a list of strings", shown(&entry.value)));
         }
         texts.unwrap_or_default()
     }
@@ -147,7 +152,7 @@ impl<'a> Section<'a> {
         let is_switch = |entry: &Entry| matches!(entry.value.content, Content::Scalar(Value::Bool(_)));
         match &entry.value.content {
             Content::Mapping(entries) if entries.iter().all(is_switch) => {}
-            _ => self.wrong(key, "is not a map from names to true or false"),
+            _ => self.wrong(key, format!("{} is not a map from names to true or false", shown(&entry.value))),
         }
     }
 
@@ -176,10 +181,11 @@ impl<'a> Section<'a> {
     }
 
     fn scalar(&mut self, key: &'static str, what: &str, is: impl Fn(&Value) -> bool) -> Option<&'a Value> {
-        match &self.value(key)?.value.content {
+        let node = &self.value(key)?.value;
+        match &node.content {
             Content::Scalar(value) if is(value) => Some(value),
             _ => {
-                self.wrong(key, format!("is not {what}"));
+                self.wrong(key, format!("{} is not {what}", shown(node)));
                 None
             }
         }
@@ -199,12 +205,30 @@ impl<'a> Section<'a> {
     fn finish(self) {
         let Content::Mapping(entries) = &self.node.content else {
             let field = if self.path.is_empty() { "document".to_owned() } else { self.path };
-            self.errors.push(ConfigError::Field { line: self.node.line, field, reason: "is not a map".to_owned() });
+            let reason = format!("{} is not a map", shown(self.node));
+            self.errors.push(ConfigError::Field { line: self.node.line, field, reason });
             return;
         };
         for entry in entries.iter().filter(|entry| !self.known.contains(&entry.key.as_str())) {
             let field = self.path(&entry.key);
-            self.errors.push(ConfigError::Field { line: entry.line, field, reason: "is no field".to_owned() });
+            let known = self.known.iter().map(|&known| (known.to_owned(), known.to_owned()));
+            let reason = match near(&entry.key, known).as_slice() {
+                [] => "is no field".to_owned(),
+                near => format!("is no field; did you mean {}?", near.join(" or ")),
+            };
+            self.errors.push(ConfigError::Field { line: entry.line, field, reason });
         }
+    }
+}
+
+/// A value as a message quotes it: as JSON, if it is not too long.
+fn shown(node: &Node) -> String {
+    const LONGEST: usize = 64;
+    let text = node.to_json().to_string();
+    match (text.len() > LONGEST, &node.content) {
+        (false, _) => text,
+        (true, Content::Scalar(_)) => format!("{}…", &text[..text.floor_char_boundary(LONGEST)]),
+        (true, Content::Sequence(_)) => "this list".to_owned(),
+        (true, Content::Mapping(_)) => "this map".to_owned(),
     }
 }

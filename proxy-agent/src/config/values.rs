@@ -68,8 +68,12 @@ impl NodePortAddresses {
             [] => Ok(Self::All),
             [word] if word.as_ref() == "primary" => Ok(Self::Primary),
             texts => {
+                let prefix = |text: &str| match text {
+                    "primary" => Err("\"primary\" cannot stand beside others in the list".to_owned()),
+                    text => cidr(text),
+                };
                 let (prefixes, wrong): (Vec<_>, Vec<_>) =
-                    texts.iter().map(|text| cidr(text.as_ref())).partition(Result::is_ok);
+                    texts.iter().map(|text| prefix(text.as_ref())).partition(Result::is_ok);
                 if wrong.is_empty() {
                     Ok(Self::Prefixes(prefixes.into_iter().flatten().collect()))
                 } else {
@@ -86,7 +90,7 @@ pub(super) fn cidr(text: &str) -> Result<IpNet, String> {
 }
 
 pub(super) fn address(text: &str) -> Result<IpAddr, String> {
-    text.parse().map_err(|_| format!("{text:?} is not an IP address"))
+    text.parse().map_err(|_| format!("{text:?} is not an IP address such as 10.0.0.1 or fd00::1"))
 }
 
 /// `address:port`, or an address, which gets the default port.

@@ -12,7 +12,7 @@ use super::{
     nft::{self, Presence},
     pins::{FormerMap, Pins, SocketHook, unpin},
     programs::map_names,
-    tables::FRESHNESS,
+    tables::{FRESHNESS, PODS},
     tc::clsact,
 };
 
@@ -78,7 +78,7 @@ pub fn cleanup(bpffs_root: &Path, cgroup_root: Option<&Path>) -> Result<Removed,
         }
         step(format!("links pinned at {}", bpffs_root.display()), pins.remove_links().map(|()| true));
         let ours = |former: &FormerMap| map_names().any(|name| name == former.name);
-        let pinned = map_names().chain([FRESHNESS]).map(|name| pins.map(name)).chain([pins.unmarked_filter()]);
+        let pinned = map_names().chain([FRESHNESS, PODS]).map(|name| pins.map(name)).chain([pins.unmarked_filter()]);
         let tables = pins.former_maps().and_then(|former| {
             let former = former.into_iter().filter(ours).map(|former| former.path);
             pinned.chain(former).try_for_each(|path| unpin(&path))

@@ -8,7 +8,11 @@ use std::{
 
 use proxy_common::{LAYOUT_VERSION, Settings, V4, V6, maps};
 
-use super::{bpf, mounts, pins::Pins, tables::TableError};
+use super::{
+    bpf, mounts,
+    pins::Pins,
+    tables::{TableError, read_settings_of_any_layout},
+};
 
 /// Why the tables at a path cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -93,8 +97,14 @@ pub fn of_error(error: TableError, root: &Path) -> Diagnosis {
         Ok(false) if root.exists() => return Diagnosis::NotBpffs { path },
         _ => {}
     }
+    let pins = Pins::new(root);
+    // Another version's agent has other tables, and not all of those that this one knows.
+    if let Ok(Some((found, _))) = read_settings_of_any_layout(&pins.map(maps::SETTINGS))
+        && ![0, LAYOUT_VERSION].contains(&found)
+    {
+        return Diagnosis::OtherLayout { path, found };
+    }
     if error.is_missing() {
-        let pins = Pins::new(root);
         let (present, missing): (Vec<_>, Vec<_>) = tables().partition(|table| pins.map(table).exists());
         return if present.is_empty() {
             Diagnosis::NotRunning { path }

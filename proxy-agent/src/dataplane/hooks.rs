@@ -25,7 +25,7 @@ use super::{
     pins::{Direction, Pins, SocketHook},
     programs::{LoadError, map_names},
     served::{ServedDevices, Tools},
-    tables::{FRESHNESS, HashTable, SettingsTable, TableError},
+    tables::{FRESHNESS, HashTable, PODS, SettingsTable, TableError},
 };
 use crate::error::one_line;
 
@@ -236,7 +236,7 @@ impl AttachedHooks {
     /// Keeps what is pinned now from going with its pins.
     fn hold(&mut self) {
         let pins = &self.hooks.pins;
-        let maps = map_names().chain([FRESHNESS]).map(|name| pins.map(name));
+        let maps = map_names().chain([FRESHNESS, PODS]).map(|name| pins.map(name));
         let sockets = SocketHook::ALL.into_iter().flat_map(|hook| [pins.socket_link(hook), pins.socket_program(hook)]);
         let devices =
             self.served.indexes().flat_map(|index| Direction::ALL.map(|direction| pins.device_link(index, direction)));

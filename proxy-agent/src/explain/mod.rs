@@ -230,6 +230,15 @@ pub struct Explanation {
 }
 
 impl Explanation {
+    /// The frontend that the connection meets.
+    #[must_use]
+    pub fn frontend(&self) -> Option<ServiceEntry> {
+        self.steps.iter().find_map(|step| match step {
+            Step::Frontend(_, entry) => *entry,
+            _ => None,
+        })
+    }
+
     /// Of what no program sees.
     #[must_use]
     pub fn nothing_done() -> Self {

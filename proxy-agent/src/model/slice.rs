@@ -56,6 +56,8 @@ pub struct Endpoint {
     pub conditions: Conditions,
     /// Name of the node it runs on, if known. Endpoints of one slice share the text.
     pub node: Option<Arc<str>>,
+    /// Name of the pod that it is, in the namespace of its slice (`targetRef`); `None` if it is none, or nobody says.
+    pub pod: Option<Box<str>>,
     /// For whom it is meant, if the slice says so. Endpoints of one slice share equal hints.
     pub hints: Option<Arc<Hints>>,
 }
@@ -101,6 +103,18 @@ pub enum IpFamily {
 }
 
 impl IpFamily {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// `IPv4` or `IPv6`, as Kubernetes writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+
     /// The family of an address.
     #[must_use]
     pub const fn of(address: IpAddr) -> Self {
@@ -113,9 +127,6 @@ impl IpFamily {
 
 impl fmt::Display for IpFamily {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::V4 => "IPv4",
-            Self::V6 => "IPv6",
-        })
+        formatter.write_str(self.name())
     }
 }

@@ -9,7 +9,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use k8s_openapi::{api::discovery::v1 as api, apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::Timestamp};
+use k8s_openapi::{
+    api::{core::v1::ObjectReference, discovery::v1 as api},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    jiff::Timestamp,
+};
 
 use super::{
     Conditions, Endpoint, EndpointPort, EndpointSlice, Hints, IpFamily, Kind, ObjectName, Parsed, Reason, address,
@@ -48,7 +52,7 @@ impl EndpointSlice {
         };
         let service = ObjectName::new(name.namespace(), service);
         let ports = self::ports(ports.as_deref().unwrap_or_default(), &mut problems);
-        let endpoints = self::endpoints(endpoints, family, &mut problems);
+        let endpoints = self::endpoints(endpoints, name.namespace(), family, &mut problems);
         let last_change_trigger = last_change_trigger(metadata, &mut problems);
         problems.finish(Some(Self { name, service, family, ports, endpoints, last_change_trigger }))
     }
@@ -81,7 +85,7 @@ fn ports(api: &[api::EndpointPort], problems: &mut Problems) -> Box<[EndpointPor
     kept.into_iter().map(|(_, port)| port).collect()
 }
 
-fn endpoints(api: &[api::Endpoint], family: IpFamily, problems: &mut Problems) -> Box<[Endpoint]> {
+fn endpoints(api: &[api::Endpoint], namespace: &str, family: IpFamily, problems: &mut Problems) -> Box<[Endpoint]> {
     let mut nodes = Shared::default();
     let mut hints = Shared::default();
     let mut kept = Vec::with_capacity(api.len());
@@ -92,10 +96,18 @@ fn endpoints(api: &[api::Endpoint], family: IpFamily, problems: &mut Problems) -
             address,
             conditions: conditions(endpoint.conditions.as_ref()),
             node: node.map(|node| nodes.share(node)),
+            pod: endpoint.target_ref.as_ref().and_then(|target| pod(target, namespace)),
             hints: endpoint.hints.as_ref().and_then(self::hints).map(|new| hints.share(new)),
         });
     }
     kept.into()
+}
+
+/// The pod's name, if it is one of this namespace.
+fn pod(target: &ObjectReference, namespace: &str) -> Option<Box<str>> {
+    let ObjectReference { kind, name, namespace: of, .. } = target;
+    let is_here = of.as_deref().is_none_or(|of| of == namespace);
+    (kind.as_deref() == Some("Pod") && is_here).then(|| name.as_deref().map(Box::from)).flatten()
 }
 
 fn first_usable(texts: &[String], endpoint: usize, family: IpFamily, problems: &mut Problems) -> Option<IpAddr> {

@@ -123,7 +123,7 @@ impl EndpointSlice {
 
 /// A ready endpoint on an unknown node.
 pub(crate) fn endpoint(address: &str) -> Endpoint {
-    Endpoint { address: ip(address), conditions: Conditions::READY, node: None, hints: None }
+    Endpoint { address: ip(address), conditions: Conditions::READY, node: None, pod: None, hints: None }
 }
 
 impl Endpoint {

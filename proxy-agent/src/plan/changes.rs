@@ -9,6 +9,8 @@ use std::{
 
 use proxy_common::{Backend, BackendId, Family, PortName, ServiceEntry, ServiceId, ServiceKey, SourceRangeKey, V4, V6};
 
+use super::Pods;
+
 /// Writes that take the tables from what is installed to what is desired.
 ///
 /// The order of the fields is the order of the writes, so that a packet never sees half a change:
@@ -187,6 +189,10 @@ pub trait Tables {
     /// # Errors
     /// A write failed for another reason than a full table; what came before it is in place.
     fn apply(&mut self, changes: &Changes) -> Result<Refused, Self::Error>;
+
+    /// Notes which pods are behind backends, for people: no packet depends on it, and what cannot be noted is left out. The names of
+    /// retired backends go with them.
+    fn name_pods(&mut self, _: &Pods) {}
 
     /// When the last changes were in force, where that was before [`Self::apply`] had tidied up and returned.
     fn in_force(&self) -> Option<Instant> {

@@ -13,7 +13,8 @@ use proxy_common::{
     V4, V6,
 };
 
-use super::{Changes, FamilyChanges, FamilySnapshot, Refused, Snapshot, Tables};
+use super::{BackendNumber, Changes, FamilyChanges, FamilySnapshot, Pods, Refused, Snapshot, Tables};
+use crate::model::IpFamily;
 
 /// The kernel's tables, with the rules by which they may be written.
 #[derive(Clone, Debug)]
@@ -23,6 +24,7 @@ pub struct MemoryTables {
     v6: FamilyTables<V6>,
     /// Frontends for which a `services` table has room.
     capacity: usize,
+    pods: BTreeMap<BackendNumber, Box<str>>,
     /// How many writes go well before one fails.
     writes_left: Option<usize>,
 }
@@ -83,7 +85,14 @@ impl MemoryTables {
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         let names = BTreeMap::new();
-        Self { names, v4: FamilyTables::default(), v6: FamilyTables::default(), capacity, writes_left: None }
+        let (v4, v6) = (FamilyTables::default(), FamilyTables::default());
+        Self { names, v4, v6, capacity, pods: BTreeMap::new(), writes_left: None }
+    }
+
+    /// The names of pods behind backends.
+    #[must_use]
+    pub const fn pods(&self) -> &BTreeMap<BackendNumber, Box<str>> {
+        &self.pods
     }
 
     /// Lets `writes` more writes go well and the one after them fail; all go well after that.
@@ -201,7 +210,26 @@ impl Tables for MemoryTables {
                 tables.names.remove(&id).map(drop).ok_or(MemoryError::NothingToRemove)
             })?;
         }
+        for (family, retired) in [(IpFamily::V4, &v4.retired_backends), (IpFamily::V6, &v6.retired_backends)] {
+            for &id in retired {
+                self.pods.remove(&BackendNumber { family, id });
+            }
+        }
         Ok(refused)
+    }
+
+    fn name_pods(&mut self, pods: &Pods) {
+        match pods {
+            Pods::All(pods) => self.pods = pods.iter().cloned().collect(),
+            Pods::Some(pods) => {
+                for (number, pod) in pods {
+                    match pod {
+                        Some(pod) => drop(self.pods.insert(*number, pod.clone())),
+                        None => drop(self.pods.remove(number)),
+                    }
+                }
+            }
+        }
     }
 }
 

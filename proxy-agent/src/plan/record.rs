@@ -24,21 +24,51 @@ pub(super) struct ServiceRecord {
 /// traffic is dropped here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NoLocalEndpoints {
+    /// In IPv4.
+    pub v4: ByPolicy,
+    /// In IPv6.
+    pub v6: ByPolicy,
+}
+
+/// Numbers of Service ports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ByPolicy {
     /// By `internalTrafficPolicy`.
     pub internal: usize,
     /// By `externalTrafficPolicy`.
     pub external: usize,
 }
 
+impl NoLocalEndpoints {
+    /// Each number changed by that of a Service.
+    pub(super) fn with(self, of_service: Self, change: fn(usize, usize) -> usize) -> Self {
+        let policy = |all: ByPolicy, one: ByPolicy| ByPolicy {
+            internal: change(all.internal, one.internal),
+            external: change(all.external, one.external),
+        };
+        Self { v4: policy(self.v4, of_service.v4), v6: policy(self.v6, of_service.v6) }
+    }
+}
+
+impl ByPolicy {
+    /// The number of those of these records that have no endpoint here and should have one.
+    fn of<'a, A: 'a>(records: &(impl Iterator<Item = &'a FamilyRecord<A>> + Clone)) -> Self {
+        let count =
+            |counts: fn(ServiceFlags) -> bool| records.clone().filter(|record| record.lacks_local(counts)).count();
+        Self {
+            internal: count(|flags| !flags.contains(ServiceFlags::EXTERNAL)),
+            external: count(|flags| flags.contains(ServiceFlags::EXTERNAL)),
+        }
+    }
+}
+
 impl ServiceRecord {
     /// How many of the Service's ports have no endpoint here and should have one.
     pub(super) fn no_local_endpoints(&self) -> NoLocalEndpoints {
-        let count = |counts: fn(ServiceFlags) -> bool| {
-            self.ports.iter().filter(|port| port.v4.lacks_local(counts) || port.v6.lacks_local(counts)).count()
-        };
+        let ports = self.ports.iter();
         NoLocalEndpoints {
-            internal: count(|flags| !flags.contains(ServiceFlags::EXTERNAL)),
-            external: count(|flags| flags.contains(ServiceFlags::EXTERNAL)),
+            v4: ByPolicy::of(&ports.clone().map(|port| &port.v4)),
+            v6: ByPolicy::of(&ports.map(|port| &port.v6)),
         }
     }
 }

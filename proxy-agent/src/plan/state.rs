@@ -155,9 +155,7 @@ impl State {
     }
 
     fn count_no_local(&mut self, of_service: NoLocalEndpoints, change: fn(usize, usize) -> usize) {
-        let NoLocalEndpoints { internal, external } = &mut self.no_local_endpoints;
-        *internal = change(*internal, of_service.internal);
-        *external = change(*external, of_service.external);
+        self.no_local_endpoints = self.no_local_endpoints.with(of_service, change);
     }
 
     fn add_all(&self, index: &Index, work: &mut BTreeSet<Rank>) {

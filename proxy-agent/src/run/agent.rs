@@ -32,15 +32,15 @@ use crate::{
     },
     error::one_line,
     freshness::Freshness,
-    notices::{LogOnly, Notices},
+    notices::{LogOnly, Notice, Notices, Reason, Subject},
     plan::Capacities,
     server::{
-        Health, HealthCheckServers, Metrics, OnBusyPort, ServiceDrops, ServiceLabels, ServiceSeries, ServiceTraffic,
-        Statistics, health_routes, listen, metrics_routes,
+        Health, HealthCheckServers, Listening, Metrics, OnBusyPort, ServiceDrops, ServiceLabels, ServiceSeries,
+        ServiceTraffic, Statistics, health_routes, listen, metrics_routes,
     },
     source::{
-        self, Updates,
-        api::{self, Events, LIST_SILENCE, Liveness, Server},
+        self,
+        api::{self, Events, LIST_SILENCE, Listeners, Liveness, Server},
         manifests::Manifests,
     },
 };
@@ -76,7 +76,8 @@ pub async fn run(flags: &RunFlags, config: Config, stop: impl Future<Output = ()
         config.metrics_services.map(ServiceSeries).unwrap_or_default(),
     ));
     let mut tasks = JoinSet::new();
-    serve(&config.kube_proxy, &health, &metrics, &mut tasks).await?;
+    let notices = objects.notices(&node_name, &mut tasks);
+    serve(&config.kube_proxy, &health, &metrics, &*notices, &mut tasks).await?;
     tasks.spawn(note_freshness(freshness, Arc::clone(metrics.freshness())));
     if let Some(reader) = packet_log {
         tasks.spawn(reader.run());
@@ -86,8 +87,10 @@ pub async fn run(flags: &RunFlags, config: Config, stop: impl Future<Output = ()
     let addresses = network::Configuration::new(&config.kube_proxy);
     let (listening, health_check_addresses) = watch::channel(BTreeSet::new());
     tasks.spawn(network::follow(node_addresses, addresses, watcher.clone(), updates.clone(), listening));
-    let notices = objects.start(&node_name, updates, metrics.freshness(), &mut tasks)?;
-    let health_checks = HealthCheckServers::start(health_check_addresses, Arc::clone(&health), notices, &mut tasks);
+    let listeners = Listeners { updates, freshness: Arc::clone(metrics.freshness()), notices: Arc::clone(&notices) };
+    objects.start(&node_name, listeners, &mut tasks)?;
+    let health_checks =
+        HealthCheckServers::start(health_check_addresses, Arc::clone(&health), Arc::clone(&notices), &mut tasks);
 
     let (gone_backends, gone) = stranded::channel();
     let counted = Arc::clone(&metrics);
@@ -99,8 +102,10 @@ pub async fn run(flags: &RunFlags, config: Config, stop: impl Future<Output = ()
         Configuration { kube_proxy, socket_lb, kube_ovn, host_routing, node_name: node_name.clone(), former };
     let hooks = keep(hooks, adoption, configuration, Arc::clone(&health), watcher);
     info!("Node {node_name}: waiting for the lists of Services and EndpointSlices");
+    let text = format!("proxy-agent {} serves Services on this node", env!("CARGO_PKG_VERSION"));
+    notices.tell(Notice { subject: Subject::Node, reason: Reason::Starting, text });
     let engine = Engine::new(plan_tables, node_name, Capacities::default());
-    let observers = Observers { health, metrics, gone_backends, health_checks, progress };
+    let observers = Observers { health, metrics, gone_backends, health_checks, notices, progress };
     tokio::select! {
         ended = drive(engine, receiver, observers, stop) => ended.map_err(Into::into),
         ended = hooks => match ended {
@@ -205,11 +210,16 @@ async fn serve(
     config: &KubeProxy,
     health: &Arc<Health>,
     metrics: &Arc<Metrics>,
+    notices: &dyn Notices,
     tasks: &mut JoinSet<()>,
 ) -> Result<()> {
     let busy = if config.bind_address_hard_fail { OnBusyPort::Fail } else { OnBusyPort::Retry };
     if let Some(address) = config.healthz {
-        listen("the health server", address, health_routes(health, metrics), busy, tasks).await?;
+        let routes = health_routes(health, metrics);
+        if let Listening::Later(error) = listen("the health server", address, routes, busy, tasks).await? {
+            let text = format!("{error}; trying again until it can");
+            notices.tell(Notice { subject: Subject::Node, reason: Reason::HealthServer, text });
+        }
     }
     if let Some(address) = config.metrics {
         listen("the metrics server", address, metrics_routes(metrics), busy, tasks).await?;
@@ -236,22 +246,23 @@ impl Source {
         }
     }
 
-    /// Starts to send updates. Returns who tells the owners of the objects what they should know.
-    fn start(
-        self,
-        node_name: &str,
-        updates: Updates,
-        freshness: &Arc<Freshness>,
-        tasks: &mut JoinSet<()>,
-    ) -> Result<Arc<dyn Notices>> {
+    /// Who tells people what they should know. Manifests have nobody to tell.
+    fn notices(&self, node_name: &str, tasks: &mut JoinSet<()>) -> Arc<dyn Notices> {
         match self {
-            Self::Manifests(manifests) => {
-                manifests.start(updates).map_err(|error| anyhow!("no thread for the folder of manifests: {error}"))?;
-                Ok(Arc::new(LogOnly))
-            }
+            Self::Manifests(_) => Arc::new(LogOnly),
+            Self::Api(client) => Arc::new(Events::start(client, node_name, tasks)),
+        }
+    }
+
+    /// Starts to send updates.
+    fn start(self, node_name: &str, listeners: Listeners, tasks: &mut JoinSet<()>) -> Result<()> {
+        match self {
+            Self::Manifests(manifests) => manifests
+                .start(listeners.updates)
+                .map_err(|error| anyhow!("no thread for the folder of manifests: {error}")),
             Self::Api(client) => {
-                api::start(&client, node_name, LIST_SILENCE, &updates, freshness, tasks);
-                Ok(Arc::new(Events::start(&client, node_name, tasks)))
+                api::start(&client, node_name, LIST_SILENCE, &listeners, tasks);
+                Ok(())
             }
         }
     }

@@ -26,8 +26,9 @@ use super::{
 use crate::{
     dataplane::stranded::GoneBackends,
     error::one_line,
-    model::{Change, EndpointSlice, Node, Update},
-    plan::Tables,
+    model::{Change, EndpointSlice, IpFamily, Node, Update},
+    notices::{Notice, Notices, Reason, Subject},
+    plan::{PlanProblem, Tables},
     server::{Health, HealthCheckServers, Metrics, SyncKind},
     source::Arrival,
 };
@@ -45,7 +46,6 @@ const BURST: usize = 4096;
 const TIMED: usize = 1 << 16;
 
 /// Where the loop tells what it does.
-#[derive(Debug)]
 pub struct Observers {
     /// For `/healthz`.
     pub health: Arc<Health>,
@@ -55,6 +55,8 @@ pub struct Observers {
     pub gone_backends: GoneBackends,
     /// For load balancers that ask for single Services.
     pub health_checks: HealthCheckServers,
+    /// For the owners of Services that cannot be served.
+    pub notices: Arc<dyn Notices>,
     /// For whoever has to do with the node: how far the loop is, and the Node.
     pub progress: watch::Sender<Progress>,
 }
@@ -151,8 +153,10 @@ struct Driver {
     begin: Instant,
     /// Changes of endpoints that happened before do not say how long this agent takes.
     since: SystemTime,
-    /// When the changes happened that the next sync carries out.
-    triggers: Vec<Timestamp>,
+    /// When the changes happened that the next sync carries out, and in which family.
+    triggers: Vec<(IpFamily, Timestamp)>,
+    /// The families that the next sync is about.
+    families: BTreeSet<IpFamily>,
     /// When the agent learned of the changes that the next sync carries out. Complete lists are none.
     arrivals: Vec<Instant>,
     node_deadline: Option<Instant>,
@@ -167,6 +171,7 @@ impl Driver {
             begin: Instant::now(),
             since: SystemTime::now(),
             triggers: Vec::new(),
+            families: BTreeSet::new(),
             arrivals: Vec::new(),
             node_deadline: None,
             retry: None,
@@ -196,12 +201,14 @@ impl Driver {
                 Update::Node(_) | Update::Facts(_) => None,
             };
             let trigger = trigger(&update, self.since);
+            let families = families(&update);
             let is_change = is_change(&update);
             may_guard |= matches!(update, Update::Service(_));
             if engine.take(update) {
                 if let Some(counter) = counter {
                     *counter += 1;
                 }
+                self.families.extend(families);
                 if self.triggers.len() < TIMED {
                     self.triggers.extend(trigger);
                 }
@@ -210,7 +217,7 @@ impl Driver {
                 }
             }
         }
-        let Observers { health, metrics, health_checks: _, gone_backends: _, progress } = &self.observers;
+        let Observers { health, metrics, health_checks: _, gone_backends: _, notices: _, progress } = &self.observers;
         let node = engine.index().node();
         health.set_leaving(node.is_some_and(|node| node.leaving));
         progress.send_if_modified(|progress| {
@@ -228,7 +235,7 @@ impl Driver {
         if engine.need() != Need::Change {
             let now = Timestamp::now();
             health.queued(now);
-            metrics.queued(services, slices, now);
+            metrics.queued(services, slices, &self.families, now);
         }
     }
 
@@ -238,7 +245,8 @@ impl Driver {
         result: Result<Synced, T::Error>,
         begin: Instant,
     ) {
-        let Observers { health, metrics, health_checks: servers, gone_backends: stranded, progress } = &self.observers;
+        let Observers { health, metrics, health_checks: servers, gone_backends: stranded, notices, progress } =
+            &self.observers;
         match result {
             Ok(Synced { kind, in_force, writes, new_problems, solved_problems, health_checks, gone_backends }) => {
                 servers.update(health_checks);
@@ -251,6 +259,7 @@ impl Driver {
                 }
                 for problem in new_problems {
                     warn!("{problem}");
+                    notices.tell(notice(problem));
                 }
                 for problem in solved_problems {
                     info!("no longer: {problem}");
@@ -259,7 +268,12 @@ impl Driver {
                 let first = !health.was_synced();
                 health.synced(now);
                 metrics.freshness().synced();
-                metrics.synced(kind, begin.elapsed(), &self.triggers, now);
+                // What looks at everything, or tries again what had no room, is about both.
+                if kind == SyncKind::Full || self.families.is_empty() {
+                    self.families.extend(IpFamily::ALL);
+                }
+                metrics.synced(kind, &self.families, begin.elapsed(), &self.triggers, now);
+                self.families.clear();
                 metrics.set_usage(engine.usage(), engine.capacities());
                 metrics.set_no_local_endpoints(engine.no_local_endpoints());
                 self.triggers.clear();
@@ -312,10 +326,31 @@ const fn is_change(update: &Update) -> bool {
     )
 }
 
-/// When the change happened that the update is the outcome of, if it happened after `since`.
-fn trigger(update: &Update, since: SystemTime) -> Option<Timestamp> {
-    let Update::Slice(Change::Apply(EndpointSlice { last_change_trigger: Some(trigger), .. })) = update else {
+/// The families whose tables the update may change.
+fn families(update: &Update) -> &'static [IpFamily] {
+    match update {
+        Update::Slice(Change::Apply(slice)) => match slice.family {
+            IpFamily::V4 => &[IpFamily::V4],
+            IpFamily::V6 => &[IpFamily::V6],
+        },
+        _ => &IpFamily::ALL,
+    }
+}
+
+/// What the owner of a Service is to know of a problem.
+fn notice(problem: PlanProblem) -> Notice {
+    let text = problem.to_string();
+    let (service, reason) = match problem {
+        PlanProblem::Clash { service, .. } => (service, Reason::FrontendTaken),
+        PlanProblem::NoRoom { service, .. } => (service, Reason::NoRoom),
+    };
+    Notice { subject: Subject::Service(service), reason, text }
+}
+
+/// When the change happened that the update is the outcome of, if it happened after `since`, and in which family.
+fn trigger(update: &Update, since: SystemTime) -> Option<(IpFamily, Timestamp)> {
+    let Update::Slice(Change::Apply(EndpointSlice { last_change_trigger: Some(trigger), family, .. })) = update else {
         return None;
     };
-    if *trigger < since { None } else { Timestamp::try_from(*trigger).ok() }
+    if *trigger < since { None } else { Some((*family, Timestamp::try_from(*trigger).ok()?)) }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Instant};
 
-use proxy_common::Family;
+use proxy_common::{Family, ServiceId};
 use tracing::debug;
 
 use super::datagrams::{Datagrams, Owners};
@@ -184,6 +184,7 @@ impl<T: Tables> Engine<T> {
             self.state.applied(&refused);
         }
         let in_force = in_force.unwrap_or_else(Instant::now);
+        self.tables.name_pods(&self.state.pods(&self.index, &affected, written(&changes)));
         self.adopted = Adopted::Yes;
         let problems: BTreeSet<PlanProblem> = self.state.problems().into_iter().collect();
         let new_problems = problems.difference(&self.problems).cloned().collect();
@@ -199,6 +200,12 @@ impl<T: Tables> Engine<T> {
             gone_backends: std::mem::take(&mut self.gone_backends),
         })
     }
+}
+
+/// The Service ports of which backends are written.
+fn written(changes: &Changes) -> impl Iterator<Item = ServiceId> {
+    let v4 = changes.v4.backends.iter().map(|(_, backend)| backend.service());
+    v4.chain(changes.v6.backends.iter().map(|(_, backend)| backend.service()))
 }
 
 fn writes(changes: &Changes) -> usize {

@@ -10,7 +10,7 @@ use crate::{
         Change, EndpointSlice, Service, TrafficPolicy, Update,
         testing::{NODE, endpoint, facts, node, service, slice, without_service},
     },
-    plan::{Capacities, HealthCheck, HealthCheckChange, memory::MemoryTables},
+    plan::{Capacities, HealthCheck, HealthCheckChange, Tables as _, memory::MemoryTables},
 };
 
 /// Answers over UDP, and is asked by a load balancer whether it has endpoints here.
@@ -68,6 +68,64 @@ fn facts_are_waited_for_where_a_service_follows_from_them() {
     assert_eq!(engine.need(), Need::Change, "once the tables are in step, they follow what is known");
     assert!(engine.take(facts(&["203.0.113.2"], &[]).into()));
     assert_eq!(engine.need(), Need::Sync);
+}
+
+fn named(hosts: &[(u8, Option<&str>)]) -> EndpointSlice {
+    let mut slice = pods(&hosts.iter().map(|(host, _)| *host).collect::<Vec<_>>());
+    for (endpoint, (_, pod)) in slice.endpoints.iter_mut().zip(hosts) {
+        endpoint.pod = pod.map(Box::from);
+    }
+    slice
+}
+
+/// The names of pods in the tables, by the addresses of their backends.
+fn pod_names(engine: &Engine<MemoryTables>) -> Vec<(u8, String)> {
+    let snapshot = engine.tables.snapshot().expect("memory can be read");
+    let mut names: Vec<(u8, String)> = engine
+        .tables
+        .pods()
+        .iter()
+        .map(|(number, pod)| (snapshot.v4.backends[&number.id].address()[3], pod.to_string()))
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn backends_have_the_names_of_their_pods() {
+    let mut engine = engine();
+    let is = |engine: &Engine<MemoryTables>, expected: &[(u8, &str)]| {
+        let expected: Vec<(u8, String)> = expected.iter().map(|(host, pod)| (*host, (*pod).to_owned())).collect();
+        assert_eq!(pod_names(engine), expected);
+    };
+    engine.take(named(&[(1, Some("dns-1")), (2, None)]).into());
+    synced(&mut engine);
+    is(&engine, &[(1, "dns-1")]);
+    // Another pod has the address: nothing that packets follow changes.
+    engine.take(named(&[(1, None), (2, Some("dns-2")), (3, Some("dns-3"))]).into());
+    synced(&mut engine);
+    is(&engine, &[(2, "dns-2"), (3, "dns-3")]);
+    engine.take(named(&[(3, Some("dns-4"))]).into());
+    assert_eq!(synced(&mut engine).kind, crate::server::SyncKind::Partial);
+    is(&engine, &[(3, "dns-4")]);
+    // What another Service gains when one goes has names, too.
+    let mut other = dns();
+    other.name = crate::model::testing::name("other");
+    let mut slice = named(&[(9, Some("other-1"))]);
+    slice.name = crate::model::testing::name("other-1");
+    slice.service = other.name.clone();
+    engine.take(other.into());
+    engine.take(slice.into());
+    synced(&mut engine);
+    is(&engine, &[(3, "dns-4")]);
+    engine.take(without_service("dns"));
+    synced(&mut engine);
+    is(&engine, &[(9, "other-1")]);
+    engine.tables.fail_after(0);
+    engine.take(without_service("other"));
+    assert!(engine.sync().is_err());
+    synced(&mut engine);
+    is(&engine, &[]);
 }
 
 #[test]

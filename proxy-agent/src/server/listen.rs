@@ -35,6 +35,15 @@ pub struct ListenError {
     error: io::Error,
 }
 
+/// Whether a server listens already.
+#[derive(Debug)]
+pub enum Listening {
+    /// It does.
+    Now,
+    /// It does not, for this reason, and is trying again.
+    Later(ListenError),
+}
+
 /// Serves `routes` on `address` in one of `tasks`.
 ///
 /// # Errors
@@ -45,13 +54,13 @@ pub async fn listen(
     routes: Router,
     busy: OnBusyPort,
     tasks: &mut JoinSet<()>,
-) -> Result<(), ListenError> {
-    let first = match listener(address).await {
-        Ok(listener) => Some(listener),
-        Err(error) if busy == OnBusyPort::Fail => return Err(ListenError { what, address, error }),
+) -> Result<Listening, ListenError> {
+    let (first, listening) = match listener(address).await.map_err(|error| ListenError { what, address, error }) {
+        Ok(listener) => (Some(listener), Listening::Now),
+        Err(error) if busy == OnBusyPort::Fail => return Err(error),
         Err(error) => {
-            warn!("{what} cannot listen on {address}: {error}; trying again every {RETRY:?}");
-            None
+            warn!("{error}; trying again every {RETRY:?}");
+            (None, Listening::Later(error))
         }
     };
     tasks.spawn(async move {
@@ -64,7 +73,7 @@ pub async fn listen(
             warn!("{what}: {error}");
         }
     });
-    Ok(())
+    Ok(listening)
 }
 
 /// How many connections may wait to be accepted.

@@ -1,6 +1,7 @@
 //! kube-proxy's metrics where the meaning is the same, and our own.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
@@ -22,17 +23,22 @@ use proxy_common::{V4, V6, maps};
 use super::{
     ages::Ages,
     flow_tables::FlowTables,
+    process::Process,
     services::ServiceSeries,
     statistics::{Reader, Statistics},
 };
 use crate::{
     freshness::Freshness,
-    plan::{Capacities, NoLocalEndpoints, Usage},
+    model::IpFamily,
+    plan::{ByPolicy, Capacities, NoLocalEndpoints, Usage},
 };
 
 type Seconds = Gauge<f64, AtomicU64>;
 type ByLabel = Family<[(&'static str, &'static str); 1], Gauge>;
 type ByCode = Family<[(&'static str, String); 1], Counter>;
+/// By `ip_family`, as kube-proxy has them since 1.34.
+type TimesByFamily = Family<[(&'static str, &'static str); 1], Seconds>;
+type HistogramByFamily = Family<[(&'static str, &'static str); 1], Histogram, fn() -> Histogram>;
 
 /// Which kind of sync it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,22 +54,22 @@ pub enum SyncKind {
 pub struct Metrics {
     registry: Registry,
     freshness: Arc<Freshness>,
-    sync_duration: Histogram,
-    sync_full_duration: Histogram,
-    sync_partial_duration: Histogram,
+    sync_duration: HistogramByFamily,
+    sync_full_duration: HistogramByFamily,
+    sync_partial_duration: HistogramByFamily,
     sync_failures: Counter,
     sockets_destroyed: Counter,
-    network_programming: Histogram,
+    network_programming: HistogramByFamily,
     event_to_kernel: Histogram,
-    last_sync: Seconds,
-    last_queued: Seconds,
+    last_sync: TimesByFamily,
+    last_queued: TimesByFamily,
     service_changes: Changes,
     endpoint_changes: Changes,
     healthz: ByCode,
     livez: ByCode,
     map_entries: ByLabel,
     map_capacity: ByLabel,
-    no_local_endpoints: ByLabel,
+    no_local_endpoints: Family<[(&'static str, &'static str); 2], Gauge>,
 }
 
 /// Changes that have arrived: all of them, and those that are not in the tables yet.
@@ -78,7 +84,7 @@ impl Metrics {
     /// their own.
     #[must_use]
     pub fn new(statistics: Arc<dyn Statistics>, services: ServiceSeries) -> Self {
-        let sync = || Histogram::new(exponential_buckets(0.001, 2.0, 15));
+        let sync = || HistogramByFamily::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 15)));
         let mut metrics = Self {
             registry: Registry::default(),
             freshness: Arc::default(),
@@ -87,18 +93,29 @@ impl Metrics {
             sync_partial_duration: sync(),
             sync_failures: Counter::default(),
             sockets_destroyed: Counter::default(),
-            network_programming: Histogram::new(network_programming_buckets()),
+            network_programming: Family::new_with_constructor(|| Histogram::new(network_programming_buckets())),
             event_to_kernel: Histogram::new(exponential_buckets(0.0005, 2.0, 16)),
-            last_sync: Seconds::default(),
-            last_queued: Seconds::default(),
+            last_sync: TimesByFamily::default(),
+            last_queued: TimesByFamily::default(),
             service_changes: Changes::default(),
             endpoint_changes: Changes::default(),
             healthz: ByCode::default(),
             livez: ByCode::default(),
             map_entries: ByLabel::default(),
             map_capacity: ByLabel::default(),
-            no_local_endpoints: ByLabel::default(),
+            no_local_endpoints: Family::default(),
         };
+        // A series that is there from the beginning has a rate from its first number on.
+        for family in IpFamily::ALL {
+            for histogram in [
+                &metrics.sync_duration,
+                &metrics.sync_full_duration,
+                &metrics.sync_partial_duration,
+                &metrics.network_programming,
+            ] {
+                drop(histogram.get_or_create(&label(family)));
+            }
+        }
         metrics.register(statistics, services);
         metrics
     }
@@ -119,26 +136,39 @@ impl Metrics {
         Ok(text)
     }
 
-    /// Changes of Services and slices have arrived.
-    pub fn queued(&self, services: usize, slices: usize, now: Timestamp) {
-        self.last_queued.set(now.as_duration().as_secs_f64());
+    /// Changes of Services and slices have arrived, which concern `families`.
+    pub fn queued(&self, services: usize, slices: usize, families: &BTreeSet<IpFamily>, now: Timestamp) {
+        for &family in families {
+            self.last_queued.get_or_create(&label(family)).set(now.as_duration().as_secs_f64());
+        }
         self.service_changes.arrived(services);
         self.endpoint_changes.arrived(slices);
     }
 
-    /// What had arrived is in the tables. `triggers`: when the changes of endpoints happened that
-    /// this sync carried out.
-    pub fn synced(&self, kind: SyncKind, duration: Duration, triggers: &[Timestamp], now: Timestamp) {
+    /// What had arrived is in the tables, and concerned `families`: one sync serves both, so it counts for each of them.
+    /// `triggers`: when the changes of endpoints happened that this sync carried out.
+    pub fn synced(
+        &self,
+        kind: SyncKind,
+        families: &BTreeSet<IpFamily>,
+        duration: Duration,
+        triggers: &[(IpFamily, Timestamp)],
+        now: Timestamp,
+    ) {
         let seconds = duration.as_secs_f64();
-        self.sync_duration.observe(seconds);
-        match kind {
-            SyncKind::Full => self.sync_full_duration.observe(seconds),
-            SyncKind::Partial => self.sync_partial_duration.observe(seconds),
+        let of_kind = match kind {
+            SyncKind::Full => &self.sync_full_duration,
+            SyncKind::Partial => &self.sync_partial_duration,
+        };
+        for &family in families {
+            self.sync_duration.get_or_create(&label(family)).observe(seconds);
+            of_kind.get_or_create(&label(family)).observe(seconds);
+            self.last_sync.get_or_create(&label(family)).set(now.as_duration().as_secs_f64());
         }
-        for trigger in triggers {
-            self.network_programming.observe(now.duration_since(*trigger).as_secs_f64().max(0.0));
+        for &(family, trigger) in triggers {
+            let latency = now.duration_since(trigger).as_secs_f64().max(0.0);
+            self.network_programming.get_or_create(&label(family)).observe(latency);
         }
-        self.last_sync.set(now.as_duration().as_secs_f64());
         self.service_changes.pending.set(0);
         self.endpoint_changes.pending.set(0);
     }
@@ -167,10 +197,13 @@ impl Metrics {
 
     /// How many Service ports have endpoints, and none here where their traffic policy wants one.
     pub fn set_no_local_endpoints(&self, count: NoLocalEndpoints) {
-        let NoLocalEndpoints { internal, external } = count;
-        for (policy, count) in [("internal", internal), ("external", external)] {
-            let gauge = self.no_local_endpoints.get_or_create(&[("traffic_policy", policy)]);
-            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        let NoLocalEndpoints { v4, v6 } = count;
+        for (family, ByPolicy { internal, external }) in [(IpFamily::V4, v4), (IpFamily::V6, v6)] {
+            for (policy, count) in [("internal", internal), ("external", external)] {
+                let [family] = label(family);
+                let gauge = self.no_local_endpoints.get_or_create(&[("traffic_policy", policy), family]);
+                gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+            }
         }
     }
 
@@ -255,6 +288,7 @@ impl Metrics {
             "UDP sockets that were told that the endpoint they were connected to is gone",
             self.sockets_destroyed.clone(),
         );
+        registry.register_collector(Box::new(Process));
         registry.register("proxy_agent_map_entries", "Entries in a table", self.map_entries.clone());
         registry.register("proxy_agent_map_capacity", "Entries that a table has room for", self.map_capacity.clone());
         registry.register_collector(Box::new(FlowTables::new(Arc::clone(&statistics))));
@@ -269,6 +303,11 @@ impl Changes {
         self.total.inc_by(count);
         self.pending.inc_by(count);
     }
+}
+
+/// What kube-proxy calls a family.
+const fn label(family: IpFamily) -> [(&'static str, &'static str); 1] {
+    [("ip_family", family.name())]
 }
 
 fn family_maps<F: proxy_common::Family>() -> [&'static str; 4] {
@@ -300,7 +339,7 @@ mod tests {
 
     impl Statistics for Fixed {
         fn counters(&self) -> Vec<(Index, u64)> {
-            vec![(Index::SocketConnections, 7), (Index::Drop(DropReason::NoEndpoint), 3)]
+            vec![(Index::SocketConnections, 7), (Index::Flows, 9), (Index::Drop(DropReason::NoEndpoint), 3)]
         }
 
         fn flow_tables(&self) -> Vec<FlowTableUse> {
@@ -338,34 +377,67 @@ mod tests {
     }
 
     #[test]
+    fn each_metric_is_documented_and_no_other() {
+        let metrics = Metrics::new(Arc::new(Fixed), ServiceSeries::default());
+        // Those with labels show from their first value on.
+        metrics.freshness().heard(crate::model::Kind::Service);
+        metrics.queued(0, 0, &BTreeSet::from(IpFamily::ALL), Timestamp::UNIX_EPOCH);
+        metrics.synced(SyncKind::Full, &BTreeSet::from(IpFamily::ALL), Duration::ZERO, &[], Timestamp::UNIX_EPOCH);
+        metrics
+            .set_usage(Usage::default(), Capacities { services: 1, slots: 1, backends: 1, source_ranges: 1, names: 1 });
+        metrics.set_no_local_endpoints(NoLocalEndpoints::default());
+        metrics.healthz_answered(200);
+        metrics.livez_answered(200);
+        let text = metrics.encode().expect("text");
+        let names: BTreeSet<String> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+            .map(|(name, kind)| if kind == "counter" { format!("{name}_total") } else { name.to_owned() })
+            .collect();
+        let page = include_str!("../../../docs/metrics.md");
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+        let documented: BTreeSet<String> =
+            rows.flat_map(|cell| cell.split(", ")).map(|name| name.trim_matches('`').to_owned()).collect();
+        assert_eq!(documented, names, "on the left those of docs/metrics.md");
+    }
+
+    #[test]
     fn names_and_values_are_kube_proxys() {
         let metrics = Metrics::new(Arc::new(Fixed), ServiceSeries::default());
         let now: Timestamp = "2026-01-01T00:00:10Z".parse().expect("a time");
         let trigger: Timestamp = "2026-01-01T00:00:08.5Z".parse().expect("a time");
-        metrics.queued(2, 5, now);
-        metrics.synced(SyncKind::Full, Duration::from_millis(3), &[trigger], now);
+        let (v4, both) = (BTreeSet::from([IpFamily::V4]), BTreeSet::from(IpFamily::ALL));
+        metrics.queued(2, 5, &both, now);
+        metrics.synced(SyncKind::Full, &both, Duration::from_millis(3), &[(IpFamily::V6, trigger)], now);
         metrics.in_tables([Duration::from_micros(700), Duration::from_secs(20)].into_iter());
-        metrics.queued(1, 0, now);
+        let later: Timestamp = "2026-01-01T00:00:11Z".parse().expect("a time");
+        metrics.queued(1, 0, &v4, later);
         metrics.healthz_answered(200);
         metrics.sync_failed();
         metrics.sockets_destroyed(6);
         let usage =
             Usage { v4: FamilyUsage { services: 12, slots: 30, backends: 20, source_ranges: 5 }, ..Usage::default() };
         metrics.set_usage(usage, Capacities { services: 100, slots: 300, backends: 200, source_ranges: 70, names: 50 });
-        metrics.set_no_local_endpoints(NoLocalEndpoints { internal: 4, external: 0 });
+        metrics.set_no_local_endpoints(NoLocalEndpoints {
+            v4: ByPolicy { internal: 4, external: 0 },
+            v6: ByPolicy { internal: 0, external: 2 },
+        });
         let text = metrics.encode().expect("text");
         for line in [
-            "kubeproxy_sync_proxy_rules_duration_seconds_bucket{le=\"0.002\"} 0",
-            "kubeproxy_sync_proxy_rules_duration_seconds_bucket{le=\"0.004\"} 1",
-            "kubeproxy_sync_full_proxy_rules_duration_seconds_count 1",
-            "kubeproxy_sync_partial_proxy_rules_duration_seconds_count 0",
-            "kubeproxy_sync_proxy_rules_last_timestamp_seconds 1767225610.0",
-            "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds 1767225610.0",
+            "kubeproxy_sync_proxy_rules_duration_seconds_bucket{le=\"0.002\",ip_family=\"IPv4\"} 0",
+            "kubeproxy_sync_proxy_rules_duration_seconds_bucket{le=\"0.004\",ip_family=\"IPv6\"} 1",
+            "kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} 1",
+            "kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family=\"IPv6\"} 1",
+            "kubeproxy_sync_partial_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} 0",
+            "kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family=\"IPv4\"} 1767225610.0",
+            "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds{ip_family=\"IPv4\"} 1767225611.0",
+            "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds{ip_family=\"IPv6\"} 1767225610.0",
             "kubeproxy_sync_proxy_rules_service_changes_total 3",
             "kubeproxy_sync_proxy_rules_service_changes_pending 1",
             "kubeproxy_sync_proxy_rules_endpoint_changes_total 5",
             "kubeproxy_sync_proxy_rules_endpoint_changes_pending 0",
-            "kubeproxy_network_programming_duration_seconds_sum 1.5",
+            "kubeproxy_network_programming_duration_seconds_sum{ip_family=\"IPv6\"} 1.5",
+            "kubeproxy_network_programming_duration_seconds_count{ip_family=\"IPv4\"} 0",
             "proxy_agent_event_to_kernel_seconds_bucket{le=\"0.0005\"} 0",
             "proxy_agent_event_to_kernel_seconds_bucket{le=\"0.001\"} 1",
             "proxy_agent_event_to_kernel_seconds_bucket{le=\"16.384\"} 1",
@@ -377,6 +449,7 @@ mod tests {
             "proxy_agent_flow_table_capacity{table=\"flows_v4\"} 10",
             "proxy_agent_flow_table_evictions_total{table=\"flows_v4\"} 2",
             "proxy_agent_socket_connections_total 7",
+            "proxy_agent_flows_total 9",
             "proxy_agent_drops_total{reason=\"no_endpoint\"} 3",
             "proxy_agent_masquerading 0",
             "proxy_agent_service_drops_total{namespace=\"shop\",service=\"web\",port=\"http\",protocol=\"TCP\",reason=\"no_endpoint\"} 2",
@@ -385,8 +458,9 @@ mod tests {
             "proxy_agent_service_bytes_total{namespace=\"shop\",service=\"web\",port=\"\",protocol=\"\",direction=\"reply\"} 120",
             "proxy_agent_program_runs_total{program=\"connect4\"} 4",
             "proxy_agent_program_run_seconds_total{program=\"connect4\"} 1.5",
-            "kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy=\"internal\"} 4",
-            "kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy=\"external\"} 0",
+            "kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy=\"internal\",ip_family=\"IPv4\"} 4",
+            "kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy=\"external\",ip_family=\"IPv4\"} 0",
+            "kubeproxy_sync_proxy_rules_no_local_endpoints_total{traffic_policy=\"external\",ip_family=\"IPv6\"} 2",
             "proxy_agent_map_entries{map=\"services_v4\"} 12",
             "proxy_agent_map_capacity{map=\"services_v4\"} 100",
             "proxy_agent_map_entries{map=\"slots_v4\"} 30",

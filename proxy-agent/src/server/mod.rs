@@ -9,6 +9,7 @@ mod health;
 mod health_check;
 mod listen;
 mod metrics;
+mod process;
 mod routes;
 mod services;
 mod statistics;
@@ -16,7 +17,7 @@ mod text_format;
 
 pub use health::{FamilyHealth, Health, HealthReport};
 pub use health_check::{ALL_ADDRESSES, HealthCheckServers};
-pub use listen::{ListenError, OnBusyPort, listen};
+pub use listen::{ListenError, Listening, OnBusyPort, listen};
 pub use metrics::{Metrics, SyncKind};
 pub use routes::{health_routes, metrics_routes};
 pub use services::{ServiceDrops, ServiceLabels, ServiceSeries, ServiceTraffic};

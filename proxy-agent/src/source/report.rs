@@ -14,15 +14,17 @@ pub struct Reports {
 }
 
 impl Reports {
-    /// Notes what is wrong with an object now, and warns of what was not known before.
-    pub fn note(&mut self, name: &ObjectName, flaws: Vec<Flaw>) {
+    /// Notes what is wrong with an object now, and warns of what was not known before, which it returns.
+    pub fn note(&mut self, name: &ObjectName, flaws: Vec<Flaw>) -> Vec<Flaw> {
         let told = self.told.remove(name).unwrap_or_default();
-        for flaw in flaws.iter().filter(|flaw| !told.contains(flaw)) {
+        let news: Vec<Flaw> = flaws.iter().filter(|flaw| !told.contains(flaw)).cloned().collect();
+        for flaw in &news {
             warn!("{flaw}; this part is not served");
         }
         if !flaws.is_empty() {
             self.told.insert(name.clone(), flaws);
         }
+        news
     }
 
     /// Forgets an object that is gone.

@@ -1,11 +1,13 @@
 //! The values that the chart is rendered with, and what there is to find in the result.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use proxy_agent::{
     dataplane::tables::FlowTableUse,
+    model::IpFamily,
     plan::{Capacities, NoLocalEndpoints, Usage},
-    server::{Metrics, ServiceSeries, Statistics},
+    server::{Metrics, ServiceSeries, Statistics, SyncKind},
 };
 use proxy_common::{Counter, DropReason};
 use serde_json::{Value, json};
@@ -143,7 +145,10 @@ pub fn metrics() -> BTreeSet<String> {
     metrics.livez_answered(200);
     let none = Capacities { services: 1, slots: 1, backends: 1, source_ranges: 1, names: 1 };
     metrics.set_usage(Usage::default(), none);
-    metrics.set_no_local_endpoints(NoLocalEndpoints { internal: 0, external: 0 });
+    let families = BTreeSet::from(IpFamily::ALL);
+    metrics.queued(0, 0, &families, Timestamp::UNIX_EPOCH);
+    metrics.synced(SyncKind::Full, &families, Duration::ZERO, &[], Timestamp::UNIX_EPOCH);
+    metrics.set_no_local_endpoints(NoLocalEndpoints::default());
     let text = metrics.encode().expect("text");
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let names = types.flat_map(|line| {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use k8s_openapi::{
     api::{
-        core::v1 as core,
+        core::v1::{self as core, ObjectReference},
         discovery::v1::{self as discovery, EndpointConditions},
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -82,6 +82,12 @@ pub fn slice(number: u32, round: u32) -> discovery::EndpointSlice {
             addresses: vec![address(host, 100)],
             conditions: Some(EndpointConditions { ready: Some(true), serving: Some(true), terminating: Some(false) }),
             node_name: Some(format!("node-{}", host % 500)),
+            target_ref: Some(ObjectReference {
+                kind: Some("Pod".into()),
+                namespace: Some("shop-production".into()),
+                name: Some(format!("checkout-{number}-5f7d8c9b64-{:05x}", host & 0xf_ffff)),
+                ..ObjectReference::default()
+            }),
             zone: Some("zone-a".into()),
             ..discovery::Endpoint::default()
         }

@@ -5,25 +5,32 @@ mod origin;
 mod sentences;
 mod view;
 
-use std::io::Write;
+use std::{io::Write, net::IpAddr};
 
 use clap::Args;
-use proxy_common::{Protocol, V4, V6, maps};
+use proxy_common::{BackendId, Family, PlainAddress, Protocol, ServiceEntry, V4, V6, maps};
 
 pub(super) use self::sentences::because;
 use self::{
     ends::{Destination, Source},
     origin::{Attached, From},
-    view::ExplainView,
+    view::{ExplainView, Pods},
 };
-use super::{CommandError, ShowArgs, flows::protocol, seconds_since_boot};
+use super::{
+    CommandError, ShowArgs,
+    flows::protocol,
+    pods::PodNames as _,
+    seconds_since_boot,
+    text::{IntoIp, socket_address},
+};
 use crate::{
     dataplane::{
         pins::Pins,
         status,
-        tables::{HashTable, Lookups, TableError, Tables, Writes},
+        tables::{FamilyTables, HashTable, Lookups, TableError, Tables, Writes},
     },
     explain::{self, Explanation, MixedFamilies, Origin, Question},
+    model::IpFamily,
 };
 
 /// What to explain.
@@ -76,7 +83,8 @@ impl ExplainArgs {
         } else {
             show.read_or(ask(&question, &tables, &pod_devices, settings))?
         };
-        let view = ExplainView::new(&question, &who, &explanation, &names, &settings);
+        let pods = explanation.frontend().map(|entry| pods_of(&entry, &tables, source.address)).unwrap_or_default();
+        let view = ExplainView::new(&question, &who, &explanation, &names, &pods, &settings);
         Ok(show.output.print(&view, out)?)
     }
 }
@@ -133,6 +141,32 @@ fn ask(
         let explanation = explain::explain(question, || lookups.overlay())?;
         lookups.finish()?;
         Ok(explanation)
+    }
+}
+
+/// The names of the pods among which a frontend chooses, by their endpoints.
+fn pods_of(entry: &ServiceEntry, tables: &Tables, source: IpAddr) -> Pods {
+    let mut pods = Pods::new();
+    if source.is_ipv4() {
+        add_pods(entry, &tables.v4, |id| tables.pods.pod(IpFamily::V4, id), &mut pods);
+    } else {
+        add_pods(entry, &tables.v6, |id| tables.pods.pod(IpFamily::V6, id), &mut pods);
+    }
+    pods
+}
+
+fn add_pods<F: Family<Address: PlainAddress + IntoIp>>(
+    entry: &ServiceEntry,
+    tables: &FamilyTables<F>,
+    pod: impl Fn(BackendId) -> Option<String>,
+    pods: &mut Pods,
+) {
+    for range in [entry.cluster(), entry.local()] {
+        for id in (range.offset()..range.offset().saturating_add(range.count())).filter_map(|slot| tables.slot(slot)) {
+            if let Some((backend, pod)) = tables.backend(id).zip(pod(id)) {
+                pods.insert(socket_address((backend.address(), backend.port())), pod);
+            }
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use proxy_common::{Detector, NodeAddress, PlainAddress, V4, V6};
 
 use super::AskError;
 use crate::{
-    cli::{CommandError, select::near},
+    cli::CommandError,
     dataplane::{
         pins::{Direction, SocketHook},
         pod_namespace,
@@ -14,6 +14,7 @@ use crate::{
         tables::{FamilyTables, HashTable, TableError, Tables},
     },
     explain::{Hooks, IpFamily, Origin},
+    near::near,
 };
 
 /// Who the user says the client is.

@@ -61,7 +61,8 @@ fn view(source: &str, destination: &str, origin: Origin) -> ExplainView {
     let explanation = explain::explain(&question, || tables.clone()).expect("both are IPv4");
     let who = Who { origin, text: "somebody".to_owned(), notes: vec![], is_unattached: false };
     let name = PortName::new("shop", "web", "http", Protocol::Tcp).expect("short names");
-    ExplainView::new(&question, &who, &explanation, &BTreeMap::from([(WEB, name)]), &settings())
+    let pods = BTreeMap::from([("10.1.1.2:8080".parse().expect("an address"), "web-0".to_owned())]);
+    ExplainView::new(&question, &who, &explanation, &BTreeMap::from([(WEB, name)]), &pods, &settings())
 }
 
 fn text(source: &str, destination: &str, origin: Origin) -> String {
@@ -80,9 +81,9 @@ fn each_endpoint_has_its_probability() {
   2. 10.96.0.1:80 is a clusterIP frontend of shop/web:http: policy Cluster, 2 endpoints in the cluster, 1 endpoint for policy Local
   3. one of 2 endpoints in the cluster is chosen at random
 
-PROBABILITY  THEN                                  SOURCE  MARK
-50.0%        sent to 10.1.0.2:8080 at the socket   kept    -
-50.0%        sent to 10.1.1.2:8080 at the socket   kept    -
+PROBABILITY  THEN                                            SOURCE  MARK
+50.0%        sent to 10.1.0.2:8080 at the socket             kept    -
+50.0%        sent to 10.1.1.2:8080 at the socket, pod web-0  kept    -
 ";
     let said = text("10.1.0.9", "10.96.0.1:80", pod);
     let squeeze = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -1,6 +1,10 @@
 //! The explanation, as it is printed.
 
-use std::io::{self, Write};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    net::SocketAddr,
+};
 
 use proxy_common::{DropReason, Settings};
 use serde::Serialize;
@@ -14,6 +18,9 @@ use crate::{
     },
     explain::{Chance, Explanation, Origin, Outcome, Place, Question, SourceAddress, Step, Translation},
 };
+
+/// The names of pods, by their endpoints.
+pub(super) type Pods = BTreeMap<SocketAddr, String>;
 
 /// What becomes of a new connection, and why.
 #[derive(Debug, PartialEq, Serialize)]
@@ -45,6 +52,9 @@ struct OutcomeView {
     at: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     backend: Option<String>,
+    /// The pod that the backend is, in the Service's namespace, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<String>,
     /// Whether the backend sees the node's address.
     #[serde(skip_serializing_if = "Option::is_none")]
     masqueraded: Option<bool>,
@@ -76,15 +86,13 @@ impl ExplainView {
         who: &Who,
         explanation: &Explanation,
         names: &Names,
+        pods: &Pods,
         settings: &Settings,
     ) -> Self {
         let Question { source, source_port, destination, protocol, origin, hooks: _ } = question;
-        let id = explanation.steps.iter().find_map(|step| match step {
-            Step::Frontend(_, Some(entry)) => Some(entry.id()),
-            _ => None,
-        });
+        let id = explanation.frontend().map(|entry| entry.id());
         let source = match source_port {
-            Some(port) => std::net::SocketAddr::new(*source, port.get()).to_string(),
+            Some(port) => SocketAddr::new(*source, port.get()).to_string(),
             None => source.to_string(),
         };
         // Whose affinity it is, is the namespace's at a socket.
@@ -102,14 +110,18 @@ impl ExplainView {
             who: who.text.clone(),
             service: id.map(|id| service(id, names)),
             steps: sentences::steps(explanation, *protocol, names),
-            outcomes: explanation.chances.iter().map(|chance| OutcomeView::new(chance, names, settings)).collect(),
+            outcomes: explanation
+                .chances
+                .iter()
+                .map(|chance| OutcomeView::new(chance, names, pods, settings))
+                .collect(),
             notes: who.notes.iter().cloned().chain(unknown).collect(),
         }
     }
 }
 
 impl OutcomeView {
-    fn new(Chance { outcome, probability }: &Chance, names: &Names, settings: &Settings) -> Self {
+    fn new(Chance { outcome, probability }: &Chance, names: &Names, pods: &Pods, settings: &Settings) -> Self {
         let kind = match outcome {
             Outcome::Translated(_) => Kind::Translated,
             Outcome::Answers(_) => Kind::Answer,
@@ -127,6 +139,11 @@ impl OutcomeView {
             Outcome::Passes => None,
         };
         let mut text = sentences::outcome(outcome, names);
+        let pod = translation.and_then(|translation| pods.get(&translation.backend)).cloned();
+        if let Some(pod) = &pod {
+            text += ", pod ";
+            text += pod;
+        }
         if translation.is_some_and(|translation| translation.mark & settings.local_node_port_mark() != 0) {
             text += ", with Kube-OVN's mark";
         }
@@ -138,6 +155,7 @@ impl OutcomeView {
                 Place::Packets => "packets",
             }),
             backend: translation.map(|translation| translation.backend.to_string()),
+            pod,
             masqueraded: translation.map(|translation| translation.source == SourceAddress::Masqueraded),
             mark: translation
                 .and_then(|translation| (translation.mark != 0).then(|| format!("{:#x}", translation.mark))),
@@ -152,7 +170,18 @@ impl OutcomeView {
     }
 
     fn cells(&self) -> Vec<String> {
-        let Self { outcome: _, probability, at: _, backend: _, masqueraded, mark, source_port, reason: _, text } = self;
+        let Self {
+            outcome: _,
+            probability,
+            at: _,
+            backend: _,
+            pod: _,
+            masqueraded,
+            mark,
+            source_port,
+            reason: _,
+            text,
+        } = self;
         let source = masqueraded.map(|masqueraded| if masqueraded { "the node's" } else { "kept" });
         let port = source_port.map_or_else(String::new, |port| format!(", port {port}"));
         let source = or_dash(source) + &port;

@@ -9,7 +9,7 @@ use super::{
     CommandError, Names,
     record::{Record, State},
 };
-use crate::cli::select::{ServiceSelector, near};
+use crate::{cli::select::ServiceSelector, near::near};
 
 /// Conditions, all of which a connection must meet.
 #[derive(Clone, Debug, Default, Args)]
@@ -21,7 +21,7 @@ pub(super) struct Filter {
     #[arg(short, long)]
     pub(super) namespace: Option<String>,
     /// Only connections with this address as their client, frontend or backend.
-    #[arg(short, long)]
+    #[arg(short, long, value_parser = address)]
     pub(super) address: Option<IpAddr>,
     /// Only connections of this protocol: tcp, udp or sctp.
     #[arg(short, long, value_parser = protocol)]
@@ -66,6 +66,11 @@ impl Selection<'_> {
             && protocol.is_none_or(|protocol| record.protocol == Some(protocol))
             && (state.is_empty() || state.contains(&record.state))
     }
+}
+
+/// An address as people write it.
+pub(in crate::cli) fn address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| "it is an address such as 10.0.0.1 or fd00::1".to_owned())
 }
 
 /// A protocol as people write it.

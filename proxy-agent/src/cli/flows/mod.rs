@@ -11,9 +11,9 @@ use std::{
 
 use clap::Args;
 
-pub(super) use self::filter::protocol;
+pub(super) use self::filter::{address, protocol};
 use self::{filter::Filter, record::Record, view::FlowsView};
-use super::{CommandError, Names, Output, ShowArgs, seconds_since_boot};
+use super::{CommandError, Names, Output, ShowArgs, seconds_since_boot, text::seconds};
 use crate::dataplane::tables::{TableError, Tables};
 
 /// Clears a terminal and begins at its top.
@@ -28,7 +28,7 @@ pub struct FlowsArgs {
     #[arg(short, long)]
     watch: bool,
     /// Seconds between two lists of --watch.
-    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = seconds)]
     interval: u64,
     /// Where to look, and how to print.
     #[command(flatten)]
@@ -48,7 +48,7 @@ impl FlowsArgs {
             let names = self.show.read(tables.names.all())?;
             let selection = self.filter.resolve(&names)?;
             let records = self.show.read(read(&tables, |record| selection.passes(record)))?;
-            let view = FlowsView::new(records, names, seconds_since_boot());
+            let view = FlowsView::new(records, names, &tables.pods, seconds_since_boot());
             if self.watch {
                 self.separate(out)?;
             }

@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use clap::ValueEnum;
 use proxy_common::{
-    Direction, Family, Flow, FlowFlags, FlowKey, PlainAddress, Port, Protocol, ServiceId, SocketEntry, SocketKey,
-    TcpState,
+    BackendId, Direction, Family, Flow, FlowFlags, FlowKey, PlainAddress, Port, Protocol, ServiceId, SocketEntry,
+    SocketKey, TcpState,
 };
 use serde::Serialize;
 
@@ -23,6 +23,8 @@ pub(in crate::cli) struct Record {
     pub(in crate::cli) client: Client,
     pub(in crate::cli) frontend: SocketAddr,
     pub(in crate::cli) backend: SocketAddr,
+    /// The backend's number.
+    pub(in crate::cli) backend_id: BackendId,
     pub(in crate::cli) state: State,
     /// When the newest packet was seen, in seconds since boot; `None` for connected sockets, which are translated once.
     pub(in crate::cli) last_seen: Option<u32>,
@@ -139,6 +141,7 @@ fn flow_record<F: Family<Address: IntoIp>, S: Source<F>>(
         client: Client::Packets(socket_address(key.source())),
         frontend: socket_address(key.destination()),
         backend: socket_address(flow.to()),
+        backend_id: flow.backend(),
         state: match key.protocol() {
             Some(Protocol::Tcp | Protocol::Sctp) => State::of_tcp(flow.state(), reply.map(|reply| reply.state())),
             _ => State::Active,
@@ -164,6 +167,7 @@ fn socket_record<F: Family<Address: IntoIp>, S: Source<F>>(
         client: Client::Socket(key.cookie()),
         frontend: socket_address(entry.to()),
         backend: socket_address(key.peer()),
+        backend_id: entry.backend(),
         state: State::Active,
         last_seen: original.map(|original| original.last_used()),
         flags: FlowFlags::NONE,

@@ -9,7 +9,7 @@ use proxy_common::{
 use serde_json::{Value, json};
 
 use super::*;
-use crate::cli::print::{Detail, assert_documented, plain};
+use crate::cli::print::{Detail, View, assert_documented, plain};
 
 const WEB: ServiceId = ServiceId::new(1);
 const DNS: ServiceId = ServiceId::new(2);
@@ -45,14 +45,14 @@ impl record::Source<V4> for Contents {
 }
 
 impl Contents {
-    fn filtered(&self, filter: &Filter, now: u32) -> FlowsView {
+    fn filtered(&self, filter: &Filter, now: u32) -> FlowsView<BTreeMap<u32, &'static str>> {
         let selection = filter.resolve(&names()).expect("the names exist");
         let mut records = vec![];
         record::read(self, &|record| selection.passes(record), &mut records).expect("memory can be read");
-        FlowsView::new(records, names(), now)
+        FlowsView::new(records, names(), BTreeMap::from([(1, "web-0")]), now)
     }
 
-    fn view(&self, now: u32) -> FlowsView {
+    fn view(&self, now: u32) -> FlowsView<BTreeMap<u32, &'static str>> {
         self.filtered(&Filter::default(), now)
     }
 
@@ -70,7 +70,7 @@ fn names() -> Names {
     ])
 }
 
-fn text(view: &FlowsView) -> String {
+fn text(view: &impl View) -> String {
     plain(view, Detail::Usual)
 }
 
@@ -93,8 +93,8 @@ fn connection(client: TcpState, server: Option<TcpState>) -> Contents {
 fn a_connection_is_one_row_with_the_newest_of_both_sides() {
     let contents = connection(TcpState::SYN.with(TcpState::DATA), Some(TcpState::SYN));
     let expected = "\
-SERVICE        PROTOCOL  CLIENT           FRONTEND      BACKEND        STATE        IDLE
-shop/web:http  TCP       192.0.2.9:40000  10.96.0.1:80  10.0.0.2:8080  established  3s
+SERVICE        PROTOCOL  CLIENT           FRONTEND      BACKEND        POD    STATE        IDLE
+shop/web:http  TCP       192.0.2.9:40000  10.96.0.1:80  10.0.0.2:8080  web-0  established  3s
 ";
     assert_eq!(text(&contents.view(110)), expected);
 }
@@ -136,9 +136,9 @@ fn sockets_are_shown_once_with_what_their_application_asked_for() {
     let original = SocketKey::new(8, FRONTEND, Protocol::Udp, Direction::Original);
     contents.sockets.insert(original, SocketEntry::new(POD, id, DNS, 96));
     let expected = "\
-SERVICE          PROTOCOL  CLIENT    FRONTEND      BACKEND        STATE   IDLE
-kube-system/dns  UDP       socket 8  10.96.0.1:80  10.0.0.2:8080  active  4s
-shop/web:http    TCP       socket 7  10.96.0.1:80  10.0.0.2:8080  active  -
+SERVICE          PROTOCOL  CLIENT    FRONTEND      BACKEND        POD    STATE   IDLE
+kube-system/dns  UDP       socket 8  10.96.0.1:80  10.0.0.2:8080  web-0  active  4s
+shop/web:http    TCP       socket 7  10.96.0.1:80  10.0.0.2:8080  web-0  active  -
 ";
     assert_eq!(text(&contents.view(100)), expected);
     let json = serde_json::to_value(contents.view(100)).expect("serializes");
@@ -197,12 +197,13 @@ fn wide_tells_where_it_happens_and_what_is_changed_besides() {
     let key = FlowKey::new(POD, (CLIENT.0, port), Protocol::Tcp, Direction::Reply);
     contents.flows.insert(key, reply.with_client_port(CLIENT.1));
     let expected = "\
-SERVICE        PROTOCOL  CLIENT           FRONTEND      BACKEND        STATE   IDLE  AT      MASQUERADED  CLIENT PORT
-shop/web:http  TCP       192.0.2.9:40000  10.96.0.1:80  10.0.0.2:8080  closed  1s    device  yes          50000
+SERVICE        PROTOCOL  CLIENT           FRONTEND      BACKEND        POD    STATE   IDLE  AT      MASQUERADED  CLIENT PORT
+shop/web:http  TCP       192.0.2.9:40000  10.96.0.1:80  10.0.0.2:8080  web-0  closed  1s    device  yes          50000
 ";
     assert_eq!(plain(&contents.view(110), Detail::Wide), expected);
     let json = serde_json::to_value(contents.view(110)).expect("serializes");
     assert_eq!((&json[0]["masqueraded"], &json[0]["client_port"]), (&json!(true), &json!(50_000)));
+    assert_eq!(json[0]["pod"], "web-0");
 }
 
 /// 256 Ki entries are half as many connections of packets, and as many sockets.

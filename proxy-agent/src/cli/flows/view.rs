@@ -9,16 +9,21 @@ use super::{
     Names,
     record::{Client, Record, State},
 };
-use crate::cli::{
-    print::{Detail, View, or_dash, stream},
-    text::service,
+use crate::{
+    cli::{
+        pods::PodNames,
+        print::{Detail, View, or_dash, stream},
+        text::service,
+    },
+    model::IpFamily,
 };
 
 /// What is being translated, ordered by Service. Rows are made one at a time, as they are printed.
 #[derive(Debug)]
-pub(super) struct FlowsView {
+pub(super) struct FlowsView<P> {
     records: Vec<Record>,
     names: Names,
+    pods: P,
     /// The time, in seconds since boot.
     now: u32,
 }
@@ -33,6 +38,9 @@ struct Row {
     client: String,
     frontend: String,
     backend: String,
+    /// The pod that the backend is, in the Service's namespace; absent if that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<String>,
     state: State,
     /// Seconds since the newest packet; absent for connected sockets, which are translated once.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,11 +62,11 @@ enum Kind {
     Socket,
 }
 
-const HEADINGS: [&str; 7] = ["SERVICE", "PROTOCOL", "CLIENT", "FRONTEND", "BACKEND", "STATE", "IDLE"];
+const HEADINGS: [&str; 8] = ["SERVICE", "PROTOCOL", "CLIENT", "FRONTEND", "BACKEND", "POD", "STATE", "IDLE"];
 const MORE_HEADINGS: [&str; 3] = ["AT", "MASQUERADED", "CLIENT PORT"];
 
-impl FlowsView {
-    pub(super) fn new(mut records: Vec<Record>, names: Names, now: u32) -> Self {
+impl<P: PodNames> FlowsView<P> {
+    pub(super) fn new(mut records: Vec<Record>, names: Names, pods: P, now: u32) -> Self {
         let order = |record: &Record| {
             let Record { service, protocol, client, frontend, backend, .. } = record;
             (
@@ -73,13 +81,23 @@ impl FlowsView {
         records.sort_unstable_by(|one, other| order(one).cmp(&order(other)));
         // Where a table is read one element at a time, some may be shown twice.
         records.dedup();
-        Self { records, names, now }
+        Self { records, names, pods, now }
     }
 
     fn rows(&self) -> impl Iterator<Item = Row> {
         self.records.iter().map(|record| {
-            let Record { service: id, protocol, client, frontend, backend, state, last_seen, flags, client_port } =
-                record;
+            let Record {
+                service: id,
+                protocol,
+                client,
+                frontend,
+                backend,
+                backend_id,
+                state,
+                last_seen,
+                flags,
+                client_port,
+            } = record;
             Row {
                 service: service(*id, &self.names),
                 kind: match client {
@@ -93,6 +111,7 @@ impl FlowsView {
                 },
                 frontend: frontend.to_string(),
                 backend: backend.to_string(),
+                pod: self.pods.pod(IpFamily::of(backend.ip()), *backend_id),
                 state: *state,
                 idle_seconds: last_seen.map(|last_seen| self.now.saturating_sub(last_seen)),
                 masqueraded: flags.contains(FlowFlags::MASQUERADE),
@@ -102,13 +121,13 @@ impl FlowsView {
     }
 }
 
-impl Serialize for FlowsView {
+impl<P: PodNames> Serialize for FlowsView<P> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.rows())
     }
 }
 
-impl View for FlowsView {
+impl<P: PodNames> View for FlowsView<P> {
     fn write_text(&self, detail: Detail, out: &mut dyn Write) -> io::Result<()> {
         let headings = match detail {
             Detail::Usual => HEADINGS.to_vec(),
@@ -120,10 +139,23 @@ impl View for FlowsView {
 
 impl Row {
     fn cells(self, detail: Detail) -> Vec<String> {
-        let Self { service, kind, protocol, client, frontend, backend, state, idle_seconds, masqueraded, client_port } =
-            self;
+        let Self {
+            service,
+            kind,
+            protocol,
+            client,
+            frontend,
+            backend,
+            pod,
+            state,
+            idle_seconds,
+            masqueraded,
+            client_port,
+        } = self;
+        let pod = or_dash(pod);
         let idle = or_dash(idle_seconds.map(|seconds| format!("{seconds}s")));
-        let mut cells = vec![service, protocol.to_owned(), client, frontend, backend, state.name().to_owned(), idle];
+        let mut cells =
+            vec![service, protocol.to_owned(), client, frontend, backend, pod, state.name().to_owned(), idle];
         if detail == Detail::Wide {
             let at = match kind {
                 Kind::Packets => "device",

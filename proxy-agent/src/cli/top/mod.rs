@@ -26,6 +26,7 @@ use self::{
 use super::{
     CommandError, Names, Output, ServiceSelector, ShowArgs, flows,
     print::{Detail, Rows},
+    text::seconds,
 };
 use crate::dataplane::tables::{TableError, Tables};
 
@@ -36,7 +37,7 @@ pub struct TopArgs {
     #[arg(value_name = "NAME")]
     service: Option<ServiceSelector>,
     /// Seconds between two looks.
-    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = seconds)]
     interval: u64,
     /// What the greatest of comes first, or the name.
     #[arg(long, value_enum, default_value_t)]
@@ -73,6 +74,7 @@ impl TopArgs {
     /// Prints the rates of the time that `pause` takes.
     fn print(&self, tables: &Tables, out: &mut impl Write, pause: impl FnOnce()) -> Result<(), CommandError> {
         let began = Instant::now();
+        self.check_name(tables)?;
         let (before, _) = self.sample(tables, began)?;
         pause();
         let (now, names) = self.sample(tables, began)?;
@@ -83,7 +85,8 @@ impl TopArgs {
 
     fn draw(&self, tables: &Tables, terminal: &mut DefaultTerminal) -> Result<(), CommandError> {
         let began = Instant::now();
-        let mut screen = Screen::new(self.sort);
+        self.check_name(tables)?;
+        let mut screen = Screen::new(self.sort, self.service.as_ref().map(ToString::to_string));
         let (mut before, _) = self.sample(tables, began)?;
         let mut connections: Option<(ServiceId, Connections)> = None;
         // The first rates come soon.
@@ -109,11 +112,17 @@ impl TopArgs {
             if let Some(service) = screen.opened() {
                 let now = self.show.read(connections_of(tables, service, began.elapsed()))?;
                 let former = connections.as_ref().filter(|(of, _)| *of == service).map(|(_, former)| former);
-                screen.set_backends(now.rates(former));
+                screen.set_backends(now.rates(former, &tables.pods));
                 connections = Some((service, now));
             }
             next_look = Instant::now() + self.interval();
         }
+    }
+
+    /// Looks whether somebody has the name that is asked for. Later it may be gone, and come again.
+    fn check_name(&self, tables: &Tables) -> Result<(), CommandError> {
+        let names = self.show.read(tables.names.all())?;
+        Ok(self.service.as_ref().map_or(Ok(()), |service| service.ids(&names).map(drop))?)
     }
 
     /// What was counted until now.
@@ -125,7 +134,7 @@ impl TopArgs {
             *sample.drops.entry(key.service()).or_default() += count;
         }
         if let Some(service) = &self.service {
-            let ids = service.ids(&names)?;
+            let ids = service.ids(&names).unwrap_or_default();
             sample.counted.services.retain(|id, _| ids.contains(id));
             sample.drops.retain(|id, _| ids.contains(id));
             sample.counted.others = proxy_common::Traffic::default();

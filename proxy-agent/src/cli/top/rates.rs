@@ -62,7 +62,7 @@ impl Order {
     }
 }
 
-/// The rates of all Services for which anything was ever counted. A Service that was not there at the first moment began with nothing.
+/// The rates of all Services that are counted for themselves. One that was not there at the first moment began with nothing.
 pub(super) fn rates(before: &Sample, now: &Sample, names: &Names) -> Vec<Rates> {
     let seconds = now.at.saturating_sub(before.at).as_secs_f64();
     let nothing = Traffic::default();
@@ -79,9 +79,7 @@ pub(super) fn rates(before: &Sample, now: &Sample, names: &Names) -> Vec<Rates> 
             drops: rate(drops),
         }
     };
-    let mut ids: Vec<ServiceId> =
-        now.counted.services.iter().filter(|(_, all)| **all != nothing).map(|(&id, _)| id).collect();
-    ids.extend(now.drops.keys());
+    let mut ids: Vec<ServiceId> = now.counted.services.keys().chain(now.drops.keys()).copied().collect();
     ids.sort_unstable();
     ids.dedup();
     let mut rows: Vec<Rates> = ids

@@ -11,7 +11,8 @@ use ratatui::{
 };
 
 use super::{
-    backends::BackendRates,
+    super::print::or_dash,
+    backends::{BackendOrder, BackendRates},
     rates::{Order, Rates, short, sort},
 };
 
@@ -19,12 +20,15 @@ use super::{
 #[derive(Debug, Default)]
 pub(super) struct Screen {
     order: Order,
+    /// The Service that was asked for by name.
+    wanted: Option<String>,
     rows: Vec<Rates>,
     /// The Service that is marked; whatever order the rows are in, it stays so.
     marked: Option<String>,
     /// The Service whose backends are shown.
     opened: Option<(ServiceId, String)>,
     backends: Vec<BackendRates>,
+    backend_order: BackendOrder,
 }
 
 /// What a key asks for, beside what the screen does by itself.
@@ -37,8 +41,9 @@ pub(super) enum Wish {
 }
 
 impl Screen {
-    pub(super) fn new(order: Order) -> Self {
-        Self { order, ..Self::default() }
+    /// Shows those that were asked for by name, if somebody was, or all.
+    pub(super) fn new(order: Order, wanted: Option<String>) -> Self {
+        Self { order, wanted, ..Self::default() }
     }
 
     /// Shows these rates from now on.
@@ -50,6 +55,7 @@ impl Screen {
     /// Shows these backends from now on, if a Service's are shown.
     pub(super) fn set_backends(&mut self, backends: Vec<BackendRates>) {
         self.backends = backends;
+        self.backend_order.sort(&mut self.backends);
     }
 
     /// The Service whose backends are shown.
@@ -65,6 +71,12 @@ impl Screen {
         match key.code {
             KeyCode::Char('q') => return Wish::End,
             KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return Wish::End,
+            KeyCode::Char(letter) if self.opened.is_some() => {
+                if let Some(order) = BackendOrder::ALL.into_iter().find(|order| order.name().starts_with(letter)) {
+                    self.backend_order = order;
+                    order.sort(&mut self.backends);
+                }
+            }
             KeyCode::Char(letter) => {
                 if let Some(order) = Order::ALL.into_iter().find(|order| order.name().starts_with(letter)) {
                     self.order = order;
@@ -110,20 +122,33 @@ impl Screen {
                     title,
                 );
                 let mut state = TableState::new().with_selected(self.marked_index());
-                frame.render_stateful_widget(self.services().header(heading(&HEADINGS)), body, &mut state);
+                if self.rows.is_empty() {
+                    frame.render_widget(Line::raw(self.emptiness()), body);
+                } else {
+                    frame.render_stateful_widget(self.services().header(heading(&HEADINGS)), body, &mut state);
+                }
                 let keys = "c connections  p packets  b bytes  d drops  n name  ↑↓ Enter backends  q end";
                 frame.render_widget(Line::raw(keys), help);
             }
             Some((_, service)) => {
-                frame.render_widget(Line::styled(format!("Backends of {service}"), bold), title);
-                let rows = self.backends.iter().map(|BackendRates { backend, connections, new }| {
-                    Row::new([backend.to_string(), format!("{connections:>11}"), format!("{:>8}", short(*new))])
+                let order = self.backend_order.name();
+                frame.render_widget(Line::styled(format!("Backends of {service}, by {order}"), bold), title);
+                let rows = self.backends.iter().map(|BackendRates { backend, pod, connections, new }| {
+                    let pod = or_dash(pod.as_ref());
+                    Row::new([backend.to_string(), pod, format!("{connections:>11}"), format!("{:>8}", short(*new))])
                 });
-                let widths = [Constraint::Fill(1), Constraint::Length(11), Constraint::Length(8)];
-                let headings = ["BACKEND", "CONNECTIONS", "   NEW/S"];
+                let widths = [Constraint::Fill(1), Constraint::Fill(1), Constraint::Length(11), Constraint::Length(8)];
+                let headings = ["BACKEND", "POD", "CONNECTIONS", "   NEW/S"];
                 frame.render_widget(Table::new(rows, widths).header(heading(&headings)), body);
-                frame.render_widget(Line::raw("Esc back   q end"), help);
+                frame.render_widget(Line::raw("c connections  n new  a address  Esc back  q end"), help);
             }
+        }
+    }
+
+    fn emptiness(&self) -> String {
+        match &self.wanted {
+            Some(service) => format!("This node serves no Service {service} at present."),
+            None => "This node serves no Service.".to_owned(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use proxy_common::{Direction, PortName, Protocol, Traffic};
+use proxy_common::{BackendId, Direction, PortName, Protocol, Traffic};
 use ratatui::{
     Terminal,
     backend::TestBackend,
@@ -138,7 +138,7 @@ fn press(screen: &mut Screen, code: KeyCode) -> Wish {
 
 #[test]
 fn the_screen_shows_services_in_the_order_that_a_key_asks_for() {
-    let mut screen = Screen::new(Order::default());
+    let mut screen = Screen::new(Order::default(), None);
     screen.set_rates(rows());
     let lines = drawn(&screen);
     assert_eq!(lines[0], "Services, by connections in a second");
@@ -156,7 +156,7 @@ fn the_screen_shows_services_in_the_order_that_a_key_asks_for() {
 
 #[test]
 fn a_marked_service_stays_marked_and_shows_its_backends() {
-    let mut screen = Screen::new(Order::Name);
+    let mut screen = Screen::new(Order::Name, None);
     screen.set_rates(rows());
     press(&mut screen, KeyCode::Enter);
     assert_eq!(screen.opened(), None, "all others together have no backends of their own");
@@ -165,10 +165,20 @@ fn a_marked_service_stays_marked_and_shows_its_backends() {
     press(&mut screen, KeyCode::Enter);
     assert_eq!(screen.opened(), Some(WEB), "the last by name is the first by connections");
     let backend = "10.0.0.2:8080".parse().expect("an address");
-    screen.set_backends(vec![BackendRates { backend, connections: 7, new: 1.5 }]);
+    let other = "10.0.0.1:8080".parse().expect("an address");
+    screen.set_backends(vec![
+        BackendRates { backend: other, pod: None, connections: 3, new: 2.5 },
+        BackendRates { backend, pod: Some("web-0".to_owned()), connections: 7, new: 1.5 },
+    ]);
     let lines = drawn(&screen);
-    assert_eq!(lines[0], "Backends of shop/web");
-    assert_eq!(lines[2].split_whitespace().collect::<Vec<_>>(), ["10.0.0.2:8080", "7", "1.5"]);
+    assert_eq!(lines[0], "Backends of shop/web, by connections");
+    let cells = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(cells(&lines[2]), ["10.0.0.2:8080", "web-0", "7", "1.5"]);
+    assert_eq!(cells(&lines[3]), ["10.0.0.1:8080", "-", "3", "2.5"]);
+    for (key, first) in [('n', "10.0.0.1:8080"), ('c', "10.0.0.2:8080"), ('a', "10.0.0.1:8080")] {
+        press(&mut screen, KeyCode::Char(key));
+        assert!(drawn(&screen)[2].starts_with(first), "{key}: {:?}", drawn(&screen));
+    }
     press(&mut screen, KeyCode::Esc);
     assert_eq!(screen.opened(), None);
     press(&mut screen, KeyCode::Down);
@@ -180,8 +190,20 @@ fn a_marked_service_stays_marked_and_shows_its_backends() {
 }
 
 #[test]
+fn services_are_there_before_anything_is_counted_and_may_go() {
+    let nothing = sample(10, &[(WEB, traffic(0, 0, 0)), (IDLE, traffic(0, 0, 0))], Traffic::default(), &[]);
+    let rows = rates(&nothing, &nothing, &names());
+    assert_eq!(rows.iter().map(|row| row.service.as_str()).collect::<Vec<_>>(), ["shop/web", "shop/idle"]);
+    let mut screen = Screen::new(Order::default(), Some("web".to_owned()));
+    screen.set_rates(rows);
+    assert!(drawn(&screen)[2].starts_with("shop/idle"), "{:?}", drawn(&screen));
+    screen.set_rates(Vec::new());
+    assert_eq!(drawn(&screen)[1], "This node serves no Service web at present.");
+}
+
+#[test]
 fn who_has_seen_enough_leaves() {
-    let mut screen = Screen::new(Order::default());
+    let mut screen = Screen::new(Order::default(), None);
     assert_eq!(press(&mut screen, KeyCode::Down), Wish::None, "nothing to mark");
     assert_eq!(press(&mut screen, KeyCode::Enter), Wish::None, "nothing to open");
     assert_eq!(press(&mut screen, KeyCode::Char('q')), Wish::End);
@@ -196,6 +218,7 @@ fn record(port: u16, backend: &str, state: State) -> Record {
         client: Client::Packets(([192, 0, 2, 9], port).into()),
         frontend: ([10, 96, 0, 1], 80).into(),
         backend: backend.parse().expect("an address"),
+        backend_id: BackendId::new(backend.len().try_into().expect("short")),
         state,
         last_seen: Some(0),
         flags: proxy_common::FlowFlags::NONE,
@@ -208,7 +231,8 @@ fn backends_have_connections_and_new_ones() {
     let (one, other) = ("10.0.0.2:8080", "10.0.0.3:8080");
     let at = |seconds, records: &[Record]| Connections::new(Duration::from_secs(seconds), records);
     let before = at(10, &[record(1, one, State::Established), record(2, one, State::Established)]);
-    let first: Vec<_> = before.rates(None).into_iter().map(|rates| (rates.connections, rates.new)).collect();
+    let pods = BTreeMap::from([(13_u32, "web-0")]);
+    let first: Vec<_> = before.rates(None, &pods).into_iter().map(|rates| (rates.connections, rates.new)).collect();
     assert_eq!(first, [(2, 0.0)], "of what was there before, nobody knows when it began");
     let now = at(
         14,
@@ -219,6 +243,9 @@ fn backends_have_connections_and_new_ones() {
             record(4, other, State::Active),
         ],
     );
-    let rates: Vec<_> = now.rates(Some(&before)).into_iter().map(|rates| (rates.connections, rates.new)).collect();
+    let rates = now.rates(Some(&before), &pods);
+    assert!(rates.iter().all(|rates| rates.pod.as_deref() == Some("web-0")), "{rates:?}");
+    let mut rates: Vec<_> = rates.into_iter().map(|rates| (rates.connections, rates.new)).collect();
+    rates.sort_by_key(|(connections, _)| std::cmp::Reverse(*connections));
     assert_eq!(rates, [(2, 0.5), (1, 0.0)], "those that have ended do not count");
 }

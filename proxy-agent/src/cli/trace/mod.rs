@@ -20,7 +20,11 @@ use self::{
     limit::Limit,
     view::{DecisionView, Header, LeftOut, MonotonicClock},
 };
-use super::{CommandError, Names, Output, ServiceSelector, ShowArgs, flows::protocol};
+use super::{
+    CommandError, Names, Output, ServiceSelector, ShowArgs,
+    flows::{address, protocol},
+    text::number,
+};
 use crate::dataplane::{
     pins::Pins,
     tables::Tables,
@@ -34,16 +38,16 @@ pub struct TraceArgs {
     #[arg(short, long, value_name = "NAME")]
     service: Option<ServiceSelector>,
     /// Only decisions about what has this address as its client, destination or backend. (A client at its socket has none yet.)
-    #[arg(short, long)]
+    #[arg(short, long, value_parser = address)]
     address: Option<IpAddr>,
     /// Only decisions about this protocol: tcp, udp or sctp.
     #[arg(short, long, value_parser = protocol)]
     protocol: Option<Protocol>,
     /// Decisions that are printed in a second, at most; how many more there were is printed too.
-    #[arg(long, value_name = "DECISIONS", default_value = "100")]
+    #[arg(long, value_name = "DECISIONS", default_value = "100", value_parser = number)]
     limit: NonZeroU32,
     /// End after so many decisions.
-    #[arg(short, long, value_name = "DECISIONS")]
+    #[arg(short, long, value_name = "DECISIONS", value_parser = number)]
     count: Option<NonZeroU32>,
     /// Where to look, and how to print.
     #[command(flatten)]

@@ -264,18 +264,18 @@ featureGates: {A: 1}
         messages(&text),
         [
             "line 3: clusterCIDR: 11.0.0.0/8 is a second CIDR of its family, and only one is possible",
-            "line 4: clusterCidr: is no field",
+            "line 4: clusterCidr: is no field; did you mean clusterCIDR?",
             "line 5: oomScoreAdj: -1001 is not a whole number from -1000 to 1000",
             "line 7: iptables.masqueradeBit: 32 is not a whole number from 0 to 31",
             "line 8: iptables.minSyncPeriod: 60s is longer than syncPeriod 30s",
-            "line 9: iptables.syncPeriods: is no field",
+            "line 9: iptables.syncPeriods: is no field; did you mean syncPeriod or minSyncPeriod?",
             "line 10: mode: \"bpf\" is none of iptables, ipvs, nftables",
             "line 11: detectLocalMode: BridgeInterface needs detectLocal.bridgeInterface",
             "line 12: nodePortAddresses: \"here\" is not a CIDR such as 10.244.0.0/16",
-            "line 14: conntrack.min: is not a number",
+            "line 14: conntrack.min: \"many\" is not a number",
             "line 15: portRange: \"9-1\" is not a port range such as 30000-32767",
             "line 16: healthzBindAddress: \"localhost\" is not an IP address with a port, such as 0.0.0.0:10256",
-            "line 17: featureGates: is not a map from names to true or false",
+            "line 17: featureGates: {\"A\":1} is not a map from names to true or false",
         ]
     );
 }
@@ -284,11 +284,14 @@ featureGates: {A: 1}
 fn another_kind_of_file_is_refused() {
     assert_eq!(
         messages("apiVersion: v1\nkind: ConfigMap\n"),
-        ["line 1: apiVersion: is not kubeproxy.config.k8s.io/v1alpha1", "line 2: kind: is not KubeProxyConfiguration",]
+        [
+            "line 1: apiVersion: \"v1\" is not kubeproxy.config.k8s.io/v1alpha1",
+            "line 2: kind: \"ConfigMap\" is not KubeProxyConfiguration",
+        ]
     );
     assert_eq!(messages(""), ["one KubeProxyConfiguration is needed, found 0 documents"]);
     assert!(messages("a: [\n")[0].starts_with("line "), "{:?}", messages("a: [\n"));
-    assert_eq!(messages("- x\n")[2], "line 1: document: is not a map");
+    assert_eq!(messages("- x\n")[2], "line 1: document: [\"x\"] is not a map");
 }
 
 #[test]
@@ -456,8 +459,8 @@ fn what_is_wrong_in_either_file_and_in_flags_is_told_at_once() {
     let expected = [
         "--kube-ovn: \"maybe\" is neither true nor false".to_owned(),
         format!("{own}: line 3: socketLB: \"most\" is none of all, hostNamespaceOnly, off"),
-        format!("{own}: line 4: kubeOVN: is no field"),
-        format!("{own}: line 5: devices: is not a list of strings"),
+        format!("{own}: line 4: kubeOVN: is no field; did you mean kubeOvn?"),
+        format!("{own}: line 5: devices: \"eth0\" is not a list of strings"),
         format!("{kube_proxy}: line 3: oomScoreAdj: 1001 is not a whole number from -1000 to 1000"),
     ];
     assert_eq!(error.to_string().lines().collect::<Vec<_>>(), expected);

@@ -7,6 +7,7 @@ mod freshness;
 mod hash;
 mod lookup;
 mod node_addresses;
+mod pods;
 mod settings;
 mod sockets;
 mod traffic;
@@ -37,13 +38,16 @@ pub use self::{
     hash::{HashTable, Writes},
     lookup::{Lookups, Overlay},
     node_addresses::NodeAddressTables,
+    pods::PodTable,
     settings::SettingsTable,
     sockets::SocketTables,
     traffic::{Counted, TrafficTables},
     trie::SourceRanges,
     write::KernelTables,
 };
-pub(super) use self::{freshness::NAME as FRESHNESS, settings::read_any as read_settings_of_any_layout};
+pub(super) use self::{
+    freshness::NAME as FRESHNESS, pods::NAME as PODS, settings::read_any as read_settings_of_any_layout,
+};
 use super::{
     bpf,
     mapped::{Access, Mapped},
@@ -100,6 +104,8 @@ pub struct Tables {
     pub traffic: TrafficTables,
     /// The one element of the `settings` table.
     pub settings: SettingsTable,
+    /// The names of pods behind backends; `None` after an agent that did not have the table.
+    pub pods: Option<PodTable>,
 }
 
 impl Tables {
@@ -121,6 +127,7 @@ impl Tables {
             drops: HashTable::open(&pins.map(maps::DROPS), writes)?,
             traffic: TrafficTables::open(pins, access)?,
             settings: SettingsTable::open(pins)?,
+            pods: PodTable::open(pins, writes).ok(),
         })
     }
 

@@ -4,14 +4,15 @@ use std::time::Instant;
 
 use proxy_common::{Backend, DropKey, DropReason, Family, PlainAddress, PortName, ServiceId, ServiceKey};
 
-use super::{FamilyTables, TableError, Tables, Writes};
+use super::{FamilyTables, PodTable, TableError, Tables, Writes};
 use crate::{
     dataplane::{
         grace::Grace,
         mapped::{self, Access},
         pins::Pins,
     },
-    plan::{self, Changes, FamilyChanges, Refused, Snapshot},
+    model::IpFamily,
+    plan::{self, Changes, FamilyChanges, Pods, Refused, Snapshot},
 };
 
 /// The tables of the running agent.
@@ -42,6 +43,10 @@ impl KernelTables {
         tables.traffic.retain(|id| names.contains_key(&id));
         for key in tables.drops.all()?.into_keys().filter(|key| !names.contains_key(&key.service())) {
             tables.drops.remove(&key)?;
+        }
+        if tables.pods.is_none() {
+            let made = PodTable::open_or_make(pins, writes);
+            tables.pods = made.inspect_err(|error| tracing::warn!("no names of pods: {error}")).ok();
         }
         // Those that found none of their own before, in the order in which they came.
         for id in names.into_keys() {
@@ -100,6 +105,10 @@ impl plan::Tables for KernelTables {
             self.settle()?;
             clear(&mut self.tables.v4, v4)?;
             clear(&mut self.tables.v6, v6)?;
+            if let Some(pods) = &mut self.tables.pods {
+                pods.remove(IpFamily::V4, &v4.retired_backends)?;
+                pods.remove(IpFamily::V6, &v6.retired_backends)?;
+            }
         }
         for id in retired_names {
             self.tables.names.remove(id)?;
@@ -110,6 +119,13 @@ impl plan::Tables for KernelTables {
             }
         }
         Ok(refused)
+    }
+
+    fn name_pods(&mut self, pods: &Pods) {
+        let written = self.tables.pods.as_mut().map_or(Ok(()), |table| table.write(pods));
+        if let Err(error) = written {
+            tracing::warn!("the names of pods: {error}");
+        }
     }
 
     fn in_force(&self) -> Option<Instant> {

@@ -63,6 +63,7 @@ fn a_slice_with_everything() {
                 "addresses": ["fd01::1", "fd01::2"],
                 "conditions": { "ready": false, "serving": true, "terminating": true },
                 "nodeName": "node-1",
+                "targetRef": { "kind": "Pod", "namespace": "shop", "name": "web-7d9f-x2" },
                 "zone": "zone-a",
                 "hints": { "forZones": [{ "name": "zone-a" }, { "name": "zone-b" }], "forNodes": [{ "name": "node-1" }] },
             },
@@ -80,6 +81,7 @@ fn a_slice_with_everything() {
                 address: ip("fd01::1"),
                 conditions: Conditions { ready: false, serving: true, terminating: true },
                 node: Some("node-1".into()),
+                pod: Some("web-7d9f-x2".into()),
                 hints: Some(Arc::new(hints(&["zone-a", "zone-b"], &["node-1"]))),
             },
             endpoint("fd01::3"),
@@ -88,6 +90,20 @@ fn a_slice_with_everything() {
         last_change_trigger: Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1_500)),
     };
     assert_eq!(read(json), expected);
+}
+
+#[test]
+fn only_pods_of_the_same_namespace_have_names() {
+    for (target, expected) in [
+        (json!({ "kind": "Pod", "name": "web-1" }), Some("web-1")),
+        (json!({ "kind": "Pod", "name": "web-1", "namespace": "blog" }), None),
+        (json!({ "kind": "Node", "name": "node-1", "namespace": "shop" }), None),
+        (json!({ "kind": "Pod" }), None),
+        (json!(null), None),
+    ] {
+        let slice = read(with(web_a(), &[("/endpoints/0/targetRef", target.clone())]));
+        assert_eq!(slice.endpoints[0].pod.as_deref(), expected, "{target}");
+    }
 }
 
 #[test]

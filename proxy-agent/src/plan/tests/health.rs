@@ -8,7 +8,7 @@ use crate::{
         Affected, EndpointSlice, Index, Service, ServiceType, TrafficPolicy, Update,
         testing::{NODE, NOT_READY, TERMINATING, endpoint, name, service, slice, without_service, without_slice},
     },
-    plan::{HealthCheck, HealthCheckChange, HealthChecks, NoLocalEndpoints},
+    plan::{ByPolicy, HealthCheck, HealthCheckChange, HealthChecks, NoLocalEndpoints},
 };
 
 /// A load balancer that asks on a port of each node.
@@ -135,7 +135,8 @@ fn after_a_look_at_everything_only_what_differs_is_told() {
 #[test]
 fn ports_without_a_local_endpoint_are_counted_by_policy() {
     let no_local = |node: &TestNode| {
-        let NoLocalEndpoints { internal, external } = node.state.no_local_endpoints();
+        let NoLocalEndpoints { v4: ByPolicy { internal, external }, v6 } = node.state.no_local_endpoints();
+        assert_eq!(v6, ByPolicy::default(), "the Services here are IPv4's");
         (internal, external)
     };
     let elsewhere = || slice("web-a", "web", &["10.1.0.9"]).with_port("http", 8080).with_port("admin", 8081);

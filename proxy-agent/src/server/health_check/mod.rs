@@ -31,7 +31,7 @@ use self::{
 use super::Health;
 use crate::{
     model::ObjectName,
-    notices::{Notice, Notices, Reason},
+    notices::{Notice, Notices, Reason, Subject},
     plan::HealthCheckChange,
 };
 
@@ -158,7 +158,8 @@ impl Keeper {
             if let Err(error) = server.open(service, &addresses) {
                 let text = format!("health check port {} cannot be opened: {error}", server.port);
                 warn!("Service {service}: {text}; trying again until it can");
-                self.notices.tell(Notice { service: service.clone(), reason: Reason::HealthCheckPort, text });
+                let subject = Subject::Service(service.clone());
+                self.notices.tell(Notice { subject, reason: Reason::HealthCheckPort, text });
             }
         }
     }

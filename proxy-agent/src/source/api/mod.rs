@@ -26,6 +26,7 @@ use super::{Object, Updates};
 use crate::{
     freshness::Freshness,
     model::{EndpointSlice, Kind, Node, Service},
+    notices::Notices,
 };
 
 /// What kube-proxy does not even watch. A label that is set later looks like a deletion.
@@ -35,20 +36,24 @@ const NOT_OURS: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/s
 /// give up on a request after a minute.
 pub const LIST_SILENCE: Duration = Duration::from_secs(90);
 
-/// Starts watching in `tasks`; `freshness` is told when that does not work. They end when nobody listens to `updates` any more.
-pub fn start(
-    client: &Client,
-    node_name: &str,
-    list_silence: Duration,
-    updates: &Updates,
-    freshness: &Arc<Freshness>,
-    tasks: &mut JoinSet<()>,
-) {
+/// Whom the watches tell.
+#[derive(Clone)]
+pub struct Listeners {
+    /// Of objects. When nobody listens any more, the watches end.
+    pub updates: Updates,
+    /// When watching works, and when not.
+    pub freshness: Arc<Freshness>,
+    /// Of fields of Services that cannot be used.
+    pub notices: Arc<dyn Notices>,
+}
+
+/// Starts watching in `tasks`.
+pub fn start(client: &Client, node_name: &str, list_silence: Duration, listeners: &Listeners, tasks: &mut JoinSet<()>) {
     let everything = watcher::Config::default;
-    spawn::<Service>(client, everything().labels(NOT_OURS), list_silence, updates, freshness, tasks);
-    spawn::<EndpointSlice>(client, everything().labels(NOT_OURS), list_silence, updates, freshness, tasks);
+    spawn::<Service>(client, everything().labels(NOT_OURS), list_silence, listeners, tasks);
+    spawn::<EndpointSlice>(client, everything().labels(NOT_OURS), list_silence, listeners, tasks);
     let own = format!("metadata.name={node_name}");
-    spawn::<Node>(client, everything().fields(&own), list_silence, updates, freshness, tasks);
+    spawn::<Node>(client, everything().fields(&own), list_silence, listeners, tasks);
 }
 
 /// A client that tells when the server answers about this kind: a watch that goes on where it stopped has no event to show for it.
@@ -71,11 +76,10 @@ fn spawn<T: Object>(
     client: &Client,
     config: watcher::Config,
     list_silence: Duration,
-    updates: &Updates,
-    freshness: &Arc<Freshness>,
+    listeners: &Listeners,
     tasks: &mut JoinSet<()>,
 ) {
-    let api: Api<Listed<T>> = Api::all(telling(client, T::KIND, freshness));
-    let watch = Watch::new(list_silence, updates.clone(), Arc::clone(freshness));
-    tasks.spawn(watch.run(api, config));
+    let Listeners { updates, freshness, notices } = listeners.clone();
+    let api: Api<Listed<T>> = Api::all(telling(client, T::KIND, &freshness));
+    tasks.spawn(Watch::new(list_silence, updates, freshness, notices).run(api, config));
 }

@@ -14,8 +14,9 @@ use super::{listed::Listed, retry::Retry};
 use crate::{
     error::one_line,
     freshness::Freshness,
-    model::Change,
-    source::{Decoded, Object, Reports, Updates},
+    model::{Change, Kind, ObjectName},
+    notices::{Notice, Notices, Reason, Subject},
+    source::{Decoded, Flaw, Object, Reports, Updates},
 };
 
 /// Watching the objects of kind `T`.
@@ -25,13 +26,14 @@ pub(super) struct Watch<T> {
     reports: Reports,
     retry: Retry,
     freshness: Arc<Freshness>,
+    notices: Arc<dyn Notices>,
     /// The list so far, while it is incomplete.
     list: Option<List<T>>,
 }
 
 struct List<T> {
     objects: Vec<T>,
-    names: HashSet<crate::model::ObjectName>,
+    names: HashSet<ObjectName>,
 }
 
 /// Nobody listens to the updates any more.
@@ -47,9 +49,14 @@ enum Recovery {
 }
 
 impl<T: Object> Watch<T> {
-    pub(super) fn new(list_silence: Duration, updates: Updates, freshness: Arc<Freshness>) -> Self {
+    pub(super) fn new(
+        list_silence: Duration,
+        updates: Updates,
+        freshness: Arc<Freshness>,
+        notices: Arc<dyn Notices>,
+    ) -> Self {
         let retry = Retry::new(format!("{}s", T::KIND));
-        Self { list_silence, updates, reports: Reports::default(), retry, freshness, list: None }
+        Self { list_silence, updates, reports: Reports::default(), retry, freshness, notices, list: None }
     }
 
     /// Watches until nobody listens any more.
@@ -105,7 +112,7 @@ impl<T: Object> Watch<T> {
             }
             Event::InitApply(listed) => {
                 let Decoded { name, object, flaws } = listed.decoded;
-                self.reports.note(&name, flaws);
+                self.note(&name, flaws);
                 if let Some(list) = &mut self.list {
                     list.objects.extend(object);
                     list.names.insert(name);
@@ -121,7 +128,7 @@ impl<T: Object> Watch<T> {
             Event::Apply(listed) => {
                 let Decoded { name, object, flaws } = listed.decoded;
                 trace!("{} {name} changed", T::KIND);
-                self.reports.note(&name, flaws);
+                self.note(&name, flaws);
                 self.send(object.map_or(Change::Delete(name), Change::Apply)).await?;
             }
             Event::Delete(listed) => {
@@ -133,6 +140,18 @@ impl<T: Object> Watch<T> {
         }
         self.retry.works();
         Ok(())
+    }
+
+    /// Warns of what is wrong with an object, and tells the owner of a Service. (EndpointSlices are written by programs.)
+    fn note(&mut self, name: &ObjectName, flaws: Vec<Flaw>) {
+        let news = self.reports.note(name, flaws);
+        if T::KIND == Kind::Service {
+            for flaw in news {
+                let text = format!("{flaw}; this part is not served");
+                let subject = Subject::Service(flaw.object);
+                self.notices.tell(Notice { subject, reason: Reason::UnusableField, text });
+            }
+        }
     }
 
     async fn send(&self, change: Change<T>) -> Result<(), Closed> {
