@@ -161,8 +161,9 @@ fn what_was_counted_for_a_number_that_nobody_has_is_forgotten() {
     let mut tables = Dataplane::open(&node.config()).expect("opens").tables;
     let name = PortName::new("a", "b", "c", Protocol::Tcp).expect("short names");
     let [stays, goes] = [1, 2].map(ServiceId::new);
-    let named = |ids: &[ServiceId]| Changes { names: ids.iter().map(|&id| (id, name)).collect(), ..Changes::default() };
-    tables.apply(&named(&[stays, goes])).expect("writes");
+    let with_names =
+        |ids: &[ServiceId]| Changes { names: ids.iter().map(|&id| (id, name)).collect(), ..Changes::default() };
+    tables.apply(&with_names(&[stays, goes])).expect("writes");
     let pin = |name: &str| node.pins.path().join(name);
     let drops: HashTable<DropKey, u64> = HashTable::open(&pin(maps::DROPS), Writes::Single).expect("pinned");
     let mut table = HashTable::open(&pin(maps::DROPS), Writes::Single).expect("pinned");
