@@ -80,8 +80,8 @@ fn main() -> ExitCode {
         needs(&[], "of_five_hundred_devices_at_once_none_is_overlooked", five_hundred_devices),
         needs(
             &tcx,
-            "many_devices_have_filters_until_there_is_time_for_links",
-            many_devices_have_filters_until_there_is_time_for_links,
+            "devices_that_come_together_get_filters_and_keep_them",
+            devices_that_come_together_get_filters_and_keep_them,
         ),
         needs(&[], "how_long_devices_wait", how_long_devices_wait),
         needs(&[], "pod_devices_follow_the_bridge", pod_devices_follow_the_bridge),
@@ -398,42 +398,47 @@ fn mechanisms(node: &Node) -> Vec<DeviceMechanism> {
     node.netns.enter(|| status::devices(&pins)).expect("readable").iter().map(|device| device.mechanism).collect()
 }
 
-/// Links take long to attach, so devices that come together get filters first, and links when it is quiet.
-fn many_devices_have_filters_until_there_is_time_for_links() {
+/// Links take long to attach, so devices that come together get filters. Those that are there when an agent starts have links, because they
+/// have packets to send, which making a qdisc would cost.
+fn devices_that_come_together_get_filters_and_keep_them() {
     const DEVICES: usize = 20;
-    let (tcx, clsact) = (vec![DeviceMechanism::Tcx; 2 * DEVICES], vec![DeviceMechanism::Clsact; 2 * DEVICES]);
     let node = Node::default();
-    let pair = |number| format!("link add va{number} type veth peer name vb{number}");
-    node.netns.ip_batch(&(0..DEVICES / 2).map(pair).collect::<Vec<_>>());
+    let pairs = |name: &str| -> Vec<String> {
+        (0..DEVICES / 2).map(|number| format!("link add {name}{number} type veth peer name {name}x{number}")).collect()
+    };
     let tc = |arguments: &str| run(node.netns.command("tc").args(arguments.split(' ')));
-    // Somebody else's; a filter cannot be beside the one, and stays beside the other.
-    tc("qdisc add dev va0 ingress");
-    tc("qdisc add dev va1 clsact");
-    run(node
-        .netns
-        .command("tc")
-        .args("filter add dev va1 ingress prio 1 handle 1 bpf bytecode".split(' '))
-        .arg("1,6 0 0 0"));
+    let count = |means: DeviceMechanism| mechanisms(&node).iter().filter(|mechanism| **mechanism == means).count();
+    let counts = || (count(DeviceMechanism::Tcx), count(DeviceMechanism::Clsact));
+    node.netns.ip_batch(&pairs("va"));
     node.netns.block_on(async || {
-        let hooks = attach(&node.config(), DeviceMechanism::Tcx).await;
-        let at_first = mechanisms(&node);
-        assert_eq!(at_first.iter().filter(|means| **means == DeviceMechanism::Tcx).count(), 2, "va0: {at_first:?}");
-        assert_eq!(at_first.len(), clsact.len());
-        drop(hooks);
-
-        // The next agent finds filters, and goes on with them.
         let mut hooks = attach(&node.config(), DeviceMechanism::Tcx).await;
-        assert_eq!(mechanisms(&node).len(), clsact.len(), "{:?}", mechanisms(&node));
-        while mechanisms(&node) != tcx {
+        assert_eq!(counts(), (2 * DEVICES, 0), "those that were there");
+
+        // Somebody else's are made with the devices; a filter cannot be beside the one, and stays beside the other.
+        let mut others = pairs("vb");
+        let [with_ingress, with_clsact] = ["vb0", "vb1"];
+        node.netns.ip_batch(&others.drain(..2).collect::<Vec<_>>());
+        tc(&format!("qdisc add dev {with_ingress} ingress"));
+        tc(&format!("qdisc add dev {with_clsact} clsact"));
+        let filter = format!("filter add dev {with_clsact} ingress prio 1 handle 1 bpf bytecode");
+        run(node.netns.command("tc").args(filter.split(' ')).arg("1,6 0 0 0"));
+        node.netns.ip_batch(&others);
+        while hooks.attached_devices().count() != 2 * DEVICES {
             tokio::time::timeout(patience(), hooks.follow()).await.expect("is told of").expect("follows");
         }
-        assert_eq!(served(&node, &hooks).len(), DEVICES);
+        let at_first = counts();
+        assert_eq!(at_first, (2 * DEVICES + 2, 2 * DEVICES - 2), "links only beside the ingress qdisc");
+        // Somebody takes one away.
+        tc("filter del dev vb5 egress");
+        drop(hooks);
+
+        // The next agent goes on with what it finds.
+        let hooks = attach(&node.config(), DeviceMechanism::Tcx).await;
+        assert_eq!(served(&node, &hooks).len(), 2 * DEVICES);
+        assert_eq!(counts(), at_first);
     });
-    assert_eq!(Pins::new(node.pins.path()).device_links().expect("readable").len(), 2 * DEVICES);
-    let qdiscs = tc("qdisc show");
-    assert_eq!(qdiscs.matches("clsact").count(), 1, "but for the one that somebody else made, they are gone: {qdiscs}");
-    assert!(tc("filter show dev va1 ingress").contains("pref 1 bpf"), "somebody else's");
-    assert!(qdiscs.contains("qdisc ingress"), "somebody else's: {qdiscs}");
+    assert!(tc(&format!("filter show dev {} ingress", "vb1")).contains("pref 1 bpf"), "somebody else's");
+    assert!(tc("qdisc show").contains("qdisc ingress"), "somebody else's");
 }
 
 /// How long devices wait for their programs. Prints it; asserts only that they get them.

@@ -19,10 +19,11 @@ use proxy_agent::{
     dataplane::{
         Dataplane,
         features::{Feature, Features},
-        tables::{HashTable, KernelTables, SourceRanges, Writes},
+        pins::Pins,
+        tables::{HashTable, KernelTables, PodTable, SourceRanges, Writes},
     },
-    model::{Change, EndpointSlice, Index, NodeFacts, Service, Update},
-    plan::{Capacities, Changes, Refused, Snapshot, State, Tables as _, memory::MemoryTables},
+    model::{Change, EndpointSlice, Index, IpFamily, NodeFacts, Service, Update},
+    plan::{BackendNumber, Capacities, Changes, Pods, Refused, Snapshot, State, Tables as _, memory::MemoryTables},
     source::decode,
 };
 use proxy_common::{
@@ -373,4 +374,21 @@ fn no_connection_sees_half_a_change() {
         seen.expect("no connection failed")
     });
     assert_eq!(seen, ["first", "second"].map(str::to_owned).into(), "after {turns} turns");
+}
+
+#[test]
+fn names_of_pods_are_written_where_they_are_others() {
+    for writes in [Writes::Single, Writes::Batched] {
+        let node = Node::default();
+        drop(Dataplane::open(&node.config()).expect("opens"));
+        let mut table = PodTable::open(&Pins::new(node.pins.path()), writes).expect("the agent made it");
+        let number = |id| BackendNumber { family: IpFamily::V4, id: BackendId::new(id) };
+        let all = |pods: &[(u32, &str)]| Pods::All(pods.iter().map(|&(id, pod)| (number(id), pod.into())).collect());
+        assert_eq!(table.write(&all(&[(1, "a"), (2, "b"), (3, "c")])).expect("writes"), 3);
+        assert_eq!(table.write(&all(&[(1, "a"), (2, "b"), (3, "c")])).expect("writes"), 0, "after a restart");
+        assert_eq!(table.write(&all(&[(1, "a"), (2, "d")])).expect("writes"), 2, "one is another, one is gone");
+        assert_eq!(table.write(&Pods::Some(vec![(number(1), None)])).expect("writes"), 1);
+        let names = [1, 2, 3].map(|id| table.get(number(id)).expect("readable"));
+        assert_eq!(names, [None, Some("d".to_owned()), None]);
+    }
 }

@@ -8,7 +8,6 @@ use std::{
 };
 
 use proxy_common::{Settings, SettingsFlags, maps};
-use tokio::time::sleep;
 
 use super::{
     SocketHooks,
@@ -155,23 +154,13 @@ pub struct AttachedHooks {
 const VERIFY: Duration = Duration::from_secs(1);
 
 impl AttachedHooks {
-    /// Waits for a change of the devices, or half a minute, and brings everything in step; or, if it is quiet, gives one device
-    /// links that has filters. To be called again and again; nothing is lost if the future is dropped.
+    /// Waits for a change of the devices, or half a minute, and brings everything in step. To be called again and again; nothing is
+    /// lost if the future is dropped.
     ///
     /// # Errors
     /// Devices can no longer be watched.
     pub async fn follow(&mut self) -> Result<(), WatchError> {
-        let rest = self.served.rest();
-        let changed = tokio::select! {
-            biased;
-            changed = self.watcher.changed() => changed,
-            () = sleep(rest.unwrap_or_default()), if rest.is_some() => {
-                let Self { hooks: Hooks { programs, pins, features, .. }, watcher, anchors, served, .. } = self;
-                served.settle_one(watcher.devices(), Tools { programs, pins, features, anchors });
-                return Ok(());
-            }
-        };
-        match changed {
+        match self.watcher.changed().await {
             Ok(()) => {}
             Err(error) => {
                 tracing::warn!(%error, "watching network devices anew");

@@ -2,7 +2,7 @@
 //!
 //! No program reads it, so it is not part of the datapath's object: the agent makes it. It takes memory only for what is in it.
 
-use std::{collections::BTreeSet, os::fd::AsFd as _};
+use std::{collections::BTreeMap, os::fd::AsFd as _};
 
 use aya_obj::generated::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_HASH};
 use proxy_common::{BackendId, maps};
@@ -62,33 +62,32 @@ impl PodTable {
         Ok(self.0.get(&key(backend))?.map(|name| text(&name)))
     }
 
-    /// Notes names, as far as there is memory for them.
+    /// Notes names, as far as there is memory for them, and returns how many it wrote or removed.
     ///
     /// # Errors
     /// The table cannot be read or written.
-    pub(super) fn write(&mut self, pods: &Pods) -> Result<(), TableError> {
-        let names: Vec<(Key, Name)> = match pods {
-            Pods::All(pods) => pods.iter().map(|(number, pod)| (key(*number), name(pod))).collect(),
-            Pods::Some(pods) => {
-                pods.iter().filter_map(|(number, pod)| Some((key(*number), name(pod.as_ref()?)))).collect()
-            }
-        };
-        let gone: Vec<Key> = match pods {
-            Pods::All(_) => {
-                let known: BTreeSet<Key> = names.iter().map(|(key, _)| *key).collect();
-                let mut gone = Vec::new();
-                self.0.visit(|key, _| {
-                    if !known.contains(&key) {
-                        gone.push(key);
-                    }
+    pub fn write(&mut self, pods: &Pods) -> Result<usize, TableError> {
+        let mut names: BTreeMap<Key, &str> = BTreeMap::new();
+        let mut gone: Vec<Key> = Vec::new();
+        match pods {
+            Pods::All(pods) => {
+                names.extend(pods.iter().map(|(number, pod)| (key(*number), &**pod)));
+                self.0.visit(|key, noted| match names.get(&key) {
+                    Some(pod) if name(pod) == noted => drop(names.remove(&key)),
+                    Some(_) => {}
+                    None => gone.push(key),
                 })?;
-                gone
             }
-            Pods::Some(pods) => pods.iter().filter(|(_, pod)| pod.is_none()).map(|(number, _)| key(*number)).collect(),
-        };
+            Pods::Some(pods) => pods.iter().for_each(|(number, pod)| match pod {
+                Some(pod) => drop(names.insert(key(*number), pod)),
+                None => gone.push(key(*number)),
+            }),
+        }
         gone.iter().try_for_each(|key| self.0.remove(key))?;
+        let names: Vec<(Key, Name)> = names.into_iter().map(|(key, pod)| (key, name(pod))).collect();
         // What is refused finds no memory; whoever reads sees no name.
-        self.0.insert(&names).map(drop)
+        self.0.insert(&names)?;
+        Ok(names.len() + gone.len())
     }
 
     /// Forgets backends that are retired.

@@ -122,7 +122,7 @@ impl plan::Tables for KernelTables {
     }
 
     fn name_pods(&mut self, pods: &Pods) {
-        let written = self.tables.pods.as_mut().map_or(Ok(()), |table| table.write(pods));
+        let written = self.tables.pods.as_mut().map_or(Ok(0), |table| table.write(pods));
         if let Err(error) = written {
             tracing::warn!("the names of pods: {error}");
         }

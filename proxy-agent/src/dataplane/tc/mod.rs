@@ -1,6 +1,6 @@
 //! Attaches the packet programs to devices: by TCX links, or by filters of the clsact qdisc.
 //!
-//! Kernels before 6.6 have only filters. Where a kernel has both, when a device gets which is decided in [`super::served`].
+//! Kernels before 6.6 have only filters. Where a kernel has both, which of them a device gets is decided in [`super::served`].
 //!
 //! Never touches a program, filter or qdisc of somebody else.
 //!
@@ -25,7 +25,6 @@ use std::io;
 use self::clsact::Filter;
 use super::{
     devices::LinkLayer,
-    features::{Feature, Features},
     loaded::{Programs, classifier_name},
     pins::{Direction, Pins, remove_link},
     programs::LoadError,
@@ -45,7 +44,7 @@ pub enum DeviceError {
     /// The kernel refuses to attach or detach one.
     #[error("cannot {action} the {direction} program of the device with index {index}: {error}")]
     Refused {
-        /// `attach` or `detach`.
+        /// What could not be done.
         action: &'static str,
         /// Which of the two programs.
         direction: Direction,
@@ -75,44 +74,41 @@ pub(super) enum Attachment {
     Made,
 }
 
-/// Attaches both programs to a device, replacing in place those of a former agent: by links where the kernel has TCX, else by filters.
-/// The one for what leaves comes first: an answer to what the other one translates must not leave before there is somebody to
-/// translate it back.
+/// By what programs are at a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Means {
+    /// TCX links (Linux 6.6).
+    Links,
+    /// Filters of the clsact qdisc.
+    Filters,
+}
+
+/// Attaches both programs to a device by links, replacing in place those of a former agent.
 ///
 /// Returns whether one of them was not there.
 ///
 /// # Errors
 /// The kernel refuses, also to load programs that no device needed before, or the device is gone.
-pub(super) fn attach(
+pub(super) fn attach_links(
     programs: &mut Programs,
     index: u32,
     link_layer: LinkLayer,
     pins: &Pins,
-    features: &Features,
 ) -> Result<Attachment, DeviceError> {
-    let refused = |direction| move |error| DeviceError::Refused { action: "attach", direction, index, error };
     let mut attachment = Attachment::Replaced;
-    if !features.has(Feature::Tcx) {
-        for direction in Direction::ALL {
-            if clsact::attached(index, direction).map_err(refused(direction))?.is_none() {
-                attachment = Attachment::Made;
-            }
-        }
-        return attach_filters(programs, index, link_layer).map(|()| attachment);
-    }
     for Filter { program, direction, .. } in required(programs, index, link_layer)? {
-        if tcx::attach(program, index, direction, pins).map_err(refused(direction))? == Attachment::Made {
+        let refused = |error| DeviceError::Refused { action: "attach", direction, index, error };
+        if tcx::attach(program, index, direction, pins).map_err(refused)? == Attachment::Made {
             attachment = Attachment::Made;
         }
     }
     Ok(attachment)
 }
 
-/// Attaches both programs to a device by filters, replacing in place those of a former agent. That takes a hundredth of the time
-/// that links take.
+/// The same by filters.
 ///
 /// # Errors
-/// As [`attach`].
+/// As [`attach_links`].
 pub(super) fn attach_filters(programs: &mut Programs, index: u32, link_layer: LinkLayer) -> Result<(), DeviceError> {
     let filters = required(programs, index, link_layer)?;
     // Which of the two it was, the kernel does not say.
@@ -120,7 +116,31 @@ pub(super) fn attach_filters(programs: &mut Programs, index: u32, link_layer: Li
     clsact::attach(index, &filters).map_err(|error| DeviceError::Refused { action: "attach", direction, index, error })
 }
 
-/// The programs for a device, in the order in which they are to be attached.
+/// Puts back what somebody has taken from a device that has its programs by these means.
+///
+/// # Errors
+/// As [`attach_links`].
+pub(super) fn restore(
+    programs: &mut Programs,
+    index: u32,
+    link_layer: LinkLayer,
+    means: Means,
+    pins: &Pins,
+) -> Result<Attachment, DeviceError> {
+    if means == Means::Links {
+        return attach_links(programs, index, link_layer, pins);
+    }
+    for direction in Direction::ALL {
+        let refused = |error| DeviceError::Refused { action: "look for", direction, index, error };
+        if clsact::attached(index, direction).map_err(refused)?.is_none() {
+            return attach_filters(programs, index, link_layer).map(|()| Attachment::Made);
+        }
+    }
+    Ok(Attachment::Replaced)
+}
+
+/// The programs for a device, in the order in which they are to be attached: an answer to what the one for what enters translates must not
+/// leave before there is somebody to translate it back.
 fn required(programs: &mut Programs, index: u32, link_layer: LinkLayer) -> Result<[Filter<'_>; 2], DeviceError> {
     programs.require(link_layer).map_err(|error| DeviceError::Load { index, error })?;
     let programs = &*programs;
