@@ -383,7 +383,7 @@ fn names_of_pods_are_written_where_they_are_others() {
         drop(Dataplane::open(&node.config()).expect("opens"));
         let mut table = PodTable::open(&Pins::new(node.pins.path()), writes).expect("the agent made it");
         let number = |id| BackendNumber { family: IpFamily::V4, id: BackendId::new(id) };
-        let all = |pods: &[(u32, &str)]| Pods::All(pods.iter().map(|&(id, pod)| (number(id), pod.into())).collect());
+        let all = |pods: &[(u32, &'static str)]| Pods::All(pods.iter().map(|&(id, pod)| (number(id), pod)).collect());
         assert_eq!(table.write(&all(&[(1, "a"), (2, "b"), (3, "c")])).expect("writes"), 3);
         assert_eq!(table.write(&all(&[(1, "a"), (2, "b"), (3, "c")])).expect("writes"), 0, "after a restart");
         assert_eq!(table.write(&all(&[(1, "a"), (2, "d")])).expect("writes"), 2, "one is another, one is gone");

@@ -192,7 +192,7 @@ pub trait Tables {
 
     /// Notes which pods are behind backends, for people: no packet depends on it, and what cannot be noted is left out. The names of
     /// retired backends go with them.
-    fn name_pods(&mut self, _: &Pods) {}
+    fn name_pods(&mut self, _: &Pods<'_>) {}
 
     /// When the last changes were in force, where that was before [`Self::apply`] had tidied up and returned.
     fn in_force(&self) -> Option<Instant> {

@@ -218,13 +218,13 @@ impl Tables for MemoryTables {
         Ok(refused)
     }
 
-    fn name_pods(&mut self, pods: &Pods) {
+    fn name_pods(&mut self, pods: &Pods<'_>) {
         match pods {
-            Pods::All(pods) => self.pods = pods.iter().cloned().collect(),
+            Pods::All(pods) => self.pods = pods.iter().map(|&(number, pod)| (number, pod.into())).collect(),
             Pods::Some(pods) => {
                 for (number, pod) in pods {
                     match pod {
-                        Some(pod) => drop(self.pods.insert(*number, pod.clone())),
+                        Some(pod) => drop(self.pods.insert(*number, (*pod).into())),
                         None => drop(self.pods.remove(number)),
                     }
                 }

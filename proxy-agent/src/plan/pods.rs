@@ -18,17 +18,22 @@ pub struct BackendNumber {
 
 /// What is known of the pods behind backends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Pods {
+pub enum Pods<'a> {
     /// Of all backends. Those that are not named have none.
-    All(Vec<(BackendNumber, Box<str>)>),
+    All(Vec<(BackendNumber, &'a str)>),
     /// Of these; `None`: it has no name.
-    Some(Vec<(BackendNumber, Option<Box<str>>)>),
+    Some(Vec<(BackendNumber, Option<&'a str>)>),
 }
 
 impl State {
     /// The pods behind the backends of the Services affected, or behind all where `written` holds a backend of another Service.
     #[must_use]
-    pub fn pods(&self, index: &Index, affected: &Affected, mut written: impl Iterator<Item = ServiceId>) -> Pods {
+    pub fn pods<'a>(
+        &self,
+        index: &'a Index,
+        affected: &Affected,
+        mut written: impl Iterator<Item = ServiceId>,
+    ) -> Pods<'a> {
         let Affected::Services(names) = affected else { return self.all_pods(index) };
         let records = || names.iter().filter_map(|name| Some((name, self.services.get(name)?)));
         let mut ids: Vec<ServiceId> =
@@ -40,15 +45,19 @@ impl State {
         Pods::Some(records().flat_map(|(name, record)| of_service(index, name, &record.ports)).collect())
     }
 
-    fn all_pods(&self, index: &Index) -> Pods {
+    fn all_pods<'a>(&self, index: &'a Index) -> Pods<'a> {
         let all = self.services.iter().flat_map(|(name, record)| of_service(index, name, &record.ports));
         Pods::All(all.filter_map(|(number, pod)| Some((number, pod?))).collect())
     }
 }
 
-fn of_service(index: &Index, service: &ObjectName, ports: &[PortRecord]) -> Vec<(BackendNumber, Option<Box<str>>)> {
+fn of_service<'a>(
+    index: &'a Index,
+    service: &ObjectName,
+    ports: &[PortRecord],
+) -> Vec<(BackendNumber, Option<&'a str>)> {
     let endpoints = index.slices(service).iter().flat_map(|slice| &slice.endpoints);
-    let pods: BTreeMap<IpAddr, &str> =
+    let pods: BTreeMap<IpAddr, &'a str> =
         endpoints.filter_map(|endpoint| Some((endpoint.address, endpoint.pod.as_deref()?))).collect();
     let mut named = Vec::new();
     for port in ports {
@@ -58,13 +67,13 @@ fn of_service(index: &Index, service: &ObjectName, ports: &[PortRecord]) -> Vec<
     named
 }
 
-fn add<F: PlanFamily>(
+fn add<'a, F: PlanFamily>(
     port: &PortRecord,
-    pods: &BTreeMap<IpAddr, &str>,
-    named: &mut Vec<(BackendNumber, Option<Box<str>>)>,
+    pods: &BTreeMap<IpAddr, &'a str>,
+    named: &mut Vec<(BackendNumber, Option<&'a str>)>,
 ) {
     named.extend(F::of_record(port).backends.iter().map(|backend| {
-        let pod = pods.get(&F::to_ip(backend.target.address)).map(|pod| Box::from(*pod));
+        let pod = pods.get(&F::to_ip(backend.target.address)).copied();
         (BackendNumber { family: F::IP_FAMILY, id: backend.id }, pod)
     }));
 }

@@ -2,7 +2,7 @@
 //!
 //! No program reads it, so it is not part of the datapath's object: the agent makes it. It takes memory only for what is in it.
 
-use std::{collections::BTreeMap, os::fd::AsFd as _};
+use std::os::fd::AsFd as _;
 
 use aya_obj::generated::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_HASH};
 use proxy_common::{BackendId, maps};
@@ -26,6 +26,9 @@ type Name = [u8; NAME_LEN as usize];
 
 /// Names of pods have at most 63 bytes where controllers make them.
 const NAME_LEN: u32 = 64;
+
+/// Names that are written at once. They take much more memory than where they come from.
+const AT_ONCE: usize = 1024;
 
 /// The `pods` table.
 pub struct PodTable(HashTable<Key, Name>);
@@ -66,27 +69,32 @@ impl PodTable {
     ///
     /// # Errors
     /// The table cannot be read or written.
-    pub fn write(&mut self, pods: &Pods) -> Result<usize, TableError> {
-        let mut names: BTreeMap<Key, &str> = BTreeMap::new();
+    pub fn write(&mut self, pods: &Pods<'_>) -> Result<usize, TableError> {
+        let mut names: Vec<(Key, &str)>;
         let mut gone: Vec<Key> = Vec::new();
         match pods {
             Pods::All(pods) => {
-                names.extend(pods.iter().map(|(number, pod)| (key(*number), &**pod)));
-                self.0.visit(|key, noted| match names.get(&key) {
-                    Some(pod) if name(pod) == noted => drop(names.remove(&key)),
-                    Some(_) => {}
-                    None => gone.push(key),
+                names = pods.iter().map(|&(number, pod)| (key(number), pod)).collect();
+                names.sort_unstable();
+                let mut are_noted = vec![false; names.len()];
+                self.0.visit(|key, noted| match names.binary_search_by_key(&key, |(key, _)| *key) {
+                    Ok(index) => are_noted[index] = name(names[index].1) == noted,
+                    Err(_) => gone.push(key),
                 })?;
+                let mut are_noted = are_noted.into_iter();
+                names.retain(|_| are_noted.next() == Some(false));
             }
-            Pods::Some(pods) => pods.iter().for_each(|(number, pod)| match pod {
-                Some(pod) => drop(names.insert(key(*number), pod)),
-                None => gone.push(key(*number)),
-            }),
+            Pods::Some(pods) => {
+                names = pods.iter().filter_map(|&(number, pod)| Some((key(number), pod?))).collect();
+                gone.extend(pods.iter().filter(|(_, pod)| pod.is_none()).map(|(number, _)| key(*number)));
+            }
         }
         gone.iter().try_for_each(|key| self.0.remove(key))?;
-        let names: Vec<(Key, Name)> = names.into_iter().map(|(key, pod)| (key, name(pod))).collect();
-        // What is refused finds no memory; whoever reads sees no name.
-        self.0.insert(&names)?;
+        for names in names.chunks(AT_ONCE) {
+            let names: Vec<(Key, Name)> = names.iter().map(|&(key, pod)| (key, name(pod))).collect();
+            // What is refused finds no memory; whoever reads sees no name.
+            self.0.insert(&names)?;
+        }
         Ok(names.len() + gone.len())
     }
 

@@ -121,7 +121,7 @@ impl plan::Tables for KernelTables {
         Ok(refused)
     }
 
-    fn name_pods(&mut self, pods: &Pods) {
+    fn name_pods(&mut self, pods: &Pods<'_>) {
         let written = self.tables.pods.as_mut().map_or(Ok(0), |table| table.write(pods));
         if let Err(error) = written {
             tracing::warn!("the names of pods: {error}");
