@@ -149,10 +149,10 @@ fn pods_are_named_while_no_agent_runs() {
         let said = agent(&node.netns, "explain", node.pins.path(), &arguments).expect("explains");
         serde_json::from_str::<Value>(&said).expect("JSON")["outcomes"][0].clone()
     };
-    name(Pods::Some(vec![(number(5), Some("web-0".into())), (number(6), Some("gone-0".into()))]));
+    name(Pods::Some(vec![(number(5), Some("web-0")), (number(6), Some("gone-0"))]));
     assert_eq!(json(&node, "backends")[0]["pod"], "web-0");
     assert_eq!(explain()["pod"], "web-0", "{}", explain());
-    name(Pods::All(vec![(number(5), "web-1".into())]));
+    name(Pods::All(vec![(number(5), "web-1")]));
     assert_eq!(json(&node, "backends")[0]["pod"], "web-1");
     let pods = read_tables(node.pins.path()).expect("pinned").pods.expect("it is there");
     assert_eq!(pods.get(number(6)).expect("readable"), None, "names of nobody go");
