@@ -1,6 +1,6 @@
 //! How many instructions the pipeline takes on the host for one packet, as Valgrind counts them: the same on a busy machine.
 //!
-//! `cargo xtask bench instructions` runs it; it needs Valgrind and gungraun-runner.
+//! `cargo xtask bench instructions` runs it; it needs Valgrind and gungraun-runner. The numbers in the names are places in `KINDS`.
 
 #![allow(missing_docs, unreachable_pub, reason = "a benchmark has no outside, and its macros make public items")]
 
