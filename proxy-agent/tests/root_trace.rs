@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use aya::maps::{Array, Map, MapData};
 use clap::Parser;
 use proxy_agent::{
     cli::TableCommand,
@@ -22,7 +23,7 @@ use proxy_agent::{
 };
 use proxy_common::{
     Backend, BackendId, Decided, Direction, DropReason, Port, PortName, Protocol, ServiceEntry, ServiceFlags,
-    ServiceId, ServiceKey, SlotRange, TRACES, Trace, Traffic, V4,
+    ServiceId, ServiceKey, SlotRange, TRACES, Trace, Traffic, V4, maps,
 };
 use serde_json::Value;
 use support::{Netns, Node, eventually, slowness};
@@ -109,6 +110,13 @@ impl Stage {
         Pins::new(self.node.pins.path())
     }
 
+    /// Whether anybody asks for decisions. Nobody's place is taken to find out, which the command might want.
+    fn is_asked(&self) -> bool {
+        let traces = MapData::from_pin(self.pins().map(maps::TRACES)).expect("pinned");
+        let traces: Array<_, Trace> = Map::from_map_data(traces).expect("a map").try_into().expect("an array");
+        traces.iter().any(|trace| trace.expect("readable").is_on())
+    }
+
     /// What is told while `action` runs, until as many decisions have come as were asked for.
     fn trace(&self, count: usize, rest: &[&str], action: impl FnOnce()) -> Vec<Value> {
         let root = self.node.pins.path().to_str().expect("UTF-8");
@@ -118,24 +126,17 @@ impl Stage {
         let printed = Printed::default();
         std::thread::scope(|scope| {
             let mut out = printed.clone();
-            let before = taken(&self.pins());
             let following = scope.spawn(move || self.node.netns.enter(|| command.run(&mut out)));
-            eventually("the command asks", || (taken(&self.pins()) > before).then_some(()));
-            action();
+            // One that cannot ask ends at once.
+            eventually("the command asks", || (following.is_finished() || self.is_asked()).then_some(()));
+            if !following.is_finished() {
+                action();
+            }
             following.join().expect("does not panic").unwrap_or_else(|error| panic!("{error}"));
         });
         let text = String::from_utf8(printed.0.lock().expect("nobody panics").clone()).expect("UTF-8");
         text.lines().map(|line| serde_json::from_str(line).expect("a JSON object on each line")).collect()
     }
-}
-
-/// How many places are taken.
-fn taken(pins: &Pins) -> usize {
-    let mut held = Vec::new();
-    while let Ok(tracing) = Tracing::begin(pins, |all| all.of_services([ServiceId::new(999)])) {
-        held.push(tracing);
-    }
-    TRACES - held.len()
 }
 
 #[test]
