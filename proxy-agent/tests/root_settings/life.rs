@@ -2,14 +2,17 @@
 
 use std::{
     fs,
+    mem::MaybeUninit,
     path::{Path, PathBuf},
-    process::Output,
+    process::{Child, Output},
 };
+
+use rustix::fs::inotify;
 
 use super::{
     services::{WEB, assert_seen},
     stage::{Family, Stage},
-    support::{eventually, prompt},
+    support::eventually,
 };
 
 const HEAD: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
@@ -19,6 +22,21 @@ fn write(path: &Path, fields: &str) {
     let fresh = path.with_extension("new");
     fs::write(&fresh, format!("{HEAD}{fields}")).expect("the folder is ours");
     fs::rename(fresh, path).expect("the folder is ours");
+}
+
+/// Returns when the agent has read the file twice, or has ended. Before it reads a second time, it has acted on the first.
+fn wait_for_two_looks(file: &Path, agent: &mut Child) {
+    let watch = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).expect("a watch");
+    inotify::add_watch(&watch, file, inotify::WatchFlags::CLOSE_NOWRITE).expect("the file is there");
+    let mut buffer = [MaybeUninit::uninit(); 512];
+    let mut events = inotify::Reader::new(watch, &mut buffer);
+    let mut looks = 0;
+    eventually("the agent looks twice", || {
+        while events.next().is_ok() {
+            looks += 1;
+        }
+        (looks >= 2 || agent.try_wait().expect("it is ours").is_some()).then_some(())
+    });
 }
 
 /// The agent ends so that it is started again with the new configuration. Services are served all the time.
@@ -35,7 +53,7 @@ pub fn changed_file() {
     write(&file, "clusterCIDR: nonsense\n");
     eventually("the mistake is told", || stage.log().contains("clusterCIDR: \"nonsense\" is not").then_some(()));
     write(&file, "# The same as before.\nclusterCIDR: fd01::/16,10.1.0.0/16\n");
-    std::thread::sleep(prompt() * 3);
+    wait_for_two_looks(&file, &mut agent);
     assert_eq!(agent.try_wait().expect("it is ours"), None, "neither is a reason to end");
 
     write(&file, "clusterCIDR: 10.1.0.0/16,fd01::/16\noomScoreAdj: 501\n");
