@@ -38,17 +38,18 @@ const MARK: usize = 8;
 
 #[test]
 fn the_kernel_does_what_the_pipeline_does() {
-    check_all(&mut Kernel::load(LOG_NOTHING));
+    check_all(&mut Kernel::load(LOG_NOTHING, Reading::Directly));
 }
 
+/// Headers that are not in the linear part of a packet are read by a helper; here, all are.
 #[test]
-fn the_kernel_does_the_same_while_it_logs() {
-    check_all(&mut Kernel::load(LOG_EVERYTHING));
+fn the_kernel_does_the_same_while_it_logs_and_reads_by_a_helper() {
+    check_all(&mut Kernel::load(LOG_EVERYTHING, Reading::ByHelper));
 }
 
 #[test]
 fn the_kernel_tells_what_the_pipeline_tells() {
-    let mut kernel = Kernel::load(LOG_NOTHING);
+    let mut kernel = Kernel::load(LOG_NOTHING, Reading::Directly);
     let asked = Trace::all(1).until(u64::MAX);
     Array::try_from(kernel.map(maps::TRACES)).expect("an array of traces").set(1, asked, 0).expect("is written");
     for case in fixtures::all() {
@@ -116,7 +117,7 @@ fn check_all(kernel: &mut Kernel) {
 /// Packets of no flow, which most are, are to cost no lookup: what a flow's packets are told by is the mark of their end.
 #[test]
 fn a_packet_whose_end_has_no_mark_is_not_looked_up() {
-    let mut kernel = Kernel::load(LOG_NOTHING);
+    let mut kernel = Kernel::load(LOG_NOTHING, Reading::Directly);
     let cases = fixtures::all();
     let ongoing = |case: &&Case| {
         case.name == "an established connection keeps its backend when the frontend becomes another Service's"
@@ -155,8 +156,16 @@ struct Kernel {
     bpf: Ebpf,
 }
 
+/// How programs read the headers of packets.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Reading {
+    ByHelper = 0,
+    Directly = 1,
+}
+
 impl Kernel {
-    fn load(log_level: u8) -> Self {
+    fn load(log_level: u8, reading: Reading) -> Self {
         let mut loader = EbpfLoader::new();
         // To see that a table is empty, the kernel walks over all of its buckets.
         let hashes = HASHES.iter().flat_map(|map| [map.name::<V4>(), map.name::<V6>()]);
@@ -165,6 +174,7 @@ impl Kernel {
         }
         let mut bpf = loader
             .override_global("AYA_LOG_LEVEL", &log_level, true)
+            .override_global("READS_UNALIGNED", &(reading as u8), true)
             .load(OBJECT)
             .expect("the object's maps are created");
         for name in ["tc_ingress", "tc_egress"] {

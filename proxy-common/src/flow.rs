@@ -41,7 +41,7 @@ impl FlowTable {
 
 /// Addresses and ports as they are on the wire before translation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(C)]
+#[repr(C, align(4))]
 pub struct FlowKey<A> {
     source: A,
     destination: A,

@@ -24,7 +24,7 @@ impl ServiceId {
 
 /// A frontend: what a client connects to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(C)]
+#[repr(C, align(4))]
 pub struct ServiceKey<A> {
     address: A,
     port: u16,

@@ -102,7 +102,7 @@ pub fn refuse<F: AnswerFamily, P: Packet>(packet: &mut P, headers: &Headers<F>) 
     let is_fragment = headers.part.piece != Piece::Whole && headers.protocol != Protocol::Udp;
     if is_fragment
         || headers.l4 != headers.l3 + F::HEADER_LEN
-        || !F::is_host(headers.source.0)
+        || !F::is_host(headers.source().0)
         || is_to_group(packet, headers.l3)?
     {
         return Err(Truncated);
@@ -126,12 +126,12 @@ fn reset<F: AnswerFamily, P: Packet>(packet: &mut P, headers: &Headers<F>) -> Re
     let acknowledged = u32::from_be_bytes(take(&refused, 4)).wrapping_add(1).wrapping_add(data as u32);
 
     let mut header = [0; TcpHdr::LEN];
-    put(&mut header, 0, &headers.destination.1.to_wire());
-    put(&mut header, 2, &headers.source.1.to_wire());
+    put(&mut header, 0, &headers.destination().1.to_wire());
+    put(&mut header, 2, &headers.source().1.to_wire());
     put(&mut header, 8, &acknowledged.to_be_bytes());
     header[12] = 5 << 4;
     header[13] = tcp_flag::RST | tcp_flag::ACK;
-    let pseudo = pseudo_sum::<F>(headers.destination.0, headers.source.0, Protocol::Tcp.number(), TcpHdr::LEN);
+    let pseudo = pseudo_sum::<F>(headers.destination().0, headers.source().0, Protocol::Tcp.number(), TcpHdr::LEN);
 
     let pending = packet.checksum_is_pending(headers.l4 + TCP_CHECKSUM)?;
     packet.resize(headers.l4 + TcpHdr::LEN)?;
@@ -148,8 +148,8 @@ fn abort<F: AnswerFamily, P: Packet>(packet: &mut P, headers: &Headers<F>) -> Re
     let tag: [u8; 4] = packet.load(headers.l4 + LEN)?;
 
     let mut answer = [0; LEN];
-    put(&mut answer, 0, &headers.destination.1.to_wire());
-    put(&mut answer, 2, &headers.source.1.to_wire());
+    put(&mut answer, 0, &headers.destination().1.to_wire());
+    put(&mut answer, 2, &headers.source().1.to_wire());
     put(&mut answer, 4, &tag);
     put(&mut answer, SCTP_HEADER, &[sctp_chunk::ABORT]);
     put(&mut answer, SCTP_HEADER + 2, &wire_len(SCTP_CHUNK_HEADER));
@@ -193,8 +193,8 @@ impl AnswerFamily for V4 {
         header[6] = 0x40;
         header[8] = HOP_LIMIT;
         header[9] = protocol;
-        put(&mut header, Self::SOURCE_OFFSET, &headers.destination.0);
-        put(&mut header, Self::DESTINATION_OFFSET, &headers.source.0);
+        put(&mut header, Self::SOURCE_OFFSET, &headers.destination().0);
+        put(&mut header, Self::DESTINATION_OFFSET, &headers.source().0);
         let checksum = finish(sum(&header));
         put(&mut header, 10, &checksum);
         packet.store_summed(headers.l3, &header)
@@ -232,8 +232,8 @@ impl AnswerFamily for V6 {
         put(&mut header, 4, &wire_len(payload));
         header[6] = protocol;
         header[7] = HOP_LIMIT;
-        put(&mut header, Self::SOURCE_OFFSET, &headers.destination.0);
-        put(&mut header, Self::DESTINATION_OFFSET, &headers.source.0);
+        put(&mut header, Self::SOURCE_OFFSET, &headers.destination().0);
+        put(&mut header, Self::DESTINATION_OFFSET, &headers.source().0);
         packet.store_summed(headers.l3, &header)
     }
 
@@ -250,7 +250,7 @@ fn unreachable<F: AnswerFamily, P: Packet, const N: usize>(
     headers: &Headers<F>,
 ) -> Result<(), Truncated> {
     let quoted: [u8; N] = packet.load(headers.l3)?;
-    let pseudo = F::icmp_pseudo_sum(headers.destination.0, headers.source.0, ICMP_HEADER + N);
+    let pseudo = F::icmp_pseudo_sum(headers.destination().0, headers.source().0, ICMP_HEADER + N);
     let pending = packet.checksum_is_pending(headers.l4 + ICMP_UNUSED)?;
     let header = icmp_header::<F>(pseudo, &quoted, pending);
     packet.resize(headers.l4 + ICMP_HEADER + N)?;

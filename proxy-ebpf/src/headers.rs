@@ -7,7 +7,7 @@ use network_types::{icmp::Icmpv4Hdr, ip::IpProto, tcp::TcpHdr, udp::UdpHdr};
 use proxy_common::{Family, Port, Protocol, TcpState, V4, V6};
 
 use crate::{
-    bytes::take,
+    bytes::{take, take_words},
     packet::{Packet, Truncated},
 };
 
@@ -33,6 +33,9 @@ const MAX_EXTENSION_HEADERS: usize = 6;
 /// Length of IPv6's fragment header (RFC 8200 §4.5).
 const FRAGMENT_HEADER: usize = 8;
 
+/// Offset of IPv4's time to live, which protocol, header checksum and addresses follow (RFC 791 §3.1).
+pub(crate) const V4_REST: usize = 8;
+
 /// TCP header bytes up to and including the flags.
 const TCP_FLAGS_END: usize = 14;
 
@@ -41,22 +44,28 @@ pub(crate) const SCTP_HEADER: usize = 12;
 pub(crate) const SCTP_CHUNK_HEADER: usize = 4;
 
 /// Addresses, ports and positions of a packet that could be a Service's.
+///
+/// Addresses come first and aligned, so that they are copied by words: BPF has no loads and stores that are not aligned, and
+/// the compiler would copy an address of unknown alignment byte by byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(8))]
 pub struct Headers<F: Family> {
+    source: F::Address,
+    destination: F::Address,
+    source_port: Port,
+    destination_port: Port,
+    /// Transport protocol.
+    pub protocol: Protocol,
     /// Offset of the IP header.
     pub l3: usize,
     /// Offset of the transport header.
     pub l4: usize,
-    /// Transport protocol.
-    pub protocol: Protocol,
-    /// Source address and port.
-    pub source: (F::Address, Port),
-    /// Destination address and port.
-    pub destination: (F::Address, Port),
     /// TCP and SCTP: what this segment or packet is. Empty for UDP.
     pub tcp: TcpState,
     /// TCP: whether ACK is set.
     pub acknowledges: bool,
+    /// IPv4: time to live, protocol and header checksum, as they are in the packet. IPv6: zeros.
+    pub(crate) rest: [u8; 4],
     /// Which part of its datagram the packet is: all of it, or the first fragment.
     pub part: Part,
 }
@@ -99,6 +108,8 @@ pub struct Located<A> {
     pub protocol: u8,
     /// Offset of the transport header.
     pub l4: usize,
+    /// As [`Headers::rest`].
+    pub(crate) rest: [u8; 4],
     /// Which part of its datagram the packet is.
     pub part: Part,
 }
@@ -171,25 +182,27 @@ impl ParseFamily for V4 {
     #[inline(always)]
     fn locate<P: Packet>(packet: &P, l3: usize) -> Result<Option<Located<[u8; 4]>>, Truncated> {
         const HEADER: usize = V4::HEADER_LEN;
-        let header: [u8; HEADER] = packet.load(l3)?;
-        let length = usize::from(header[0] & 0x0f) * 4;
-        if header[0] >> 4 != V4::VERSION || length < HEADER {
-            return Ok(None);
-        }
-        // RFC 791: bit 13 "more fragments", bits 12..0 offset.
-        let fragment = u16::from_be_bytes([header[6], header[7]]);
-        Ok(Some(Located {
-            l3,
-            source: take(&header, V4::SOURCE_OFFSET),
-            destination: take(&header, V4::DESTINATION_OFFSET),
-            protocol: header[9],
-            l4: l3 + length,
-            part: Part {
-                identification: u32::from(u16::from_be_bytes([header[4], header[5]])),
+        packet.read_header(l3, |header: &[u8; HEADER]| {
+            let length = usize::from(header[0] & 0x0f) * 4;
+            if header[0] >> 4 != V4::VERSION || length < HEADER {
+                return None;
+            }
+            // RFC 791: bit 13 "more fragments", bits 12..0 offset.
+            let fragment = u16::from_be_bytes([header[6], header[7]]);
+            Some(Located {
+                l3,
+                source: take(header, V4::SOURCE_OFFSET),
+                destination: take(header, V4::DESTINATION_OFFSET),
                 protocol: header[9],
-                piece: piece(fragment & 0x1fff != 0, fragment & 0x2000 != 0),
-            },
-        }))
+                l4: l3 + length,
+                rest: take(header, V4_REST),
+                part: Part {
+                    identification: u32::from(u16::from_be_bytes([header[4], header[5]])),
+                    protocol: header[9],
+                    piece: piece(fragment & 0x1fff != 0, fragment & 0x2000 != 0),
+                },
+            })
+        })
     }
 
     #[inline(always)]
@@ -210,11 +223,17 @@ impl ParseFamily for V6 {
     #[inline(always)]
     fn locate<P: Packet>(packet: &P, l3: usize) -> Result<Option<Located<[u8; 16]>>, Truncated> {
         const HEADER: usize = V6::HEADER_LEN;
-        let header: [u8; HEADER] = packet.load(l3)?;
-        if header[0] >> 4 != V6::VERSION {
+        let (version, mut protocol, source, destination) = packet.read_header(l3, |header: &[u8; HEADER]| {
+            (
+                header[0] >> 4,
+                header[6],
+                take_words(header, V6::SOURCE_OFFSET),
+                take_words(header, V6::DESTINATION_OFFSET),
+            )
+        })?;
+        if version != V6::VERSION {
             return Ok(None);
         }
-        let mut protocol = header[6];
         let mut l4 = l3 + HEADER;
         let mut part = Part::default();
         let mut followed = 0;
@@ -247,14 +266,7 @@ impl ParseFamily for V6 {
                 l4 += (usize::from(len) + 1) * 8;
             }
         }
-        Ok(Some(Located {
-            l3,
-            source: take(&header, V6::SOURCE_OFFSET),
-            destination: take(&header, V6::DESTINATION_OFFSET),
-            protocol,
-            l4,
-            part,
-        }))
+        Ok(Some(Located { l3, source, destination, protocol, l4, rest: [0; 4], part }))
     }
 
     #[inline(always)]
@@ -313,17 +325,17 @@ pub fn transport<F: ParseFamily, P: Packet>(
     located: &Located<F::Address>,
     protocol: Protocol,
 ) -> Result<Headers<F>, Truncated> {
-    let Located { l3, source, destination, l4, part, .. } = *located;
+    let Located { l3, source, destination, l4, rest, part, .. } = *located;
     let (ports, tcp, acknowledges) = match protocol {
         Protocol::Tcp => {
             const _: () = assert!(TCP_FLAGS_END <= TcpHdr::LEN);
-            let header: [u8; TCP_FLAGS_END] = packet.load(l4)?;
-            let flags = header[TCP_FLAGS_END - 1];
-            (take::<4>(&header, 0), tcp_state(flags), flags & tcp_flag::ACK != 0)
+            packet.read_header(l4, |header: &[u8; TCP_FLAGS_END]| {
+                let flags = header[TCP_FLAGS_END - 1];
+                (take::<4>(header, 0), tcp_state(flags), flags & tcp_flag::ACK != 0)
+            })?
         }
         Protocol::Udp => {
-            let header: [u8; UdpHdr::LEN] = packet.load(l4)?;
-            (take::<4>(&header, 0), TcpState::NONE, false)
+            packet.read_header(l4, |header: &[u8; UdpHdr::LEN]| (take::<4>(header, 0), TcpState::NONE, false))?
         }
         Protocol::Sctp => {
             let header: [u8; SCTP_HEADER + SCTP_CHUNK_HEADER] = packet.load(l4)?;
@@ -331,13 +343,16 @@ pub fn transport<F: ParseFamily, P: Packet>(
         }
     };
     Ok(Headers {
+        source,
+        destination,
+        source_port: Port::from_wire(take(&ports, SOURCE_PORT)),
+        destination_port: Port::from_wire(take(&ports, DESTINATION_PORT)),
+        protocol,
         l3,
         l4,
-        protocol,
-        source: (source, Port::from_wire(take(&ports, SOURCE_PORT))),
-        destination: (destination, Port::from_wire(take(&ports, DESTINATION_PORT))),
         tcp,
         acknowledges,
+        rest,
         part,
     })
 }
@@ -430,6 +445,35 @@ const fn tcp_state(flags: u8) -> TcpState {
 }
 
 impl<F: Family> Headers<F> {
+    /// Of no packet.
+    pub(crate) const NONE: Self = Self {
+        source: F::UNSPECIFIED,
+        destination: F::UNSPECIFIED,
+        source_port: Port::new(0),
+        destination_port: Port::new(0),
+        protocol: Protocol::Tcp,
+        l3: 0,
+        l4: 0,
+        tcp: TcpState::NONE,
+        acknowledges: false,
+        rest: [0; 4],
+        part: Part { identification: 0, protocol: 0, piece: Piece::Whole },
+    };
+
+    /// Source address and port.
+    #[inline(always)]
+    #[must_use]
+    pub const fn source(&self) -> (F::Address, Port) {
+        (self.source, self.source_port)
+    }
+
+    /// Destination address and port.
+    #[inline(always)]
+    #[must_use]
+    pub const fn destination(&self) -> (F::Address, Port) {
+        (self.destination, self.destination_port)
+    }
+
     /// Whether this packet may begin a connection: any UDP datagram, a TCP SYN without ACK, and an SCTP INIT.
     #[inline(always)]
     #[must_use]

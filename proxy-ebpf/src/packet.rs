@@ -6,6 +6,9 @@ use proxy_common::Port;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Truncated;
 
+/// Bytes of the longest header that [`Packet::read_header`] reads.
+pub const HEADER_MAX: usize = 40;
+
 /// A frame in a device's hook. Offsets count bytes from the start of the frame, which is the link
 /// layer's header or, on devices without one, the IP header.
 pub trait Packet {
@@ -18,11 +21,30 @@ pub trait Packet {
     /// [`Truncated`] if the frame ends before.
     fn load<const N: usize>(&self, offset: usize) -> Result<[u8; N], Truncated>;
 
+    /// What `reader` makes of `N` bytes, at most [`HEADER_MAX`]. For headers that each packet has: it is the fastest way to read
+    /// them, and takes the most instructions.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    fn read_header<const N: usize, R>(
+        &self,
+        offset: usize,
+        reader: impl FnOnce(&[u8; N]) -> R,
+    ) -> Result<R, Truncated> {
+        self.load(offset).map(|bytes| reader(&bytes))
+    }
+
     /// Writes bytes as they are. Checksums are the caller's affair.
     ///
     /// # Errors
     /// [`Truncated`] if the frame ends before, or cannot be made writable.
     fn store<const N: usize>(&mut self, offset: usize, bytes: &[u8; N]) -> Result<(), Truncated>;
+
+    /// Writes words of four bytes each, as they lie in memory, like [`Self::store`].
+    ///
+    /// # Errors
+    /// As [`Self::store`].
+    fn store_words<const N: usize>(&mut self, offset: usize, words: &[u32; N]) -> Result<(), Truncated>;
 
     /// Writes bytes of the IP layer or above, and keeps a checksum that the device computed over the
     /// whole packet (`CHECKSUM_COMPLETE`) in step.

@@ -88,7 +88,10 @@ pub(super) fn map_names() -> impl Iterator<Item = &'static str> {
 pub fn loader(features: &Features, log: PacketLog) -> EbpfLoader<'static> {
     let has_set_retval: &u8 = if features.has(Feature::SetRetval) { &1 } else { &0 };
     let has_netns_cookie: &u8 = if features.has(Feature::NetnsCookie) { &1 } else { &0 };
+    let has_coarse_clock: &u8 = if features.has(Feature::CoarseClock) { &1 } else { &0 };
     let has_host_routing: &u8 = if features.has(Feature::HostRouting) { &1 } else { &0 };
+    // Both have CONFIG_HAVE_EFFICIENT_UNALIGNED_ACCESS, always.
+    let reads_unaligned: &u8 = if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) { &1 } else { &0 };
     let log_level: &u8 = match log {
         PacketLog::Off => &0,
         PacketLog::Drops => &(aya_log::Level::Trace as u8),
@@ -96,6 +99,8 @@ pub fn loader(features: &Features, log: PacketLog) -> EbpfLoader<'static> {
     let mut loader = EbpfLoader::new();
     loader.override_global("HAS_SET_RETVAL", has_set_retval, true);
     loader.override_global("HAS_NETNS_COOKIE", has_netns_cookie, true);
+    loader.override_global("READS_UNALIGNED", reads_unaligned, true);
+    loader.override_global("HAS_COARSE_CLOCK", has_coarse_clock, true);
     loader.override_global("HAS_HOST_ROUTING", has_host_routing, true);
     loader.override_global(aya_log::LEVEL, log_level, false);
     loader

@@ -1,19 +1,21 @@
 //! What a run of a TC program costs by itself: `BPF_PROG_TEST_RUN` with everything in the caches, with full tables.
 //!
 //! The kernel runs the program again and again on the same packet, as the run before left it. Where that translates the packet,
-//! two flows lead from the one form to the other and back, so that each run finds a flow and translates.
+//! two flows lead from the one form to the other and back, so that each run finds a flow and translates. A packet that begins a
+//! connection is each time another one, in a run of its own.
 
 use std::{fs, io::ErrorKind, net::SocketAddr};
 
 use aya::{
-    Ebpf, EbpfLoader, Pod,
-    maps::{Array, HashMap, MapData},
+    Ebpf, Pod,
+    maps::{Array, HashMap, MapData, PerCpuArray},
     programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions},
 };
-use proxy_agent::dataplane::object::OBJECT;
+use proxy_agent::dataplane::{PacketLog, features::Features, loader, object::OBJECT};
 use proxy_common::{
-    BackendId, Direction, Family, Flow, FlowFilterPlace, FlowFilterRow, FlowFlags, FlowKey, PlainAddress, Port,
-    Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, Settings, SlotRange, TcpState, V4, V6, maps,
+    Backend, BackendId, Counter, Direction, Family, Flow, FlowFilterPlace, FlowFilterRow, FlowFlags, FlowKey,
+    PlainAddress, Port, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, Settings, SlotRange, TcpState, V4,
+    V6, maps,
 };
 use proxy_ebpf::fixtures::{
     self,
@@ -28,6 +30,8 @@ use super::{
 
 /// Each is measured as often, and the median counts.
 const ROUNDS: usize = 15;
+/// Connections that are begun at most, each by a client of its own.
+const MOST_CLIENTS: u32 = 20_000;
 /// Runs of the program per round and request of the size.
 const REPEAT: u32 = 5;
 
@@ -38,10 +42,8 @@ struct Kernel {
 
 impl Kernel {
     fn load() -> Self {
-        let mut bpf = EbpfLoader::new()
-            .override_global("AYA_LOG_LEVEL", &0_u8, true)
-            .load(OBJECT)
-            .expect("the object's maps are created");
+        let features = Features::probe().expect("the kernel tells of itself");
+        let mut bpf = loader(&features, PacketLog::Off).load(OBJECT).expect("the object's maps are created");
         for name in ["tc_ingress", "tc_egress"] {
             // A child of another benchmark that ends interrupts the verifier.
             eventually("the verifier accepts the program", || match program(&mut bpf, name).load() {
@@ -69,6 +71,25 @@ impl Kernel {
             result.duration.as_secs_f64() * 1e9
         });
         Sorted::new(rounds.collect())
+    }
+
+    /// Connections that have begun.
+    fn begun(&self) -> u64 {
+        let map = self.bpf.map(maps::COUNTERS).expect("the object has the map");
+        let counters: PerCpuArray<_, u64> = PerCpuArray::try_from(map).expect("an array of numbers");
+        counters.get(&Counter::Flows.index(), 0).expect("the counter is there").iter().sum()
+    }
+
+    /// Nanoseconds of one run on each of these frames.
+    fn times(&mut self, name: &str, frames: impl Iterator<Item = Vec<u8>>) -> Sorted {
+        let program = program(&mut self.bpf, name);
+        let times = frames.map(|frame| {
+            let mut options = TestRunOptions::new();
+            options.data_in = Some(&frame);
+            let result = program.test_run(options).expect("the kernel runs the program");
+            result.duration.as_secs_f64() * 1e9
+        });
+        Sorted::new(times.collect())
     }
 }
 
@@ -142,6 +163,22 @@ fn fill<F: Cast>(kernel: &mut Kernel, size: Size) {
     mark::<F>(kernel, keys.into_iter());
 }
 
+/// A frontend with a backend.
+fn serve<F: Cast>(kernel: &mut Kernel, frontend: (F::Address, Port), backend: (F::Address, Port)) {
+    let (service, number) = (ServiceId::new(9), BackendId::new(5));
+    let range = SlotRange::new(11, 1);
+    let entry = ServiceEntry::new(service, ServiceFlags::NONE, range, SlotRange::EMPTY);
+    let key = ServiceKey::new(frontend.0, frontend.1, Protocol::Tcp);
+    kernel.hash(maps::SERVICES.name::<F>()).insert(key, entry, 0).expect("there is room");
+    let map = kernel.bpf.map_mut(maps::BACKENDS.name::<F>()).expect("the object has the map");
+    let mut backends: Array<_, Backend<F::Address>> = Array::try_from(map).expect("an array of backends");
+    let entry = Backend::new(backend.0, backend.1, Backend::<F::Address>::IN_CLUSTER_LIST, service);
+    backends.set(number.get(), entry, 0).expect("the backend is written");
+    let map = kernel.bpf.map_mut(maps::SLOTS.name::<F>()).expect("the object has the map");
+    let mut slots: Array<_, BackendId> = Array::try_from(map).expect("an array of slots");
+    slots.set(range.offset(), number, 0).expect("the slot is written");
+}
+
 fn uptime() -> u32 {
     let text = fs::read_to_string("/proc/uptime").expect("procfs is mounted");
     let seconds = text.split('.').next().expect("a number");
@@ -166,7 +203,7 @@ fn pair<F: Cast>(kernel: &mut Kernel, direction: Direction, same: (F::Address, P
     }
 }
 
-fn family<F: Cast>(kernel: &mut Kernel, size: Size, names: [&'static str; 5]) -> Vec<Figure> {
+fn family<F: Cast>(kernel: &mut Kernel, size: Size, names: [&'static str; 6]) -> Vec<Figure> {
     fill::<F>(kernel, size);
     let client = (F::address(12, 1 << 20), Port::new(4444));
     let vip = (F::address(96, 1), Port::new(80));
@@ -184,11 +221,23 @@ fn family<F: Cast>(kernel: &mut Kernel, size: Size, names: [&'static str; 5]) ->
         ("tc_egress", data(other, client), 40.0),
         ("tc_ingress", opening, 40.0),
     ];
+    let [names @ .., of_first] = names;
     let figures = names.into_iter().zip(runs).map(|(what, (name, frame, target))| {
         let times = kernel.time(name, &frame, repeat);
         Figure::range(what, "ns", &times, target)
     });
-    figures.collect()
+    let mut figures: Vec<Figure> = figures.collect();
+    let frontend = (F::address(97, 1), Port::new(80));
+    serve::<F>(kernel, frontend, backend);
+    let first = (0..repeat.min(MOST_CLIENTS)).map(|number| {
+        let client = (F::address(13, number), Port::new(4444));
+        frames::tcp(F::socket(client), F::socket(frontend), Segment::Syn, b"")
+    });
+    let before = kernel.begun();
+    let times = kernel.times("tc_ingress", first);
+    assert_eq!(kernel.begun() - before, u64::from(repeat.min(MOST_CLIENTS)), "each packet begins a connection");
+    figures.push(Figure::range(of_first, "ns", &times, 600.0));
+    figures
 }
 
 pub fn run(size: Size) -> Vec<Figure> {
@@ -201,6 +250,8 @@ pub fn run(size: Size) -> Vec<Figure> {
     (arp[12], arp[13]) = (0x08, 0x06);
     let floor = kernel.time("tc_ingress", &arp, u32::try_from(size.requests).expect("not so many") * REPEAT);
     let mut figures = vec![Figure::single("a run that does nothing", "ns", floor.at(0.5), None)];
+    let single = kernel.times("tc_ingress", std::iter::repeat_n(arp, size.requests));
+    figures.push(Figure::single("the same, a single run", "ns", single.at(0.5), None));
     figures.extend(family::<V4>(
         &mut kernel,
         size,
@@ -210,6 +261,7 @@ pub fn run(size: Size) -> Vec<Figure> {
             "IPv4 packet into the node that is no Service's",
             "IPv4 packet out of the node that is no Service's",
             "IPv4 packet that opens what is no Service's",
+            "IPv4 packet that begins a connection to a Service",
         ],
     ));
     figures.extend(family::<V6>(
@@ -221,6 +273,7 @@ pub fn run(size: Size) -> Vec<Figure> {
             "IPv6 packet into the node that is no Service's",
             "IPv6 packet out of the node that is no Service's",
             "IPv6 packet that opens what is no Service's",
+            "IPv6 packet that begins a connection to a Service",
         ],
     ));
     figures

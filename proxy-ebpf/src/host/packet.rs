@@ -87,6 +87,13 @@ impl Packet for HostPacket {
         Ok(())
     }
 
+    fn store_words<const N: usize>(&mut self, offset: usize, words: &[u32; N]) -> Result<(), Truncated> {
+        let bytes = words.map(u32::to_ne_bytes);
+        let place = self.bytes.get_mut(offset..).and_then(|rest| rest.get_mut(..N * 4)).ok_or(Truncated)?;
+        place.copy_from_slice(bytes.as_flattened());
+        Ok(())
+    }
+
     fn store_summed<const N: usize>(&mut self, offset: usize, bytes: &[u8; N]) -> Result<(), Truncated> {
         self.store(offset, bytes)
     }

@@ -16,6 +16,24 @@ static HAS_NETNS_COOKIE: Global<u8> = Global::new(0);
 #[unsafe(no_mangle)]
 static HAS_HOST_ROUTING: Global<u8> = Global::new(0);
 
+/// 1 if the kernel has `bpf_ktime_get_coarse_ns` (5.11, kernel commit d05512618056).
+#[unsafe(no_mangle)]
+static HAS_COARSE_CLOCK: Global<u8> = Global::new(0);
+
+/// 1 if the processor reads words that are not aligned, and the kernel knows (`CONFIG_HAVE_EFFICIENT_UNALIGNED_ACCESS`).
+#[unsafe(no_mangle)]
+static READS_UNALIGNED: Global<u8> = Global::new(0);
+
+#[inline(always)]
+pub(super) fn reads_unaligned() -> bool {
+    READS_UNALIGNED.load() != 0
+}
+
+#[inline(always)]
+pub(super) fn has_coarse_clock() -> bool {
+    HAS_COARSE_CLOCK.load() != 0
+}
+
 #[inline(always)]
 pub(super) fn has_host_routing() -> bool {
     HAS_HOST_ROUTING.load() != 0

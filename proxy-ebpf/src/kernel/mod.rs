@@ -3,6 +3,7 @@
 #![expect(clippy::needless_pass_by_value, reason = "aya's macros hand the context over by value")]
 
 mod config;
+mod direct;
 mod maps;
 mod route;
 mod skb;

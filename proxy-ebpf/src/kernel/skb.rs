@@ -19,7 +19,7 @@ use proxy_ebpf::{
 };
 
 use super::{
-    config,
+    config, direct,
     maps::FamilyMaps,
     route::{self, Way},
     tables::KernelTables,
@@ -415,8 +415,32 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
+    fn read_header<const N: usize, R>(
+        &self,
+        offset: usize,
+        reader: impl FnOnce(&[u8; N]) -> R,
+    ) -> Result<R, Truncated> {
+        let mut header = direct::Room::uninit();
+        // SAFETY: the context is valid for as long as the program runs.
+        if !unsafe { direct::copy::<N>(self.raw(), offset, &mut header) } {
+            let (Ok(offset), Ok(len)) = (u32::try_from(offset), u32::try_from(N)) else { return Err(Truncated) };
+            // SAFETY: as above, and there is room for `N` bytes.
+            if unsafe { bpf_skb_load_bytes(self.raw().cast(), offset, header.as_mut_ptr().cast(), len) } != 0 {
+                return Err(Truncated);
+            }
+        }
+        // SAFETY: `N` bytes have been written, one way or the other.
+        Ok(reader(unsafe { &*header.as_ptr().cast::<[u8; N]>() }))
+    }
+
+    #[inline(always)]
     fn store<const N: usize>(&mut self, offset: usize, bytes: &[u8; N]) -> Result<(), Truncated> {
         done(self.context.store(offset, bytes, 0))
+    }
+
+    #[inline(always)]
+    fn store_words<const N: usize>(&mut self, offset: usize, words: &[u32; N]) -> Result<(), Truncated> {
+        done(self.context.store(offset, words, 0))
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@ use core::{arch::asm, marker::PhantomData};
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST},
     btf_maps::lpm_trie::Key,
-    helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns},
+    helpers::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
 };
 use proxy_common::{
     AffinityEntry, AffinityKey, Backend, BackendId, Counter, Decided, Direction, DropKey, FamilyFlows, Flow,
@@ -14,7 +14,10 @@ use proxy_common::{
 };
 use proxy_ebpf::{InsertError, Insertion, Tables, clock};
 
-use super::maps::{COUNTED, COUNTERS, DROPS, FLOW_FILTER, FamilyMaps, POD_DEVICES, SETTINGS, TRAFFIC};
+use super::{
+    config,
+    maps::{COUNTED, COUNTERS, DROPS, FLOW_FILTER, FamilyMaps, POD_DEVICES, SETTINGS, TRAFFIC},
+};
 
 const EEXIST: i32 = -17;
 
@@ -274,8 +277,11 @@ impl<F: FamilyMaps> Tables<F> for KernelTables<F> {
 
     #[inline(always)]
     fn now(&self) -> u32 {
-        // SAFETY: the helper has no preconditions.
-        clock::seconds(unsafe { bpf_ktime_get_ns() })
+        // The time of the last tick is good enough for seconds, and the processor's clock is slow to read. Both count from the same moment.
+        // SAFETY: neither helper has preconditions.
+        clock::seconds(unsafe {
+            if config::has_coarse_clock() { bpf_ktime_get_coarse_ns() } else { bpf_ktime_get_ns() }
+        })
     }
 }
 

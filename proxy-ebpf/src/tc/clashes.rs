@@ -18,7 +18,7 @@ pub const ATTEMPTS: u8 = 8;
 #[inline(always)]
 pub fn evade<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> Verdict {
     let Work { headers, admitted, chosen, .. } = work;
-    let port = another(headers.source.1, tables.random());
+    let port = another(headers.source().1, tables.random());
     if let Some(former) = flows::room(headers, tables, chosen.to, port) {
         (chosen.client_port, chosen.former) = (port, former);
         return Verdict::Continue(Stage::Remember);
@@ -41,8 +41,8 @@ pub(super) fn step_aside<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut W
     work.admitted = Admitted { service, range: SlotRange::EMPTY, list: List::Cluster, flags: FlowFlags::NONE };
     work.chosen = Chosen {
         backend: other.backend(),
-        to: headers.destination,
-        client_port: headers.source.1,
+        to: headers.destination(),
+        client_port: headers.source().1,
         former: Former::None,
         is_recalled: true,
         evasions: 0,

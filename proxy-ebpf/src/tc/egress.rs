@@ -39,7 +39,7 @@ pub(super) fn translate_back<F: TcFamily, P: Packet, T: Tables<F>>(
         return drop(tables, work, flow.service(), DropReason::Malformed);
     }
     tables.count_packet(flow.service(), Direction::Reply, packet.size().saturating_sub(headers.l3));
-    let present = headers.destination.1;
+    let present = headers.destination().1;
     work.note_translation(flow.service());
     work.with_client_port(flow.client_port().unwrap_or(present), present, flow.service())
 }
@@ -50,8 +50,8 @@ pub(super) fn translate_back<F: TcFamily, P: Packet, T: Tables<F>>(
 pub fn leave<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> Verdict {
     let headers = &work.headers;
     // A nodePort has no ranges, and no policy that would drop what the node sends.
-    if let Some(service) = frontend::exact(tables, headers.destination, headers.protocol) {
-        if !allows_source(tables, &service, headers.source.0) {
+    if let Some(service) = frontend::exact(tables, headers.destination(), headers.protocol) {
+        if !allows_source(tables, &service, headers.source().0) {
             return drop(tables, work, service.id(), DropReason::SourceNotAllowed);
         }
         let route = policy::route(service.flags(), tables.settings().flags(), &ThisNode);
@@ -70,7 +70,7 @@ pub fn leave<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> V
 /// The Service whose clients' packets look like the answers to what leaves the node: the source is a frontend for clients outside.
 #[inline(always)]
 fn mistakable<F: TcFamily, T: Tables<F>>(headers: &Headers<F>, tables: &T) -> Option<ServiceEntry> {
-    let (source, protocol) = (headers.source, headers.protocol);
+    let (source, protocol) = (headers.source(), headers.protocol);
     if tables.settings().flags().contains(SettingsFlags::EXTERNAL_DATAGRAMS)
         && let Some(service) = frontend::exact(tables, source, protocol)
         && service.flags().contains(ServiceFlags::EXTERNAL)

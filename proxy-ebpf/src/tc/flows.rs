@@ -46,7 +46,7 @@ impl Former {
 /// The confirmed flow that a packet into the node belongs to.
 #[inline(always)]
 pub(super) fn established<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: &mut T) -> Known<F::Address> {
-    let key = FlowKey::new(headers.source, headers.destination, headers.protocol, Direction::Original);
+    let key = FlowKey::new(headers.source(), headers.destination(), headers.protocol, Direction::Original);
     if !tables.may_have_flow(&key) {
         return Known::Nobody;
     }
@@ -54,14 +54,15 @@ pub(super) fn established<F: Family, T: Tables<F>>(headers: &Headers<F>, tables:
     let Some(Noted { flow, idle, now }) = note(tables, FlowTable::Confirmed, &key, headers.tcp, timeout) else {
         return Known::Unknown;
     };
-    let reply = FlowKey::new(flow.to(), client(headers, &flow), headers.protocol, Direction::Reply);
-    let replied = |tables: &mut T| tables.with_flow(FlowTable::Confirmed, &reply, |reply| reply.state());
+    // Most packets do not need it.
+    let reply_key = || FlowKey::new(flow.to(), client(headers, &flow), headers.protocol, Direction::Reply);
+    let replied = |tables: &mut T| tables.with_flow(FlowTable::Confirmed, &reply_key(), |reply| reply.state());
     if idle > timeout || !goes_on(headers, tables, (FlowTable::Confirmed, &key), &flow, replied) {
-        forget_answers(headers, tables, &reply);
+        forget_answers(headers, tables, &reply_key());
         return Known::IsOver;
     }
     if idle > 0 {
-        keep(tables, FlowTable::Confirmed, &reply, now);
+        keep(tables, FlowTable::Confirmed, &reply_key(), now);
     }
     Known::GoesOn(flow)
 }
@@ -69,7 +70,7 @@ pub(super) fn established<F: Family, T: Tables<F>>(headers: &Headers<F>, tables:
 /// The confirmed flow that a packet out of the node is a reply of.
 #[inline(always)]
 pub(super) fn replied<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: &mut T) -> Known<F::Address> {
-    let key = FlowKey::new(headers.source, headers.destination, headers.protocol, Direction::Reply);
+    let key = FlowKey::new(headers.source(), headers.destination(), headers.protocol, Direction::Reply);
     if !tables.may_have_flow(&key) {
         return Known::Nobody;
     }
@@ -96,7 +97,7 @@ pub(super) fn keep_original<F: Family, T: Tables<F>>(
     reply: &Flow<F::Address>,
     now: u32,
 ) {
-    let client = (headers.destination.0, reply.client_port().unwrap_or(headers.destination.1));
+    let client = (headers.destination().0, reply.client_port().unwrap_or(headers.destination().1));
     let original = FlowKey::new(client, reply.to(), headers.protocol, Direction::Original);
     keep(tables, table, &original, now);
 }
@@ -138,10 +139,10 @@ pub(super) fn room<F: Family, T: Tables<F>>(
     backend: (F::Address, Port),
     port: Port,
 ) -> Option<Former> {
-    let client = (headers.source.0, port);
+    let client = (headers.source().0, port);
     let reply = FlowKey::new(backend, client, headers.protocol, Direction::Reply);
     let Some((other, table)) = find(tables, &reply) else { return Some(Former::None) };
-    let is_same = other.to() == headers.destination && other.client_port().unwrap_or(port) == headers.source.1;
+    let is_same = other.to() == headers.destination() && other.client_port().unwrap_or(port) == headers.source().1;
     let former = match table {
         FlowTable::Confirmed => Former::Confirmed,
         FlowTable::Young => Former::Young,
@@ -160,9 +161,13 @@ pub(super) fn in_the_way<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: 
     if headers.protocol == Protocol::Udp {
         return None;
     }
-    let key = FlowKey::new(headers.destination, headers.source, headers.protocol, Direction::Reply);
+    let key = FlowKey::new(headers.destination(), headers.source(), headers.protocol, Direction::Reply);
+    // Most addresses are no backend that was ever chosen.
+    if !tables.may_have_flow(&key) {
+        return None;
+    }
     let (reply, _) = find(tables, &key)?;
-    if has_ended(tables, headers.protocol, headers.source, headers.destination, &reply) {
+    if has_ended(tables, headers.protocol, headers.source(), headers.destination(), &reply) {
         tables.remove_flow(FlowTable::Confirmed, &key);
         tables.remove_flow(FlowTable::Young, &key);
         return None;
@@ -174,7 +179,7 @@ pub(super) fn in_the_way<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: 
 /// make the node do that, so the entry is one of the confirmed ones.
 #[inline(always)]
 pub(super) fn note_own<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: &mut T, service: ServiceId) {
-    let key = FlowKey::new(headers.destination, headers.source, headers.protocol, Direction::Original);
+    let key = FlowKey::new(headers.destination(), headers.source(), headers.protocol, Direction::Original);
     let now = tables.now();
     let timeout = timeout(tables, headers.protocol);
     let living = tables.with_flow(FlowTable::Confirmed, &key, |flow| {
@@ -194,7 +199,7 @@ pub(super) fn note_own<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: &m
         None if is_young(tables) => return,
         None => Insertion::New,
     };
-    let flow = Flow::new(headers.source, FlowFlags::OWN, proxy_common::BackendId::new(0), service, now);
+    let flow = Flow::new(headers.source(), FlowFlags::OWN, proxy_common::BackendId::new(0), service, now);
     // A full table costs the answers, which then go to the Service.
     let _ = tables.insert_flow(FlowTable::Confirmed, &key, &flow, insertion);
 }
@@ -240,7 +245,7 @@ fn is_its_services<F: Family, T: Tables<F>>(
     if flow.generation() == generation {
         return true;
     }
-    let present = frontend::find(tables, headers.destination, headers.protocol, Loopback::IsNobody);
+    let present = frontend::find(tables, headers.destination(), headers.protocol, Loopback::IsNobody);
     if present.is_some_and(|service| service.id() != flow.service()) {
         return false;
     }
@@ -260,7 +265,7 @@ pub(super) fn forget_answers<F: Family, T: Tables<F>>(
         return;
     }
     // By now the backend may answer the client for another frontend.
-    let is_its = |flow: &mut Flow<F::Address>| flow.to() == headers.destination;
+    let is_its = |flow: &mut Flow<F::Address>| flow.to() == headers.destination();
     if tables.with_flow(FlowTable::Confirmed, reply, is_its) == Some(true) {
         tables.remove_flow(FlowTable::Confirmed, reply);
     }
@@ -272,7 +277,7 @@ pub(super) fn forget_answers<F: Family, T: Tables<F>>(
 /// The client of an original entry as the backend knows it.
 #[inline(always)]
 pub(super) fn client<F: Family>(headers: &Headers<F>, original: &Flow<F::Address>) -> (F::Address, Port) {
-    (headers.source.0, original.client_port().unwrap_or(headers.source.1))
+    (headers.source().0, original.client_port().unwrap_or(headers.source().1))
 }
 
 /// Whether the backend of an original entry is still an endpoint of its Service.

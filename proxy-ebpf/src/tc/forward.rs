@@ -118,7 +118,7 @@ pub(super) fn is_to_be_sent<F: TcFamily, P: Packet, T: Tables<F>>(
 #[inline(always)]
 pub fn forward<F: TcFamily, P: Packet>(packet: &mut P, work: &Work<F>) -> Verdict {
     let Work { headers, found, .. } = work;
-    match way(packet, headers, headers.source, found.to) {
+    match way(packet, headers, headers.source(), found.to) {
         Ok(Some(way)) => send(packet, headers, &way),
         Ok(None) | Err(Truncated) => Verdict::Pass,
     }
@@ -142,7 +142,7 @@ pub fn returns<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) ->
 pub fn send_back<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, work: &mut Work<F>) -> Verdict {
     let Work { headers, found, .. } = work;
     let (to, service) = (found.to, found.service);
-    let Ok(Some(way)) = way(packet, headers, to, headers.destination) else {
+    let Ok(Some(way)) = way(packet, headers, to, headers.destination()) else {
         if work.is_sent_on {
             note(tables, work, |flags| flags.without(FlowFlags::SENT_ON));
         }
@@ -162,7 +162,7 @@ pub fn send_back<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &
 /// Changes the flags of both entries of an answer's flow.
 #[inline(always)]
 fn note<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &Work<F>, change: impl Fn(FlowFlags) -> FlowFlags) {
-    let Headers { source, destination: client, protocol, .. } = work.headers;
+    let (source, client, protocol) = (work.headers.source(), work.headers.destination(), work.headers.protocol);
     let mut key = FlowKey::new(source, client, protocol, Direction::Reply);
     tables.with_flow(FlowTable::Confirmed, &key, |flow| flow.set_flags(change(flow.flags())));
     key = FlowKey::new(client, work.found.to, protocol, Direction::Original);

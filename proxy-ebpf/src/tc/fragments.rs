@@ -61,7 +61,7 @@ pub fn note_fragment<F: TcFamily, P: Packet, T: Tables<F>>(
     direction: Direction,
 ) -> Verdict {
     let headers = &work.headers;
-    let key = key::<F>(headers.source.0, headers.destination.0, headers.part, direction);
+    let key = key::<F>(headers.source().0, headers.destination().0, headers.part, direction);
     let Some(service) = work.translated else {
         tables.remove_fragment(&key);
         return Verdict::Pass;

@@ -29,7 +29,7 @@ pub fn ingress<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mu
     match flows::established(headers, tables) {
         Known::GoesOn(flow) if flow.flags().contains(FlowFlags::OWN) => Verdict::Pass,
         Known::GoesOn(flow) => {
-            let client_port = flow.client_port().unwrap_or(headers.source.1);
+            let client_port = flow.client_port().unwrap_or(headers.source().1);
             let verdict = translate(packet, tables, work, flow.to(), client_port, flow.flags(), flow.service());
             if verdict == Verdict::Pass && forward::is_to_be_sent(packet, tables, &flow) {
                 work.found.to = flow.to();
@@ -61,10 +61,10 @@ pub fn ingress<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mu
 #[inline(always)]
 pub fn admit<F: TcFamily, P: Packet, T: Tables<F>>(packet: &P, tables: &mut T, work: &mut Work<F>) -> Verdict {
     let headers = &work.headers;
-    let Some(service) = frontend::find(tables, headers.destination, headers.protocol, Loopback::IsNobody) else {
+    let Some(service) = frontend::find(tables, headers.destination(), headers.protocol, Loopback::IsNobody) else {
         return step_aside(tables, work);
     };
-    if !allows_source(tables, &service, headers.source.0) {
+    if !allows_source(tables, &service, headers.source().0) {
         return drop(tables, work, service.id(), DropReason::SourceNotAllowed);
     }
     let route =
@@ -88,7 +88,7 @@ pub fn admit<F: TcFamily, P: Packet, T: Tables<F>>(packet: &P, tables: &mut T, w
 pub fn choose<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> Verdict {
     let Work { headers, admitted, chosen, .. } = work;
     let service = &admitted.service;
-    let client = affinity::Client::Address(headers.source.0);
+    let client = affinity::Client::Address(headers.source().0);
     let recalled = affinity::recall(tables, client, service, admitted.list);
     let mut attempt = 0;
     while attempt < choose::ATTEMPTS {
@@ -99,7 +99,7 @@ pub fn choose<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> 
         attempt += 1;
         let Some((backend, entry)) = candidate else { continue };
         let to = (entry.address(), entry.port());
-        let client_port = headers.source.1;
+        let client_port = headers.source().1;
         let room = flows::room(headers, tables, to, client_port);
         let former = room.unwrap_or(Former::None);
         *chosen = Chosen { backend, to, client_port, former, is_recalled: recalled.is_some(), evasions: 0 };
@@ -116,17 +116,17 @@ pub fn choose<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> 
 pub fn remember<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> Verdict {
     let Work { headers, admitted, chosen, .. } = work;
     // The backend is the client itself: without masquerading it would answer itself directly.
-    if headers.source.0 == chosen.to.0 {
+    if headers.source().0 == chosen.to.0 {
         admitted.flags = admitted.flags.with(FlowFlags::MASQUERADE);
     }
     let (service, now) = (admitted.service.id(), tables.now());
 
     // One variable for both keys and one for both flows: each is a piece of the kernel's stack.
-    let client = (headers.source.0, chosen.client_port);
+    let client = (headers.source().0, chosen.client_port);
     let mut key = FlowKey::new(chosen.to, client, headers.protocol, Direction::Reply);
-    let mut flow = Flow::new(headers.destination, admitted.flags, chosen.backend, service, now);
-    if client.1 != headers.source.1 {
-        flow = flow.with_client_port(headers.source.1);
+    let mut flow = Flow::new(headers.destination(), admitted.flags, chosen.backend, service, now);
+    if client.1 != headers.source().1 {
+        flow = flow.with_client_port(headers.source().1);
     }
     let mut inserted = tables.insert_flow(FlowTable::Young, &key, &flow, chosen.former.insertion());
     // Another CPU was faster. If it was with a packet of the same flow, both mean the same.
@@ -141,9 +141,9 @@ pub fn remember<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -
     if chosen.former == Former::Confirmed {
         tables.remove_flow(FlowTable::Confirmed, &key);
     }
-    key = FlowKey::new(headers.source, headers.destination, headers.protocol, Direction::Original);
+    key = FlowKey::new(headers.source(), headers.destination(), headers.protocol, Direction::Original);
     flow = Flow::new(chosen.to, admitted.flags, chosen.backend, service, now);
-    if client.1 != headers.source.1 {
+    if client.1 != headers.source().1 {
         flow = flow.with_client_port(client.1);
     }
     flow.note(now, headers.tcp);
@@ -155,7 +155,7 @@ pub fn remember<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -
         tables.remove_flow(FlowTable::Confirmed, &key);
     }
     if !chosen.is_recalled {
-        affinity::note(tables, affinity::Client::Address(headers.source.0), &admitted.service, chosen.backend);
+        affinity::note(tables, affinity::Client::Address(headers.source().0), &admitted.service, chosen.backend);
     }
     work.owner = service;
     tables.begun(service, Counter::Flows);
@@ -204,7 +204,7 @@ fn translate<F: TcFamily, P: Packet, T: Tables<F>>(
     if flags.contains(FlowFlags::LOCAL_NODE_PORT) {
         packet.set_mark(packet.mark() | settings.local_node_port_mark());
     }
-    let present = work.headers.source.1;
+    let present = work.headers.source().1;
     work.with_client_port(client_port, present, service)
 }
 
@@ -225,14 +225,14 @@ impl<F: Family, P: Packet, T: Tables<F>> Client for Sender<'_, F, P, T> {
     fn is_pod(&self) -> bool {
         match self.detector() {
             Detector::None => false,
-            Detector::Prefix => in_pod_prefix::<F>(self.tables.settings(), self.headers.source.0),
+            Detector::Prefix => in_pod_prefix::<F>(self.tables.settings(), self.headers.source().0),
             Detector::Device => self.tables.is_pod_device(self.packet.device()),
         }
     }
 
     #[inline(always)]
     fn is_node(&self) -> bool {
-        self.tables.node_address(&self.headers.source.0).is_some()
+        self.tables.node_address(&self.headers.source().0).is_some()
     }
 }
 

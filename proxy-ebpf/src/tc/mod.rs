@@ -16,7 +16,7 @@ mod young;
 
 use proxy_common::{
     BackendId, DropReason, Family, FlowFlags, Port, Protocol, ServiceEntry, ServiceFlags, ServiceId, SlotRange,
-    SourceRangeKey, TcpState,
+    SourceRangeKey,
 };
 
 use self::flows::Former;
@@ -132,22 +132,14 @@ impl<F: Family> Default for Work<F> {
     /// Nothing is known.
     fn default() -> Self {
         let nobody = (F::UNSPECIFIED, Port::default());
-        let headers = Headers {
-            l3: 0,
-            l4: 0,
-            protocol: Protocol::Tcp,
-            source: nobody,
-            destination: nobody,
-            tcp: TcpState::NONE,
-            acknowledges: false,
-            part: Part::default(),
-        };
+        let headers = Headers::NONE;
         let located = Located {
             l3: 0,
             source: F::UNSPECIFIED,
             destination: F::UNSPECIFIED,
             protocol: 0,
             l4: 0,
+            rest: [0; 4],
             part: Part::default(),
         };
         let quoted = Quoted {

@@ -16,11 +16,11 @@ pub fn decision<F: TcFamily, P: Packet>(packet: &P, work: &Work<F>, at: DecidedA
         decision.set_packet::<F>(&(located.source, Port::default()), device, mark);
         return decision;
     }
-    let mut decision = Decision::new::<F>(at, decided, work.owner, headers.protocol.number(), &headers.destination);
-    decision.set_packet::<F>(&headers.source, device, mark);
+    let mut decision = Decision::new::<F>(at, decided, work.owner, headers.protocol.number(), &headers.destination());
+    decision.set_packet::<F>(&headers.source(), device, mark);
     if decided == Decided::Begins {
         decision.set_backend::<F>(&chosen.to);
-        if chosen.client_port != headers.source.1 {
+        if chosen.client_port != headers.source().1 {
             decision.set_client_port(chosen.client_port);
         }
         if admitted.flags.contains(FlowFlags::MASQUERADE) {

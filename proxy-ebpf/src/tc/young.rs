@@ -32,7 +32,7 @@ pub fn young<F: TcFamily, P: Packet, T: Tables<F>>(packet: &P, tables: &mut T, w
     work.chosen = Chosen {
         backend: flow.backend(),
         to: flow.to(),
-        client_port: flow.client_port().unwrap_or(headers.source.1),
+        client_port: flow.client_port().unwrap_or(headers.source().1),
         former: Former::None,
         is_recalled: true,
         evasions: 0,
@@ -62,7 +62,7 @@ fn asked<F: TcFamily, P: Packet, T: Tables<F>>(
     tables: &mut T,
 ) -> Option<Flow<F::Address>> {
     let timeout = flows::timeout(tables, headers.protocol);
-    let key = FlowKey::new(headers.source, headers.destination, headers.protocol, Direction::Original);
+    let key = FlowKey::new(headers.source(), headers.destination(), headers.protocol, Direction::Original);
     let Noted { mut flow, idle, now } = flows::note(tables, FlowTable::Young, &key, headers.tcp, timeout)?;
     if idle > timeout {
         return None;
@@ -97,7 +97,7 @@ fn answered<F: TcFamily, P: Packet, T: Tables<F>>(
     tables: &mut T,
 ) -> Option<Flow<F::Address>> {
     let timeout = flows::timeout(tables, headers.protocol);
-    let key = FlowKey::new(headers.source, headers.destination, headers.protocol, Direction::Reply);
+    let key = FlowKey::new(headers.source(), headers.destination(), headers.protocol, Direction::Reply);
     let seen = match headers.protocol {
         Protocol::Udp => TcpState::DATA,
         Protocol::Tcp | Protocol::Sctp => headers.tcp,

@@ -42,6 +42,8 @@ pub enum Feature {
     /// Maps count as memory of the cgroup that made them, and not against `RLIMIT_MEMLOCK` (kernel commit
     /// 3ac1f01b43b6).
     CgroupMemory,
+    /// The time of the last tick, which costs less than the processor's clock (kernel commit d05512618056).
+    CoarseClock,
     /// Routing that TC programs can ask for, with the MTU of the route (kernel commits b4ab31414970, e1850ea9bd9e).
     HostRouting,
     /// Choosing the error that connect returns.
@@ -52,7 +54,7 @@ pub enum Feature {
 
 impl Feature {
     /// All features, oldest first.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::SocketHooks,
         Self::Btf,
         Self::ReceiveHooks,
@@ -65,6 +67,7 @@ impl Feature {
         Self::RingBuffer,
         Self::ReleaseHook,
         Self::CgroupMemory,
+        Self::CoarseClock,
         Self::HostRouting,
         Self::SetRetval,
         Self::Tcx,
@@ -86,6 +89,7 @@ impl Feature {
             Self::RingBuffer => "ring_buffer",
             Self::ReleaseHook => "release_hook",
             Self::CgroupMemory => "cgroup_memory",
+            Self::CoarseClock => "coarse_clock",
             Self::HostRouting => "host_routing",
             Self::SetRetval => "set_retval",
             Self::Tcx => "tcx",
@@ -104,7 +108,7 @@ impl Feature {
             Self::CgroupLink | Self::NetnsCookie => "5.7",
             Self::PeerNameHooks | Self::RingBuffer => "5.8",
             Self::ReleaseHook => "5.9",
-            Self::CgroupMemory => "5.11",
+            Self::CgroupMemory | Self::CoarseClock => "5.11",
             Self::HostRouting => "5.12",
             Self::SetRetval => "5.18",
             Self::Tcx => "6.6",
@@ -128,6 +132,7 @@ impl Feature {
             Self::PeerNameHooks => Some("getpeername tells the backend's address"),
             Self::ReleaseHook => Some("what is known of a socket stays when it is closed, until its room is needed"),
             Self::CgroupMemory => Some("the limit on locked memory must be raised, which needs CAP_SYS_RESOURCE"),
+            Self::CoarseClock => Some("the processor's clock is read for each packet that is translated"),
             Self::HostRouting => Some("`hostRouting` has no effect"),
             Self::SetRetval => Some("a Service without endpoints is refused with EPERM instead of ECONNREFUSED"),
             Self::Tcx => Some("programs are attached to devices by clsact"),

@@ -37,7 +37,7 @@ pub(super) fn has(feature: Feature) -> bool {
             bpf::try_program(Hook::BPF_CGROUP_INET_SOCK_RELEASE, &program).is_ok()
         }
         // Nothing tells of it, but this helper came with the same release (as libbpf has it).
-        Feature::CgroupMemory => connect(&calling(bpf_func_id::BPF_FUNC_ktime_get_coarse_ns)),
+        Feature::CgroupMemory | Feature::CoarseClock => connect(&calling(bpf_func_id::BPF_FUNC_ktime_get_coarse_ns)),
         Feature::HostRouting => bpf::knows_check_mtu(),
         Feature::SetRetval => connect(&set_retval()),
         Feature::Tcx => bpf::knows_tcx(),
