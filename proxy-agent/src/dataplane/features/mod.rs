@@ -301,7 +301,7 @@ mod tests {
         assert_eq!(
             features(&others).to_string(),
             "kernel 5.10.0: socket_hooks, btf, receive_hooks, bounded_loops, mappable_arrays, batch_update, cgroup_link, \
-             netns_cookie, peer_name_hooks, ring_buffer, release_hook, cgroup_memory, host_routing; without set_retval (Linux 5.18) a Service without \
+             netns_cookie, peer_name_hooks, ring_buffer, release_hook, cgroup_memory, coarse_clock, host_routing; without set_retval (Linux 5.18) a Service without \
              endpoints is refused with EPERM instead of ECONNREFUSED; without tcx (Linux 6.6) programs are attached to \
              devices by clsact"
         );
