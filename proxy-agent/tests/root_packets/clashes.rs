@@ -9,7 +9,7 @@ use std::{
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt::set_socket_reuseaddr};
 
 use super::{
-    stage::{Routers, Stage, udp, variants},
+    stage::{Routers, everything, udp},
     support::patience,
 };
 
@@ -31,8 +31,7 @@ fn connect_from(from: SocketAddr, to: SocketAddr) -> TcpStream {
 /// To one nodePort, to another one, and to the backend itself.
 #[test]
 fn three_connections_from_one_port_all_work() {
-    for (family, policy) in variants() {
-        let stage = Stage::new(family, Routers::None, policy);
+    everything(Routers::None, |stage| {
         let (from, target) = ((stage.client_address, PORT).into(), stage.target());
         let ways = [stage.node_port(), stage.other_node_port(), target];
         let server = stage.backend.enter(|| TcpListener::bind(target).expect("binds"));
@@ -63,13 +62,12 @@ fn three_connections_from_one_port_all_work() {
         }
         drop(streams);
         echo.join().expect("the server lives");
-    }
+    });
 }
 
 #[test]
 fn answers_to_one_socket_come_from_who_was_asked() {
-    for (family, policy) in variants() {
-        let stage = Stage::new(family, Routers::None, policy);
+    everything(Routers::None, |stage| {
         let server = udp(&stage.backend, stage.backend_address, stage.target().port());
         let client = udp(&stage.client, stage.client_address, PORT);
         let mut buffer = [0; 8];
@@ -81,5 +79,5 @@ fn answers_to_one_socket_come_from_who_was_asked() {
                 assert_eq!(client.recv_from(&mut buffer).expect("the answer arrives"), (8, way));
             }
         }
-    }
+    });
 }

@@ -11,7 +11,7 @@ use proxy_agent::dataplane::features::Feature;
 use serde_json::Value;
 
 use super::{
-    stage::{Family, Policy, Routers, Stage, udp},
+    stage::{Family, Network, Policy, Routers, Stage, udp},
     support::{eventually, features, patience, run},
 };
 
@@ -20,12 +20,14 @@ const EXCHANGES: u64 = 20;
 
 #[test]
 fn established_flows_pass_by_netfilter() {
-    for family in [Family::V4, Family::V6] {
-        let mut stage = Stage::new(family, Routers::None, Policy::Local);
-        count_forwarded(&stage);
+    let mut network = Network::new(Routers::None, [(Family::V4, Policy::Local), (Family::V6, Policy::Local)]);
+    count_forwarded(&network);
+    for stage in network.stages() {
         let [tcp, udp] = [tcp_exchanges(&stage), udp_exchanges(&stage)];
         assert!(tcp >= 2 * EXCHANGES && udp == 2 * EXCHANGES, "the ordinary way: {tcp} and {udp} packets");
-        stage.host_routing();
+    }
+    network.host_routing();
+    for stage in network.stages() {
         let [tcp, udp] = [tcp_exchanges(&stage), udp_exchanges(&stage)];
         if features().has(Feature::HostRouting) {
             assert_eq!([tcp, udp], [0, 0]);
@@ -41,8 +43,9 @@ fn established_flows_pass_by_netfilter() {
 /// It sees how they begin and how they end, and nothing in between: without the end, each would take its room for as long as an idle one.
 #[test]
 fn connection_tracking_hears_of_the_end() {
-    let mut stage = Stage::new(Family::V4, Routers::None, Policy::Local);
-    stage.host_routing();
+    let mut network = Network::new(Routers::None, [(Family::V4, Policy::Local), (Family::V6, Policy::Local)]);
+    network.host_routing();
+    let [stage, _] = network.stages();
     // As `hostRouting` sets it.
     stage.node().sysctl("net/netfilter/nf_conntrack_tcp_be_liberal", "1");
     count_forwarded(&stage);
@@ -60,20 +63,22 @@ fn connection_tracking_hears_of_the_end() {
 /// What is masqueraded needs netfilter.
 #[test]
 fn masqueraded_flows_do_not() {
-    let mut stage = Stage::new(Family::V4, Routers::None, Policy::Cluster);
-    stage.host_routing();
-    count_forwarded(&stage);
-    assert_eq!(udp_exchanges(&stage), 2 * EXCHANGES);
+    let mut network = Network::new(Routers::None, [(Family::V4, Policy::Cluster), (Family::V6, Policy::Cluster)]);
+    network.host_routing();
+    count_forwarded(&network);
+    for stage in network.stages() {
+        assert_eq!(udp_exchanges(&stage), 2 * EXCHANGES);
+    }
 }
 
-fn count_forwarded(stage: &Stage) {
+fn count_forwarded(network: &Network) {
     let rules = "table inet watch { chain forwarded { type filter hook forward priority 0; counter; }; }";
-    run(stage.node().command("nft").arg(rules));
+    run(network.node().command("nft").arg(rules));
 }
 
 /// Packets that the chain `forward` has seen.
-fn forwarded(stage: &Stage) -> u64 {
-    let text = run(stage.node().command("nft").args(["-j", "list", "chain", "inet", "watch", "forwarded"]));
+fn forwarded(network: &Network) -> u64 {
+    let text = run(network.node().command("nft").args(["-j", "list", "chain", "inet", "watch", "forwarded"]));
     let json: Value = serde_json::from_str(&text).expect("nft speaks JSON");
     let entries = json["nftables"].as_array().expect("a list");
     let counter = entries.iter().find_map(|entry| entry.pointer("/rule/expr/0/counter/packets"));
@@ -81,7 +86,7 @@ fn forwarded(stage: &Stage) -> u64 {
 }
 
 /// How many packets of twenty round trips on an established connection the chain saw.
-fn tcp_exchanges(stage: &Stage) -> u64 {
+fn tcp_exchanges(stage: &Stage<'_>) -> u64 {
     let (target, node_port) = (stage.target(), stage.node_port());
     let server = stage.backend.enter(|| TcpListener::bind(target).expect("binds"));
     let echo = thread::spawn(move || {
@@ -112,7 +117,7 @@ fn tcp_exchanges(stage: &Stage) -> u64 {
 }
 
 /// The same with datagrams.
-fn udp_exchanges(stage: &Stage) -> u64 {
+fn udp_exchanges(stage: &Stage<'_>) -> u64 {
     let server = udp(&stage.backend, stage.target().ip(), stage.target().port());
     let client = udp(&stage.client, stage.client_address, 0);
     let exchange = || {

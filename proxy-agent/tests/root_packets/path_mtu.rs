@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    stage::{Routers, Stage, variants},
+    stage::{Routers, Stage, everything},
     support::patience,
 };
 
@@ -16,19 +16,15 @@ const MEGABYTE: usize = 1 << 20;
 
 #[test]
 fn a_narrow_link_before_the_node_is_found_out() {
-    for (family, policy) in variants() {
-        a_megabyte_there_and_back(&Stage::new(family, Routers::BeforeNode, policy));
-    }
+    everything(Routers::BeforeNode, a_megabyte_there_and_back);
 }
 
 #[test]
 fn a_narrow_link_behind_the_node_is_found_out() {
-    for (family, policy) in variants() {
-        a_megabyte_there_and_back(&Stage::new(family, Routers::BehindNode, policy));
-    }
+    everything(Routers::BehindNode, a_megabyte_there_and_back);
 }
 
-fn a_megabyte_there_and_back(stage: &Stage) {
+fn a_megabyte_there_and_back(stage: &Stage<'_>) {
     let (target, node_port) = (stage.target(), stage.node_port());
     let server = stage.backend.enter(|| TcpListener::bind(target).expect("binds"));
     let echo = thread::spawn(move || {

@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    ops::Deref,
     path::Path,
 };
 
@@ -29,6 +30,8 @@ pub enum Family {
 }
 
 impl Family {
+    const ALL: [Self; 2] = [Self::V4, Self::V6];
+
     /// The address at an end of a link.
     fn address(self, link: usize, end: u8) -> IpAddr {
         let link = u8::try_from(link).expect("few links");
@@ -68,12 +71,20 @@ pub enum Policy {
     Local,
 }
 
-/// What each test is about: both families under both policies. An emulated machine takes long to load the programs, so
-/// there each family has one policy; how packets are translated depends on either alone.
-pub fn variants() -> Vec<(Family, Policy)> {
-    let of_each = [(Family::V4, Policy::Cluster), (Family::V6, Policy::Local)];
-    let others = [(Family::V4, Policy::Local), (Family::V6, Policy::Cluster)];
-    if slowness() == 1 { [of_each, others].concat() } else { of_each.into() }
+/// The policy of each family's nodePorts.
+pub type Policies = [(Family, Policy); 2];
+
+/// Both families under both policies. An emulated machine takes long to load the programs, so there each family has one policy; how
+/// packets are translated depends on either alone.
+pub fn everything(routers: Routers, test: impl Fn(&Stage<'_>)) {
+    let policies: [Policies; 2] = [
+        [(Family::V4, Policy::Cluster), (Family::V6, Policy::Local)],
+        [(Family::V4, Policy::Local), (Family::V6, Policy::Cluster)],
+    ];
+    for policies in if slowness() == 1 { &policies[..] } else { &policies[..1] } {
+        let network = Network::new(routers, *policies);
+        network.stages().iter().for_each(&test);
+    }
 }
 
 /// MTU of the link between the routers.
@@ -82,20 +93,21 @@ pub const NARROW: u16 = 1300;
 /// ```text
 ///   client ── (router ── router) ── node ── (router ── router) ── backend
 /// ```
-pub struct Stage {
+pub struct Network {
     pub client: Netns,
     pub backend: Netns,
     node: Node,
-    /// Address of the node towards the client.
-    pub outside: IpAddr,
-    pub client_address: IpAddr,
-    pub backend_address: IpAddr,
+    /// Between client and backend.
+    links: usize,
+    /// The link between client and node that the node is at.
+    outside: usize,
+    policies: Policies,
     _routers: Vec<Netns>,
     hooks: AttachedHooks,
 }
 
-impl Stage {
-    pub fn new(family: Family, routers: Routers, policy: Policy) -> Self {
+impl Network {
+    pub fn new(routers: Routers, policies: Policies) -> Self {
         let (client, node, backend) = (Netns::new(), Node::default(), Netns::new());
         let between: Vec<Netns> = if routers == Routers::None { vec![] } else { vec![Netns::new(), Netns::new()] };
         let mut chain: Vec<&Netns> = vec![&client];
@@ -107,14 +119,14 @@ impl Stage {
         chain.extend(&between);
         chain.insert(at, &node.netns);
         chain.push(&backend);
-        connect(family, &chain, narrow);
+        connect(&chain, narrow);
 
-        let last = chain.len() - 2;
-        let outside = family.address(at - 1, 2);
-        let [client_address, backend_address] = [family.address(0, 1), family.address(last, 2)];
-        let (_, hooks) = node.start(&changes(backend_address, policy));
-        node.serve_node_ports(outside);
-        Self { client, backend, node, outside, client_address, backend_address, _routers: between, hooks }
+        let (links, outside) = (chain.len() - 1, at - 1);
+        let (_, hooks) = node.start(&changes(links, policies));
+        for (family, _) in policies {
+            node.serve_node_ports(family.address(outside, 2));
+        }
+        Self { client, backend, node, links, outside, policies, _routers: between, hooks }
     }
 
     /// The node's namespace.
@@ -127,6 +139,30 @@ impl Stage {
         self.hooks.set_settings(&settings().with_flags(SettingsFlags::HOST_ROUTING)).expect("writes");
     }
 
+    /// The network as each family sees it.
+    pub fn stages(&self) -> [Stage<'_>; 2] {
+        self.policies.map(|(family, policy)| Stage {
+            network: self,
+            policy,
+            outside: family.address(self.outside, 2),
+            client_address: family.address(0, 1),
+            backend_address: family.address(self.links - 1, 2),
+        })
+    }
+}
+
+/// A network as a family sees it.
+#[derive(Clone, Copy)]
+pub struct Stage<'a> {
+    pub network: &'a Network,
+    pub policy: Policy,
+    /// Address of the node towards the client.
+    outside: IpAddr,
+    pub client_address: IpAddr,
+    pub backend_address: IpAddr,
+}
+
+impl Stage<'_> {
     /// The nodePort as the client uses it.
     pub fn node_port(&self) -> SocketAddr {
         (self.outside, NODE_PORT).into()
@@ -142,6 +178,14 @@ impl Stage {
     }
 }
 
+impl Deref for Stage<'_> {
+    type Target = Network;
+
+    fn deref(&self) -> &Network {
+        self.network
+    }
+}
+
 /// A UDP socket of the namespace that waits for datagrams for as long as they may take.
 pub fn udp(namespace: &Netns, address: IpAddr, port: u16) -> UdpSocket {
     let socket = namespace.enter(|| UdpSocket::bind((address, port)).expect("binds"));
@@ -149,12 +193,14 @@ pub fn udp(namespace: &Netns, address: IpAddr, port: u16) -> UdpSocket {
     socket
 }
 
-/// Links between neighbours, addresses, routes and forwarding.
-fn connect(family: Family, chain: &[&Netns], narrow: Option<usize>) {
+/// Links between neighbours, addresses of both families, routes and forwarding.
+fn connect(chain: &[&Netns], narrow: Option<usize>) {
     for (link, ends) in chain.windows(2).enumerate() {
         ends[0].veth("right", ends[1], "left");
         for (namespace, device, end) in [(ends[0], "right", 1), (ends[1], "left", 2)] {
-            namespace.ip(&format!("addr add {}/{} dev {device}", family.address(link, end), family.prefix()));
+            for family in Family::ALL {
+                namespace.ip(&format!("addr add {}/{} dev {device}", family.address(link, end), family.prefix()));
+            }
             if narrow == Some(link) {
                 namespace.ip(&format!("link set {device} mtu {NARROW}"));
             }
@@ -166,7 +212,7 @@ fn connect(family: Family, chain: &[&Netns], narrow: Option<usize>) {
         if Path::new("/proc/sys/net/ipv6").exists() {
             namespace.sysctl("net/ipv6/conf/all/forwarding", "1");
         }
-        for link in 0..links {
+        for (family, link) in Family::ALL.into_iter().flat_map(|family| (0..links).map(move |link| (family, link))) {
             let via = if link + 1 < position {
                 family.address(position - 1, 1)
             } else if link > position {
@@ -180,16 +226,18 @@ fn connect(family: Family, chain: &[&Netns], narrow: Option<usize>) {
     }
 }
 
-/// Two nodePorts for TCP and UDP.
-fn changes(backend: IpAddr, policy: Policy) -> Changes {
+/// Two nodePorts for TCP and UDP, of each family; the backend is at the end of the last link.
+fn changes(links: usize, policies: Policies) -> Changes {
     let mut changes = Changes::default();
     let services = [NODE_PORT, OTHER_NODE_PORT].map(|port| [Protocol::Tcp, Protocol::Udp].map(|of| (port, of)));
     for (number, (port, protocol)) in (1..).zip(services.into_iter().flatten()) {
         let id = ServiceId::new(number);
         changes.names.push((id, PortName::new("test", &number.to_string(), "", protocol).expect("short names")));
-        match backend {
-            IpAddr::V4(backend) => serve(&mut changes.v4, id, (port, protocol), backend.octets(), policy),
-            IpAddr::V6(backend) => serve(&mut changes.v6, id, (port, protocol), backend.octets(), policy),
+        for (family, policy) in policies {
+            match family.address(links - 1, 2) {
+                IpAddr::V4(backend) => serve(&mut changes.v4, id, (port, protocol), backend.octets(), policy),
+                IpAddr::V6(backend) => serve(&mut changes.v6, id, (port, protocol), backend.octets(), policy),
+            }
         }
     }
     changes
