@@ -34,7 +34,11 @@ mod support;
 mod wire;
 mod world;
 
-use std::{env, process::ExitCode, sync::Mutex};
+use std::{
+    env,
+    process::ExitCode,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use libtest_mimic::{Arguments, Trial};
 use proptest::test_runner::{Config, FileFailurePersistence, TestCaseError, TestRunner};
@@ -43,6 +47,9 @@ use self::{addresses::Family, scene::Scene, script::Kind, world::Worlds};
 
 /// Conversations of each kind, scene and family, if nobody says otherwise; fewer on an emulated machine.
 const CASES: u32 = 500;
+
+/// Worlds that no test uses at the moment. An emulated machine takes longest for making one.
+static FREE: Mutex<Vec<Worlds>> = Mutex::new(Vec::new());
 
 fn main() -> ExitCode {
     let scenes = Scene::ALL.into_iter().flat_map(|scene| Kind::ALL.map(|kind| (scene, kind)));
@@ -60,7 +67,23 @@ fn main() -> ExitCode {
             })
         })
         .collect();
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
+    // Nothing takes down what is static.
+    free().clear();
+    conclusion.exit_code()
+}
+
+fn free() -> MutexGuard<'static, Vec<Worlds>> {
+    FREE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The worlds of a family, made if none is free.
+fn worlds(family: Family) -> Worlds {
+    let mut free = free();
+    let index = free.iter().position(|worlds| worlds.family() == family);
+    let found = index.map(|index| free.swap_remove(index));
+    drop(free);
+    found.unwrap_or_else(|| Worlds::new(family))
 }
 
 fn agree(family: Family, scene: Scene, kind: Kind) {
@@ -77,12 +100,14 @@ fn agree(family: Family, scene: Scene, kind: Kind) {
         ..Config::default()
     };
     // What was said before must not matter, so each conversation has a client port of its own.
-    let worlds = Mutex::new(Worlds::new(family));
+    let worlds = Mutex::new(worlds(family));
     let result = TestRunner::new(config).run(&script::conversations(kind), |conversation| {
         let mut worlds = worlds.lock().expect("nobody panics with it");
         worlds.compare(scene, &conversation).map_err(TestCaseError::fail)
     });
+    // A test that fails takes its worlds with it.
     if let Err(failure) = result {
         panic!("{failure}");
     }
+    free().push(worlds.into_inner().expect("nobody panics with it"));
 }

@@ -222,6 +222,10 @@ impl Worlds {
         Self { family, ours, netfilter, port: 10_000, mark: 0 }
     }
 
+    pub const fn family(&self) -> Family {
+        self.family
+    }
+
     /// Holds the conversation on both nodes; an error says what differs.
     pub fn compare(&mut self, scene: Scene, conversation: &Conversation) -> Result<(), String> {
         self.port = if self.port == 65_000 { 10_000 } else { self.port + 1 };
