@@ -52,7 +52,7 @@ pub fn comes_and_goes() {
         // One backend is taken away while nobody hears of it.
         put(&api, &stage.backends.iter().skip(1).collect::<Vec<_>>());
         match trouble {
-            Trouble::Away => thread::sleep(Duration::from_millis(500) * slowness()),
+            Trouble::Away => thread::sleep(Duration::from_millis(500) * slowness().div_ceil(4)),
             Trouble::AwayAtStart => {
                 stage.kill();
                 stage.start();

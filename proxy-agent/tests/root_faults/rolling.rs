@@ -56,7 +56,8 @@ pub fn update() {
         });
         gone.push((name(old), now()));
     }
-    thread::sleep(Duration::from_millis(300) * slowness());
+    // What the last one broke would not show at once.
+    thread::sleep(Duration::from_millis(300) * slowness().div_ceil(4));
     let mut complaints = Vec::new();
     for (who, load) in &mut loads {
         let report = load.end();
