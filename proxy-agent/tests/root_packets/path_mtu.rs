@@ -37,7 +37,8 @@ fn a_megabyte_there_and_back(stage: &Stage<'_>) {
     let mut stream = stage.client.enter(|| TcpStream::connect_timeout(&node_port, patience())).expect("is served");
     stream.set_read_timeout(Some(patience())).expect("sets");
     stream.set_write_timeout(Some(patience())).expect("sets");
-    let request: Vec<u8> = (0..=250).cycle().take(MEGABYTE).collect();
+    let mut request = (0..=250).collect::<Vec<u8>>().repeat(MEGABYTE.div_ceil(251));
+    request.truncate(MEGABYTE);
     stream.write_all(&request).expect("the connection lives");
     let mut answer = vec![0; MEGABYTE];
     stream.read_exact(&mut answer).expect("the answer arrives");
