@@ -143,16 +143,16 @@ fn what_happens_in_a_second_is_printed_once() {
 fn pods_are_named_while_no_agent_runs() {
     let node = node();
     let number = |id| BackendNumber { family: IpFamily::V4, id: BackendId::new(id) };
-    let name = |pods: Pods| Dataplane::open(&node.config()).expect("opens").tables.name_pods(&pods);
+    let mut tables = Dataplane::open(&node.config()).expect("opens").tables;
     let explain = || {
         let arguments = ["192.0.2.9", "10.96.0.1:80", "--from=outside", "-ojson"];
         let said = agent(&node.netns, "explain", node.pins.path(), &arguments).expect("explains");
         serde_json::from_str::<Value>(&said).expect("JSON")["outcomes"][0].clone()
     };
-    name(Pods::Some(vec![(number(5), Some("web-0")), (number(6), Some("gone-0"))]));
+    tables.name_pods(&Pods::Some(vec![(number(5), Some("web-0")), (number(6), Some("gone-0"))]));
     assert_eq!(json(&node, "backends")[0]["pod"], "web-0");
     assert_eq!(explain()["pod"], "web-0", "{}", explain());
-    name(Pods::All(vec![(number(5), "web-1")]));
+    tables.name_pods(&Pods::All(vec![(number(5), "web-1")]));
     assert_eq!(json(&node, "backends")[0]["pod"], "web-1");
     let pods = read_tables(node.pins.path()).expect("pinned").pods.expect("it is there");
     assert_eq!(pods.get(number(6)).expect("readable"), None, "names of nobody go");
@@ -160,7 +160,7 @@ fn pods_are_named_while_no_agent_runs() {
     // With a backend goes its name. After an agent without the table, nothing has a name and all else is shown.
     let mut retired = Changes::default();
     retired.v4.retired_backends.push(BackendId::new(5));
-    Dataplane::open(&node.config()).expect("opens").tables.apply(&retired).expect("writes");
+    tables.apply(&retired).expect("writes");
     assert_eq!(pods.get(number(5)).expect("readable"), None);
     fs::remove_file(node.pins.path().join("pods")).expect("pinned");
     assert_eq!(json(&node, "services")[0]["name"], "web");
