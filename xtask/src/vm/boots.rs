@@ -4,15 +4,13 @@ use std::fmt;
 
 use clap::ValueEnum;
 
-/// Test programs that take so long that each has a machine of its own, the longest first: they begin before the others, so that none is
-/// left at the end.
-const ALONE: [&str; 6] =
-    ["root_faults", "root_scenarios", "root_traffic", "root_dataplane", "root_settings", "root_node"];
+/// Test programs that have a machine of their own, the longest first.
+const ALONE: [&str; 3] = ["root_faults", "root_traffic", "root_node"];
 
 /// Measures how fast it is, which an emulated machine cannot tell. It runs there if it is named.
 const BENCHMARK: &str = "root_bench";
 
-/// On how many machines the others are spread: several run at the same time, and a guest's second processor is idle mostly.
+/// On how many machines the others are spread. Each boot takes as long as two starts of an agent.
 const PARTS: usize = 4;
 
 /// The test program for machines that lack something.
@@ -88,10 +86,11 @@ pub(super) struct Boot {
 }
 
 impl Boot {
-    /// Complete machines that share all tests, then one for each thing that can be missing.
+    /// Complete machines that share all tests, then one for each thing that can be missing. What takes longest begins first, so that it is
+    /// not left at the end.
     pub(super) fn all() -> Vec<Self> {
-        let alone = ALONE.map(Selection::Alone).into_iter();
-        let complete = alone.chain((0..PARTS).map(Selection::Part)).map(|selection| Self { lack: None, selection });
+        let parts = (0..PARTS).map(Selection::Part);
+        let complete = parts.chain(ALONE.map(Selection::Alone)).map(|selection| Self { lack: None, selection });
         complete.chain(Lack::ALL.map(Self::without)).collect()
     }
 
