@@ -96,7 +96,11 @@ pub(super) fn examine(object: &aya_obj::Object, pins: &Pins) -> Result<Examined,
     } else {
         // What was not there in the former agent's time is not missing.
         let was_there = |name: &str| maps::since(name) <= layout && written != 0;
-        let missing = missing.into_iter().find(|name| is_agents(name) && was_there(name));
+        let failed = |error| LoadError::Pin { path: pins.root().to_owned(), error };
+        // What has been set aside is in nobody's way, and will be made.
+        let former: Vec<String> = pins.former_maps().map_err(failed)?.into_iter().map(|former| former.name).collect();
+        let is_missing = |name: &str| is_agents(name) && was_there(name) && !former.iter().any(|former| former == name);
+        let missing = missing.into_iter().find(|name| is_missing(name));
         missing.map(|name| format!("{name} is missing"))
     };
     if reason.is_some() {

@@ -19,6 +19,14 @@ pub struct Carried {
 
 /// A table whose entries are being carried over.
 pub trait CarryOver: Send {
+    /// Adds what the new programs must know before they see anything; most tables have nothing of that kind.
+    ///
+    /// # Errors
+    /// A table cannot be read or written.
+    fn prepare(&mut self) -> Result<(), TableError> {
+        Ok(())
+    }
+
     /// Makes every entry of the former table one of the new table, also where that has another one for its key. To be called
     /// while no program uses the new table. The second call writes what has changed since the first one.
     ///
@@ -40,6 +48,7 @@ pub struct HashCarry<K0, V0, K1, V1, C, A> {
     table: HashTable<K1, V1>,
     convert: C,
     last_used: A,
+    is_first: fn(&V1) -> bool,
 }
 
 impl<K0, V0, K1, V1, C, A> HashCarry<K0, V0, K1, V1, C, A>
@@ -50,7 +59,13 @@ where
     /// From `former` to `table`. `convert` says what an entry becomes, `None` if it is left behind on purpose. Where the new
     /// table is smaller, those entries go over for which `last_used` gives the highest numbers.
     pub const fn new(former: HashTable<K0, V0>, table: HashTable<K1, V1>, convert: C, last_used: A) -> Self {
-        Self { former, table, convert, last_used }
+        Self { former, table, convert, last_used, is_first: |_| false }
+    }
+
+    /// With entries that the new programs must know before they see anything.
+    #[must_use]
+    pub fn with_first(self, is_first: fn(&V1) -> bool) -> Self {
+        Self { is_first, ..self }
     }
 }
 
@@ -85,6 +100,12 @@ where
     C: Fn(K0, V0) -> Option<(K1, V1)> + Send,
     A: Fn(&V1) -> u32 + Send,
 {
+    fn prepare(&mut self) -> Result<(), TableError> {
+        let (mut entries, _) = self.entries()?;
+        entries.retain(|(_, value)| (self.is_first)(value));
+        entries.iter().try_for_each(|(key, value)| self.table.insert_new(key, value).map(drop))
+    }
+
     fn copy(&mut self) -> Result<Carried, TableError> {
         let (mut entries, left_behind) = self.entries()?;
         let present = self.table.all()?;

@@ -60,21 +60,23 @@ pub enum CgroupError {
     },
 }
 
-/// Attaches every socket program, replacing in place those of a former agent, and returns the hooks at which there was none.
+/// Attaches the programs for these hooks, as far as the kernel has them, replacing in place those of a former agent, and returns the hooks at
+/// which there was none.
 ///
 /// # Errors
 /// A program cannot be attached. Those before it are.
 pub(super) fn attach(
     programs: &Programs,
+    hooks: &[SocketHook],
     root: &Path,
     pins: &Pins,
     features: &Features,
 ) -> Result<Vec<SocketHook>, CgroupError> {
     let mut made = Vec::new();
     let cgroup = File::open(root).map_err(|error| CgroupError::Open { path: root.to_owned(), error })?;
-    for (hook, program) in programs.sockets() {
+    for (hook, program) in programs.sockets().filter(|(hook, _)| hooks.contains(hook)) {
         let result = if features.has(Feature::CgroupLink) {
-            attach_link(program, &cgroup, hook, pins)
+            attach_link(program, &cgroup, hook, &pins.socket_link(hook))
         } else {
             attach_program(program, &cgroup, hook, pins)
         };
@@ -87,6 +89,31 @@ pub(super) fn attach(
         }
     }
     Ok(made)
+}
+
+/// Attaches the programs that give addresses back beside those of a former agent, whose place they shall take: what the one does not know,
+/// the other does. Before 5.7 nothing is done.
+///
+/// # Errors
+/// As [`attach`].
+pub(super) fn attach_next(
+    programs: &Programs,
+    root: &Path,
+    pins: &Pins,
+    features: &Features,
+) -> Result<(), CgroupError> {
+    if !features.has(Feature::CgroupLink) {
+        return Ok(());
+    }
+    let cgroup = File::open(root).map_err(|error| CgroupError::Open { path: root.to_owned(), error })?;
+    for (hook, program) in programs.sockets().filter(|(hook, _)| SocketHook::GIVING_BACK.contains(hook)) {
+        attach_link(program, &cgroup, hook, &pins.next_socket_link(hook)).map_err(|error| CgroupError::Attach {
+            hook,
+            path: root.to_owned(),
+            error,
+        })?;
+    }
+    Ok(())
 }
 
 /// Detaches the programs of a former agent, however it attached them.
@@ -115,11 +142,10 @@ pub(super) fn detach_programs(root: &Path, pins: &Pins) -> io::Result<()> {
     Ok(())
 }
 
-fn attach_link(program: BorrowedFd<'_>, cgroup: &File, hook: SocketHook, pins: &Pins) -> io::Result<Attachment> {
-    let path = pins.socket_link(hook);
+fn attach_link(program: BorrowedFd<'_>, cgroup: &File, hook: SocketHook, path: &Path) -> io::Result<Attachment> {
     // The id of a cgroup is the number of its inode.
     let wanted = LinkTarget::Cgroup(cgroup.metadata()?.ino());
-    match bpf::open_pinned(&path) {
+    match bpf::open_pinned(path) {
         Ok(link) if bpf::link_info(link.as_fd())?.target == wanted => {
             return bpf::update_link(link.as_fd(), program).map(|()| Attachment::Replaced);
         }
@@ -129,7 +155,7 @@ fn attach_link(program: BorrowedFd<'_>, cgroup: &File, hook: SocketHook, pins: &
         Err(error) => return Err(error),
     }
     let link = bpf::create_link(program, Target::Cgroup(cgroup.as_fd()), hook.kernel_name())?;
-    pin_over(link.as_fd(), &path).map(|()| Attachment::Made)
+    pin_over(link.as_fd(), path).map(|()| Attachment::Made)
 }
 
 /// Before 5.7. For a moment both programs run; the second finds nothing left to translate.

@@ -6,9 +6,10 @@ use proxy_common::{Family, PlainAddress};
 
 use super::{
     CleanupError,
+    frontends::FormerFrontends,
     lock::{Lock, LockError},
     pins::Pins,
-    tables::{FamilyTables, TableError, Tables},
+    tables::{FamilyTables, TableError, Tables, Writes},
 };
 
 /// What goes on.
@@ -32,6 +33,8 @@ pub fn drain(bpffs_root: &Path) -> Result<Drained, DrainError> {
         LockError::Taken { path } => CleanupError::Running { path },
         LockError::Io { .. } => CleanupError::Lock(error),
     })?;
+    // An agent may have ended while it replaced programs: those have frontends of their own.
+    FormerFrontends::open(&Pins::new(bpffs_root), Writes::Single)?.empty()?;
     let frontends = take_frontends(&mut tables.v4)? + take_frontends(&mut tables.v6)?;
     let flows = flows(&tables.v4)? + flows(&tables.v6)?;
     Ok(Drained { frontends, flows })

@@ -1,9 +1,9 @@
 //! Replaces pinned tables by tables of another layout or size, and carries their entries over.
 //!
 //! A table that is replaced is moved to a directory that is named after its layout, so an agent that ends half way leaves
-//! everything that its successor needs. There it stays until the programs that use it have been replaced. Its entries go over
-//! when the new table has been made, once more just before the programs are replaced, and what they noted until the very last once
-//! they are.
+//! everything that its successor needs. There it stays until the programs that use it have been replaced. What the agent wrote goes
+//! over when the new table has been made; what programs wrote goes over before they are replaced, and what they noted until the very last
+//! once they begin nothing any more.
 
 use std::{
     io,
@@ -18,17 +18,19 @@ use proxy_common::{
 
 use super::{
     carry::{Carried, CarryOver, HashCarry},
-    layouts::{Conversion, Fate},
+    layouts::{self, Conversion, Fate, Filler},
     pins::{FormerMap, Pins, unpin},
     tables::{HashTable, SettingsTable, TableError, Writes, read_settings_of_any_layout},
 };
 
-/// The programs that write a table.
+/// Who writes a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Writers {
-    /// Those at the cgroup.
+    /// The agent.
+    Agent,
+    /// Programs at the cgroup.
     Sockets,
-    /// Those at devices, and the agent.
+    /// Programs at devices.
     Devices,
 }
 
@@ -43,6 +45,7 @@ pub(super) fn make_room(
     fates: &[(&'static str, Fate)],
     writes: Writes,
 ) -> Result<(), (PathBuf, io::Error)> {
+    set_frontends_aside(pins, layout, fates).map_err(|error| (pins.root().to_owned(), error))?;
     let is_settings = |name: &str| name == maps::SETTINGS;
     let (last, first): (Vec<_>, Vec<_>) = fates.iter().partition(|(name, _)| is_settings(name));
     for (name, fate) in first.into_iter().chain(last) {
@@ -50,6 +53,10 @@ pub(super) fn make_room(
         match fate {
             Fate::Kept => {}
             Fate::Lost => unpin(&pins.map(name)).map_err(failed)?,
+            // No program uses what an agent before this one has made and filled.
+            Fate::Converted if is_former(pins, name).map_err(failed)? && !pins.exchange_has_begun() => {
+                unpin(&pins.map(name)).map_err(failed)?;
+            }
             Fate::Converted => {
                 merge(pins, name, writes).map_err(failed)?;
                 pins.set_aside(name, layout).map_err(failed)?;
@@ -59,11 +66,41 @@ pub(super) fn make_room(
     Ok(())
 }
 
+/// Where tables of flows are to be replaced, sets the tables of frontends aside, too ([`super::frontends`]). Comes before the flows: an agent
+/// that ends in between has begun nothing.
+fn set_frontends_aside(pins: &Pins, layout: u32, fates: &[(&'static str, Fate)]) -> io::Result<()> {
+    let is = |name: &str, wanted: Fate| fates.iter().any(|&(found, fate)| found == name && fate == wanted);
+    let is_new_world = fates.iter().any(|&(name, fate)| Filler::of(name) == Filler::Agent && fate == Fate::Lost);
+    let is_exchange = layouts::tables_of_flows().any(|name| is(name, Fate::Converted));
+    for name in [maps::SERVICES.name::<V4>(), maps::SERVICES.name::<V6>()] {
+        if is_new_world || (is_exchange && pins.exchange_has_begun()) {
+            // The numbers in there mean nothing any more; or two generations of programs run already, and a third one replaces both.
+            let former = pins.former_maps()?.into_iter().filter(|former| former.name == name);
+            former.map(|former| former.path).try_for_each(|path| unpin(&path))?;
+        } else if is_exchange && is(name, Fate::Kept) && !is_former(pins, name)? {
+            pins.set_aside(name, layout)?;
+        }
+    }
+    Ok(())
+}
+
+fn is_former(pins: &Pins, name: &str) -> io::Result<bool> {
+    Ok(pins.former_maps()?.iter().any(|former| former.name == name))
+}
+
+fn is_frontends(name: &str) -> bool {
+    [maps::SERVICES.name::<V4>(), maps::SERVICES.name::<V6>()].contains(&name)
+}
+
 /// Ends the replacement of a table that an agent before this one has begun, because the new table is replaced itself.
 fn merge(pins: &Pins, name: &str, writes: Writes) -> io::Result<()> {
     let begun = |former: &FormerMap| former.name == name;
     let mut former = FormerTables::open_some(pins, writes, begun).map_err(io::Error::other)?;
-    former.finish_all().map_err(io::Error::other)
+    [Writers::Agent, Writers::Sockets, Writers::Devices]
+        .into_iter()
+        .try_for_each(|writers| former.finish(writers))
+        .map_err(io::Error::other)?;
+    former.tables.into_iter().try_for_each(|table| unpin(&table.path))
 }
 
 struct FormerTable {
@@ -90,7 +127,7 @@ impl FormerTables {
     fn open_some(pins: &Pins, writes: Writes, wanted: impl Fn(&FormerMap) -> bool) -> Result<Self, TableError> {
         let mut tables = Vec::new();
         for former in pins.former_maps().map_err(|error| TableError::new(pins.root(), "read", error))? {
-            if !wanted(&former) {
+            if is_frontends(&former.name) || !wanted(&former) {
                 continue;
             }
             if let Some((writers, entries)) = carry_over(&former, pins, writes)? {
@@ -103,46 +140,66 @@ impl FormerTables {
         Ok(Self { tables, pins: pins.clone() })
     }
 
-    /// Carries all entries over. To be called while nothing has been replaced yet.
+    /// Whether there is a table of theirs.
+    pub(super) fn has(&self, writers: Writers) -> bool {
+        self.tables.iter().any(|table| table.writers == writers)
+    }
+
+    /// Notes that programs are about to use what takes these tables' place.
+    ///
+    /// # Errors
+    /// The BPF file system refuses.
+    pub(super) fn begin(&self) -> Result<(), TableError> {
+        if self.tables.is_empty() {
+            return Ok(());
+        }
+        self.pins.begin_exchange().map_err(|error| TableError::new(self.pins.root(), "make a directory in", error))
+    }
+
+    /// Carries over what new programs must know before they see what former ones of the same kind pass on.
     ///
     /// # Errors
     /// A table cannot be read or written.
-    pub(super) fn copy_all(&mut self) -> Result<(), TableError> {
-        self.copy(Writers::Sockets)?;
-        self.copy(Writers::Devices)
+    pub(super) fn prepare(&mut self, writers: Writers) -> Result<(), TableError> {
+        self.of(writers).try_for_each(|table| table.entries.prepare())
     }
 
-    /// Carries the entries over that these programs wrote. To be called before they are replaced, as shortly as can be.
+    /// Carries the entries over that they wrote. To be called before they are replaced, as shortly as can be.
     ///
     /// # Errors
     /// A table cannot be read or written.
     pub(super) fn copy(&mut self, writers: Writers) -> Result<(), TableError> {
-        for FormerTable { path, entries, .. } in self.tables.iter_mut().filter(|table| table.writers == writers) {
+        for FormerTable { path, entries, .. } in self.of(writers) {
             let Carried { written, left_behind } = entries.copy()?;
             tracing::info!(table = %path.display(), written, left_behind, "entries carried over");
         }
         Ok(())
     }
 
-    /// Adds what these programs have written since, when they have been replaced, and removes their former tables.
+    /// Adds what they have written since, when they begin nothing any more.
     ///
     /// # Errors
     /// A table cannot be read or written.
     pub(super) fn finish(&mut self, writers: Writers) -> Result<(), TableError> {
-        for FormerTable { path, entries, .. } in self.tables.extract_if(.., |table| table.writers == writers) {
-            let mut entries = entries;
-            entries.finish()?;
+        self.of(writers).try_for_each(|table| table.entries.finish().map(drop))
+    }
+
+    /// Removes all former tables, those of frontends last: while there is one of flows, it is known by them how it is replaced. To be called
+    /// when no program uses any of them.
+    pub(super) fn remove(&mut self) {
+        let tables = self.tables.drain(..).map(|table| table.path);
+        let frontends = self.pins.former_maps().unwrap_or_default().into_iter();
+        let frontends = frontends.filter(|former| is_frontends(&former.name)).map(|former| former.path);
+        for path in tables.chain(frontends) {
             if let Err(error) = unpin(&path) {
                 tracing::warn!("{}: {error}", path.display());
             }
         }
         self.pins.remove_former();
-        Ok(())
     }
 
-    fn finish_all(&mut self) -> Result<(), TableError> {
-        self.finish(Writers::Sockets)?;
-        self.finish(Writers::Devices)
+    fn of(&mut self, writers: Writers) -> impl Iterator<Item = &mut FormerTable> {
+        self.tables.iter_mut().filter(move |table| table.writers == writers)
     }
 }
 
@@ -158,7 +215,7 @@ fn carry_over(former: &FormerMap, pins: &Pins, writes: Writes) -> Result<Opened,
     let Some(conversion) = Conversion::of(&former.name, former.layout, from?, to?) else { return Ok(None) };
     if conversion == Conversion::WithoutEstablishedTimeout {
         let settings = SettingsCarry { former: former.path.clone(), table: SettingsTable::open(pins)? };
-        return Ok(Some((Writers::Devices, Box::new(settings))));
+        return Ok(Some((Writers::Agent, Box::new(settings))));
     }
     let paths = [former.path.as_path(), &path];
     match of_family::<V4, 20>(&former.name, conversion, paths, writes)? {
@@ -181,9 +238,10 @@ fn of_family<F: Family<Address: PlainAddress>, const SHORT: usize>(
         let entries: Box<dyn CarryOver> = if conversion == Conversion::WithoutClientPort {
             let former = HashTable::<FlowKey<F::Address>, [u8; SHORT]>::open(from, writes)?;
             let convert = |key, bytes: [u8; SHORT]| Some((key, without_client_port::<F>(&bytes)));
-            Box::new(HashCarry::new(former, table, convert, Flow::last_seen))
+            Box::new(HashCarry::new(former, table, convert, Flow::last_seen).with_first(is_own::<F>))
         } else {
-            Box::new(HashCarry::new(HashTable::open(from, writes)?, table, same, Flow::last_seen))
+            let former = HashTable::open(from, writes)?;
+            Box::new(HashCarry::new(former, table, same, Flow::last_seen).with_first(is_own::<F>))
         };
         Some((Writers::Devices, entries))
     } else if is(maps::SOCKETS) {
@@ -206,6 +264,11 @@ fn of_family<F: Family<Address: PlainAddress>, const SHORT: usize>(
 #[expect(clippy::unnecessary_wraps, reason = "what a conversion is: here, nothing is left behind")]
 fn same<K, V>(key: K, value: V) -> Option<(K, V)> {
     Some((key, value))
+}
+
+/// Whether it says that datagrams to a frontend are answers to the node itself: who does not know that takes them for a new flow.
+fn is_own<F: Family>(flow: &Flow<F::Address>) -> bool {
+    flow.flags().contains(FlowFlags::OWN)
 }
 
 /// A flow as it was before a connection's client could get another port: all fields of today's but the last two.

@@ -20,6 +20,7 @@ pub mod features;
 mod flow_filter;
 pub mod flow_tables;
 mod former;
+mod frontends;
 mod grace;
 mod hooks;
 mod ipv6;
@@ -58,7 +59,7 @@ pub use self::{
     cgroup::CgroupError,
     cleanup::{CleanupError, Removed, cleanup},
     drain::{DrainError, Drained, drain},
-    hooks::{AttachError, AttachedHooks, Hooks},
+    hooks::{AttachError, AttachedHooks, HandoverStep, Hooks},
     kube_proxy::{kube_proxy_rules, remove_kube_proxy, virtual_servers},
     packet_log::PacketLogReader,
     programs::{LoadError, PacketLog, loader},
@@ -68,7 +69,8 @@ use self::{
     devices::{PodDevices, Selection, SelectionError},
     features::{Feature, FeatureError, Features},
     flow_tables::FlowTableSize,
-    former::FormerTables,
+    former::{FormerTables, Writers},
+    frontends::FormerFrontends,
     loaded::Programs,
     lock::{Lock, LockError},
     memlock::LimitError,
@@ -220,7 +222,9 @@ impl Dataplane {
         };
         let writes = if features.has(Feature::BatchUpdate) { Writes::Batched } else { Writes::Single };
         let mut former = FormerTables::open(&pins, writes)?;
-        former.copy_all()?;
+        former.copy(Writers::Agent)?;
+        let frontends = FormerFrontends::open(&pins, writes)?;
+        frontends.copy(&pins, writes)?;
         let features = Arc::new(features);
         let hooks = Hooks {
             programs,
@@ -233,12 +237,13 @@ impl Dataplane {
             settings: SettingsTable::open(&pins)?,
             pod_table: HashTable::open(&pins.map(proxy_common::maps::POD_DEVICES), writes)?,
             former,
+            frontends: frontends.clone(),
             lock,
             pins: pins.clone(),
         };
         let node_addresses = NodeAddressTables::open(&pins, writes)?;
         let sockets = SocketTables::open(&pins, writes)?;
-        let tables = KernelTables::open(&pins, writes)?;
+        let tables = KernelTables::open(&pins, writes, frontends)?;
         let freshness = FreshnessTable::open_or_make(&pins)?;
         Ok(Self { adoption, features, tables, node_addresses, sockets, freshness, hooks, packet_log })
     }

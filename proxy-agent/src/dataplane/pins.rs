@@ -5,9 +5,11 @@
 //! ROOT/services_v4 …                a map, by its name
 //! ROOT/links/connect4 …             the link that holds a program to the cgroup
 //! ROOT/links/ingress_7, egress_7 …  the link that holds a program to the device with index 7
+//! ROOT/links/next_ingress_7 …       the link of a program that shall take its place, while tables are exchanged
 //! ROOT/programs/connect4 …          a program attached to the cgroup without a link (before Linux 5.7)
 //! ROOT/unmarked_flow_filter         the filter of a new layout, until the ends of the flows that are there have been marked in it
 //! ROOT/former/3/flows_v4 …          a table of layout 3 that is being replaced, until its entries have been carried over
+//! ROOT/former/begun                 a directory that is there when programs have begun to use what replaces these tables
 //! ```
 //!
 //! Names on a BPF file system cannot contain a dot.
@@ -63,6 +65,13 @@ impl SocketHook {
         Self::SendMsg6,
         Self::Release,
     ];
+
+    /// Those that give addresses back.
+    pub(super) const GIVING_BACK: [Self; 4] = [Self::RecvMsg4, Self::RecvMsg6, Self::GetPeerName4, Self::GetPeerName6];
+
+    /// Those that change addresses, or forget what was changed.
+    pub(super) const CHANGING: [Self; 5] =
+        [Self::Connect4, Self::Connect6, Self::SendMsg4, Self::SendMsg6, Self::Release];
 
     /// The name of the hook's program.
     #[must_use]
@@ -148,6 +157,9 @@ impl fmt::Display for Direction {
     }
 }
 
+/// How the names of links begin whose programs shall take the place of others.
+const NEXT: &str = "next_";
+
 /// The paths of everything pinned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pins {
@@ -210,6 +222,24 @@ impl Pins {
         fs::rename(self.map(name), directory.join(name))
     }
 
+    /// Whether programs have begun to use what takes the place of former tables.
+    #[must_use]
+    pub(super) fn exchange_has_begun(&self) -> bool {
+        self.begun().exists()
+    }
+
+    /// From now on programs use what takes the place of former tables.
+    ///
+    /// # Errors
+    /// The BPF file system refuses.
+    pub(super) fn begin_exchange(&self) -> io::Result<()> {
+        fs::create_dir_all(self.begun())
+    }
+
+    fn begun(&self) -> PathBuf {
+        self.former().join("begun")
+    }
+
     /// The directories of tables that are being replaced, by their layout.
     fn former_directories(&self) -> io::Result<Vec<(u32, PathBuf)>> {
         let former = self.former();
@@ -249,6 +279,18 @@ impl Pins {
         self.links().join(format!("{direction}_{index}"))
     }
 
+    /// The link of the program that shall take the place of the one at a hook of the cgroup.
+    #[must_use]
+    pub(super) fn next_socket_link(&self, hook: SocketHook) -> PathBuf {
+        self.links().join(format!("{NEXT}{hook}"))
+    }
+
+    /// The link of the program that shall take the place of the one at a device.
+    #[must_use]
+    pub(super) fn next_device_link(&self, index: u32, direction: Direction) -> PathBuf {
+        self.links().join(format!("{NEXT}{direction}_{index}"))
+    }
+
     /// The devices with a pinned link, by index; a device that is gone may be among them.
     ///
     /// # Errors
@@ -258,6 +300,23 @@ impl Pins {
             names(&self.links())?.iter().filter_map(|name| parse_device_link(name)).collect();
         found.sort_unstable();
         Ok(found)
+    }
+
+    /// Detaches and removes the links of programs that were to take the place of others.
+    ///
+    /// # Errors
+    /// A link cannot be opened or removed.
+    pub(super) fn remove_next_links(&self) -> io::Result<()> {
+        let is_ours = |name: &String| {
+            let place = name.strip_prefix(NEXT);
+            place.is_some_and(|place| {
+                parse_device_link(place).is_some() || SocketHook::ALL.iter().any(|hook| hook.name() == place)
+            })
+        };
+        names(&self.links())?
+            .iter()
+            .filter(|name| is_ours(name))
+            .try_for_each(|name| remove_link(&self.links().join(name)))
     }
 
     /// Detaches and removes all links of ours.
@@ -271,7 +330,7 @@ impl Pins {
         for (index, direction) in self.device_links()? {
             remove_link(&self.device_link(index, direction))?;
         }
-        Ok(())
+        self.remove_next_links()
     }
 
     /// Removes the directories of tables that are being replaced, as far as nothing is in them.
@@ -279,6 +338,7 @@ impl Pins {
         for (_, directory) in self.former_directories().unwrap_or_default() {
             drop(fs::remove_dir(directory));
         }
+        drop(fs::remove_dir(self.begun()));
         drop(fs::remove_dir(self.former()));
     }
 
@@ -366,6 +426,7 @@ mod tests {
             pins.socket_link(SocketHook::Connect4),
             pins.links().join("ingress_x"),
             pins.links().join("sideways_3"),
+            pins.next_device_link(5, Direction::Ingress),
         ] {
             fs::write(path, "").expect("writes");
         }

@@ -132,6 +132,45 @@ impl ServedDevices {
         }
     }
 
+    /// Attaches the program for a direction beside the one that a former agent left at each device, whose place it shall take. A device
+    /// that refuses does without: what begins there while programs are replaced may fail.
+    pub(super) fn attach_next(&self, direction: Direction, devices: &Devices, tools: &mut Tools<'_>) {
+        let Tools { programs, pins, .. } = tools;
+        for (&index, state) in &self.devices {
+            let Some(device) = devices.get(&index) else { continue };
+            let means: &[Means] = match state {
+                State::LeftLinks => &[Means::Links],
+                State::LeftFilters => &[Means::Filters],
+                State::LeftBoth => &[Means::Links, Means::Filters],
+                State::Served(..) => &[],
+            };
+            for means in means {
+                match tc::attach_next(programs, index, (direction, device.link_layer), *means, pins) {
+                    Ok(()) => {}
+                    Err(error) if error.is_gone() => {}
+                    Err(error) => {
+                        tracing::info!(device = device.name, %error, "no second program beside the former one");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes away what [`Self::attach_next`] attached, also where a former agent did.
+    pub(super) fn detach_next(&self, pins: &Pins) {
+        if let Err(error) = pins.remove_next_links() {
+            tracing::warn!("links of programs that have taken the place of others: {error}");
+        }
+        let filters = self.devices.iter().filter(|(_, state)| matches!(state, State::Served(Means::Filters, _)));
+        for (&index, _) in filters {
+            match tc::detach_next_filters(index) {
+                Ok(()) => {}
+                Err(error) if error.is_gone() => {}
+                Err(error) => tracing::warn!(%error),
+            }
+        }
+    }
+
     /// Looks whether all programs are where they were put, and puts back those that are not.
     pub(super) fn verify(&self, devices: &Devices, tools: Tools<'_>) {
         let Tools { programs, pins, .. } = tools;

@@ -8,7 +8,8 @@ use std::{
 /// The kernel's name for a hook.
 pub(crate) use aya_obj::generated::bpf_attach_type as Hook;
 use aya_obj::generated::{
-    BPF_F_ALLOW_MULTI, BPF_F_BEFORE, bpf_attach_type, bpf_cmd, bpf_link_info, bpf_link_type, bpf_prog_info,
+    BPF_F_AFTER, BPF_F_ALLOW_MULTI, BPF_F_BEFORE, BPF_F_LINK, bpf_attach_type, bpf_cmd, bpf_link_info, bpf_link_type,
+    bpf_prog_info,
 };
 
 use super::{call, new_descriptor, raw, zeroed};
@@ -20,6 +21,8 @@ pub(crate) enum Target<'a> {
     Cgroup(BorrowedFd<'a>),
     /// A device of the calling thread's network namespace, by index; before whatever else is attached.
     DeviceFirst(u32),
+    /// The same, right after a link that is there.
+    DeviceAfter(u32, BorrowedFd<'a>),
 }
 
 /// What the kernel says of a link.
@@ -66,6 +69,11 @@ pub(crate) fn create_link(program: BorrowedFd<'_>, target: Target<'_>, hook: Hoo
         Target::DeviceFirst(index) => {
             attr.link_create.__bindgen_anon_2.target_ifindex = index;
             attr.link_create.flags = BPF_F_BEFORE;
+        }
+        Target::DeviceAfter(index, link) => {
+            attr.link_create.__bindgen_anon_2.target_ifindex = index;
+            attr.link_create.flags = BPF_F_AFTER | BPF_F_LINK;
+            attr.link_create.__bindgen_anon_3.tcx.__bindgen_anon_1.relative_fd = raw(link);
         }
     }
     // SAFETY: the command follows no pointer and returns a new descriptor.
@@ -135,7 +143,7 @@ pub(crate) fn attached(target: Target<'_>, hook: bpf_attach_type) -> io::Result<
     attr.query.__bindgen_anon_2.count = super::count(&programs);
     match target {
         Target::Cgroup(cgroup) => attr.query.__bindgen_anon_1.target_fd = raw(cgroup),
-        Target::DeviceFirst(index) => {
+        Target::DeviceFirst(index) | Target::DeviceAfter(index, _) => {
             attr.query.__bindgen_anon_1.target_ifindex = index;
             attr.query.link_ids = links.as_mut_ptr() as u64;
         }

@@ -7,6 +7,7 @@ use proxy_common::{Backend, DropKey, DropReason, Family, PlainAddress, PortName,
 use super::{FamilyTables, PodTable, TableError, Tables, Writes};
 use crate::{
     dataplane::{
+        frontends::{FamilyFrontends, FormerFrontends},
         grace::Grace,
         mapped::{self, Access},
         pins::Pins,
@@ -29,11 +30,13 @@ pub struct KernelTables {
     unsettled: bool,
     /// When the last changes were written, but for what is retired.
     in_force: Option<Instant>,
+    /// Those of programs that are being replaced.
+    former: FormerFrontends,
 }
 
 impl KernelTables {
     /// Opens the pinned tables for writing.
-    pub(in crate::dataplane) fn open(pins: &Pins, writes: Writes) -> Result<Self, TableError> {
+    pub(in crate::dataplane) fn open(pins: &Pins, writes: Writes, former: FormerFrontends) -> Result<Self, TableError> {
         let grace =
             Grace::new().map_err(|error| TableError::new(pins.root(), "make the maps to wait with in", error))?;
         // What an agent before this one flipped last is not known.
@@ -52,7 +55,7 @@ impl KernelTables {
         for id in names.into_keys() {
             tables.traffic.begin(id)?;
         }
-        Ok(Self { tables, grace, unsettled: true, in_force: None })
+        Ok(Self { tables, grace, unsettled: true, in_force: None, former })
     }
 
     /// The tables for reading.
@@ -99,7 +102,10 @@ impl plan::Tables for KernelTables {
         }
         // Before the writes: if one of them fails, those before it have flipped services all the same.
         self.unsettled |= flips(v4) || flips(v6);
-        let refused = Refused { v4: write(&mut self.tables.v4, v4)?, v6: write(&mut self.tables.v6, v6)? };
+        let refused = Refused {
+            v4: write(&mut self.tables.v4, v4, &self.former.v4)?,
+            v6: write(&mut self.tables.v6, v6, &self.former.v6)?,
+        };
         self.in_force = Some(Instant::now());
         if retires(v4) || retires(v6) {
             self.settle()?;
@@ -149,6 +155,7 @@ fn retires<F: Family>(changes: &FamilyChanges<F>) -> bool {
 fn write<F: Family<Address: PlainAddress>>(
     tables: &mut FamilyTables<F>,
     changes: &FamilyChanges<F>,
+    former: &FamilyFrontends<F>,
 ) -> Result<Vec<ServiceKey<F::Address>>, TableError> {
     let FamilyChanges {
         backends,
@@ -177,6 +184,7 @@ fn write<F: Family<Address: PlainAddress>>(
     for key in removed_services {
         tables.services.remove(key)?;
     }
+    former.apply(services, removed_services)?;
     Ok(refused)
 }
 

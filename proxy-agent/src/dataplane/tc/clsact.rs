@@ -2,6 +2,9 @@
 //!
 //! A filter is ours if it has our priority and handle and a name of ours. Filters are replaced in
 //! place, and no pin is needed: they stay until they are deleted.
+//!
+//! A filter that shall take the place of another has a handle of its own (of filters with the same priority, the one that came last runs first:
+//! `cls_bpf_change` puts it at the head of the list) or the next priority.
 
 use std::{
     io,
@@ -17,12 +20,16 @@ use rtnetlink::packet_route::{
     tc::{TcAttribute, TcBpfFlags, TcFilterBpf, TcFilterBpfOption, TcHandle, TcMessage, TcOption},
 };
 
+use super::Order;
 use crate::dataplane::pins::Direction;
 
 /// See the parent module for why.
 const PRIORITY: u16 = 2;
 /// "px".
 const HANDLE: u32 = 0x7078;
+/// What is different where a filter shall take the place of another, before or after it.
+const NEXT_HANDLE: u32 = HANDLE + 1;
+const NEXT_PRIORITY: u16 = PRIORITY + 1;
 /// What the names of our filters begin with.
 const NAME_PREFIX: &str = "proxy-agent:";
 
@@ -58,16 +65,29 @@ pub(crate) fn attach(index: u32, programs: &[Filter<'_>]) -> io::Result<()> {
         }
         Err(error) => return Err(error),
     }
-    let filter = |&Filter { program, name, direction }: &Filter<'_>| {
-        let mut filter = our_filter(index, direction);
-        filter.attributes.push(TcAttribute::Options(vec![
-            TcOption::Bpf(TcFilterBpfOption::ProgFd(program.as_raw_fd().cast_unsigned())),
-            TcOption::Bpf(TcFilterBpfOption::ProgName(format!("{NAME_PREFIX}{name}"))),
-            TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
-        ]));
-        RouteNetlinkMessage::NewTrafficFilter(filter)
-    };
-    requests(programs.iter().map(filter).collect(), NLM_F_ACK | NLM_F_CREATE)
+    let filters = programs.iter().map(|filter| new_filter(index, Place::Present, *filter)).collect();
+    requests(filters, NLM_F_ACK | NLM_F_CREATE)
+}
+
+/// Attaches a program that shall take the place of ours at a device, beside it. Where none of ours is, nothing is done.
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn attach_next(index: u32, program: Filter<'_>) -> io::Result<()> {
+    if attached(index, program.direction)?.is_none() {
+        return Ok(());
+    }
+    requests(vec![new_filter(index, Place::Next, program)], NLM_F_ACK | NLM_F_CREATE)
+}
+
+fn new_filter(index: u32, place: Place, Filter { program, name, direction }: Filter<'_>) -> RouteNetlinkMessage {
+    let mut filter = our_filter(index, direction, place);
+    filter.attributes.push(TcAttribute::Options(vec![
+        TcOption::Bpf(TcFilterBpfOption::ProgFd(program.as_raw_fd().cast_unsigned())),
+        TcOption::Bpf(TcFilterBpfOption::ProgName(format!("{NAME_PREFIX}{name}"))),
+        TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
+    ]));
+    RouteNetlinkMessage::NewTrafficFilter(filter)
 }
 
 /// Detaches our programs from a device; they need not be there, nor the device. Removes the qdisc if
@@ -76,16 +96,9 @@ pub(crate) fn attach(index: u32, programs: &[Filter<'_>]) -> io::Result<()> {
 /// # Errors
 /// What the kernel says.
 pub(crate) fn detach(index: u32) -> io::Result<()> {
-    let mut ours = Vec::new();
-    for direction in Direction::ALL {
-        if attached(index, direction)?.is_some() {
-            ours.push(RouteNetlinkMessage::DelTrafficFilter(our_filter(index, direction)));
-        }
-    }
-    if ours.is_empty() {
+    if !detach_from(index, &[Place::Next, Place::Present])? {
         return Ok(());
     }
-    requests(ours, NLM_F_ACK)?;
     let mut users = 0;
     for direction in Direction::ALL {
         users += filters(index, direction)?.len();
@@ -96,6 +109,29 @@ pub(crate) fn detach(index: u32) -> io::Result<()> {
         request(RouteNetlinkMessage::DelQueueDiscipline(qdisc), NLM_F_ACK)?;
     }
     Ok(())
+}
+
+/// Detaches the programs that were to take the place of others; they need not be there.
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn detach_next(index: u32) -> io::Result<()> {
+    detach_from(index, &[Place::Next]).map(drop)
+}
+
+/// Whether any of ours was there.
+fn detach_from(index: u32, places: &[Place]) -> io::Result<bool> {
+    let mut ours = Vec::new();
+    for direction in Direction::ALL {
+        let filters = filters(index, direction)?;
+        let here = places.iter().filter(|place| filters.iter().any(|filter| is_ours(filter, direction, **place)));
+        ours.extend(here.map(|place| RouteNetlinkMessage::DelTrafficFilter(our_filter(index, direction, *place))));
+    }
+    let were_there = !ours.is_empty();
+    if were_there {
+        requests(ours, NLM_F_ACK)?;
+    }
+    Ok(were_there)
 }
 
 /// The devices with a program of ours, by index.
@@ -116,14 +152,7 @@ pub(crate) fn served() -> io::Result<Vec<u32>> {
 
 /// The number of our program at a device, if it is there.
 pub(crate) fn attached(index: u32, direction: Direction) -> io::Result<Option<u32>> {
-    let ours = filters(index, direction)?.into_iter().find(|filter| {
-        let has_name = |option: &TcOption| {
-            matches!(option, TcOption::Bpf(TcFilterBpfOption::ProgName(name)) if name.starts_with(NAME_PREFIX))
-        };
-        filter.header.handle == TcHandle::from(HANDLE)
-            && filter.header.info >> 16 == u32::from(PRIORITY)
-            && options(filter).any(has_name)
-    });
+    let ours = filters(index, direction)?.into_iter().find(|filter| is_ours(filter, direction, Place::Present));
     let program = ours.and_then(|filter| {
         options(&filter).find_map(|option| match option {
             TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => Some(*id),
@@ -131,6 +160,15 @@ pub(crate) fn attached(index: u32, direction: Direction) -> io::Result<Option<u3
         })
     });
     Ok(program)
+}
+
+/// Whether a filter of a direction is ours, and at that place.
+fn is_ours(filter: &TcMessage, direction: Direction, place: Place) -> bool {
+    let has_name = |option: &TcOption| matches!(option, TcOption::Bpf(TcFilterBpfOption::ProgName(name)) if name.starts_with(NAME_PREFIX));
+    let (priority, handle) = place.numbers(direction);
+    filter.header.handle == TcHandle::from(handle)
+        && filter.header.info >> 16 == u32::from(priority)
+        && options(filter).any(has_name)
 }
 
 /// The devices with a clsact qdisc, by index.
@@ -170,12 +208,31 @@ fn options(filter: &TcMessage) -> impl Iterator<Item = &TcOption> {
     })
 }
 
+/// Which of two filters of ours it is, while one takes the other's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Present,
+    Next,
+}
+
+impl Place {
+    /// Priority and handle.
+    const fn numbers(self, direction: Direction) -> (u16, u32) {
+        match (self, Order::of_next(direction)) {
+            (Self::Present, _) => (PRIORITY, HANDLE),
+            (Self::Next, Order::Before) => (PRIORITY, NEXT_HANDLE),
+            (Self::Next, Order::After) => (NEXT_PRIORITY, HANDLE),
+        }
+    }
+}
+
 /// The message that names our filter.
-fn our_filter(index: u32, direction: Direction) -> TcMessage {
+fn our_filter(index: u32, direction: Direction, place: Place) -> TcMessage {
+    let (priority, handle) = place.numbers(direction);
     let mut filter = message(index);
     filter.header.parent = parent(direction);
-    filter.header.handle = TcHandle::from(HANDLE);
-    filter.header.info = u32::from(PRIORITY) << 16 | u32::from(ALL_PROTOCOLS);
+    filter.header.handle = TcHandle::from(handle);
+    filter.header.info = u32::from(priority) << 16 | u32::from(ALL_PROTOCOLS);
     filter.attributes.push(TcAttribute::Kind(TcFilterBpf::KIND.to_owned()));
     filter
 }

@@ -14,6 +14,8 @@
 //!
 //! Filters run after all TCX programs of a device, ours and those of others.
 //!
+//! While programs are exchanged for others with other tables, each device has both for a moment: [`Order`].
+//!
 //! On clsact the priority is 2: after 1, which Cilium takes for itself and which cannot be shared, and
 //! before all that the kernel chooses (49152 and up).
 
@@ -83,7 +85,58 @@ pub(super) enum Means {
     Filters,
 }
 
-/// Attaches both programs to a device by links, replacing in place those of a former agent.
+/// Which of two programs of ours sees a packet first, while one takes the other's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// The next one.
+    Before,
+    /// The present one.
+    After,
+}
+
+impl Order {
+    /// Where the next program is. A packet into the node meets the present one first, which goes on with the flows that it knows and passes
+    /// on what the next one shall begin. A packet out of the node meets the next one first: what the present one has translated looks like
+    /// something that the node itself sends, and would be noted as that.
+    pub(super) const fn of_next(direction: Direction) -> Self {
+        match direction {
+            Direction::Ingress => Self::After,
+            Direction::Egress => Self::Before,
+        }
+    }
+}
+
+/// Attaches the program for a direction beside the one of ours that is at the device and whose place it shall take, if there is one.
+///
+/// # Errors
+/// As [`attach_links`].
+pub(super) fn attach_next(
+    programs: &mut Programs,
+    index: u32,
+    (direction, link_layer): (Direction, LinkLayer),
+    means: Means,
+    pins: &Pins,
+) -> Result<(), DeviceError> {
+    let filters = required(programs, index, link_layer)?;
+    let mut filters = filters.into_iter().filter(|filter| filter.direction == direction);
+    filters
+        .try_for_each(|filter| match means {
+            Means::Links => tcx::attach_next(filter.program, index, direction, pins),
+            Means::Filters => clsact::attach_next(index, filter),
+        })
+        .map_err(|error| DeviceError::Refused { action: "attach", direction, index, error })
+}
+
+/// Detaches the filters that were to take the place of others, when they have, or nobody knows of it.
+///
+/// # Errors
+/// The kernel refuses.
+pub(super) fn detach_next_filters(index: u32) -> Result<(), DeviceError> {
+    let direction = Direction::Ingress;
+    clsact::detach_next(index).map_err(|error| DeviceError::Refused { action: "detach", direction, index, error })
+}
+
+/// Attaches both programs to a device by links, replacing in place those of a former agent and those that were to take their place.
 ///
 /// Returns whether one of them was not there.
 ///
@@ -98,6 +151,7 @@ pub(super) fn attach_links(
     let mut attachment = Attachment::Replaced;
     for Filter { program, direction, .. } in required(programs, index, link_layer)? {
         let refused = |error| DeviceError::Refused { action: "attach", direction, index, error };
+        tcx::promote_next(index, direction, pins).map_err(refused)?;
         if tcx::attach(program, index, direction, pins).map_err(refused)? == Attachment::Made {
             attachment = Attachment::Made;
         }
@@ -160,7 +214,8 @@ fn required(programs: &mut Programs, index: u32, link_layer: LinkLayer) -> Resul
 /// The kernel refuses.
 pub(super) fn detach_links(index: u32, pins: &Pins) -> Result<(), DeviceError> {
     for direction in Direction::ALL {
-        let removed = remove_link(&pins.device_link(index, direction));
+        let removed = remove_link(&pins.device_link(index, direction))
+            .and_then(|()| remove_link(&pins.next_device_link(index, direction)));
         removed.map_err(|error| DeviceError::Refused { action: "detach", direction, index, error })?;
     }
     Ok(())

@@ -9,13 +9,17 @@ use std::{
 
 use proxy_common::{Settings, SettingsFlags, maps};
 
+mod handover;
+
+pub use self::handover::HandoverStep;
 use super::{
     SocketHooks,
     anchors::Anchors,
     cgroup::{self, CgroupError},
     devices::{Devices, PodDevices, Selection, WatchError, Watcher},
     features::{Feature, Features},
-    former::{FormerTables, Writers},
+    former::FormerTables,
+    frontends::FormerFrontends,
     loaded::Programs,
     lock::{Lock, LockError},
     mounts::{self, MountError},
@@ -72,6 +76,7 @@ pub struct Hooks {
     pub(super) settings: SettingsTable,
     pub(super) pod_table: HashTable<u32, u32>,
     pub(super) former: FormerTables,
+    pub(super) frontends: FormerFrontends,
     pub(super) lock: Arc<Lock>,
 }
 
@@ -82,7 +87,19 @@ impl Hooks {
     /// # Errors
     /// The cgroup refuses, the kernel refuses programs that the devices need, or devices cannot be watched. That a device
     /// refuses its programs, or the kernel the nftables table, is logged, and tried again later.
-    pub async fn attach(mut self, settings: &Settings) -> Result<AttachedHooks, AttachError> {
+    pub async fn attach(self, settings: &Settings) -> Result<AttachedHooks, AttachError> {
+        self.attach_and_tell(settings, |step| tracing::debug!(?step, "tables are exchanged")).await
+    }
+
+    /// The same; where programs take the place of others with other tables, tells of each step that has been done.
+    ///
+    /// # Errors
+    /// As [`Self::attach`].
+    pub async fn attach_and_tell(
+        mut self,
+        settings: &Settings,
+        mut tell: impl FnMut(HandoverStep) + Send,
+    ) -> Result<AttachedHooks, AttachError> {
         let watcher = Watcher::start().await?;
         // What takes long comes before anything is replaced.
         for index in self.selection.select(watcher.devices()) {
@@ -116,12 +133,9 @@ impl Hooks {
         hooks.sync_pods();
         // Sockets are served before packets: a flow that a packet began would be taken for that of a socket which gets the
         // same port soon after and reaches the endpoint by itself. Where sockets shall not be served any more, packets are first.
-        hooks.hooks.former.copy(Writers::Sockets)?;
-        hooks.attach_sockets()?;
-        hooks.hooks.former.finish(Writers::Sockets)?;
-        hooks.hooks.former.copy(Writers::Devices)?;
-        hooks.sync_devices();
-        hooks.hooks.former.finish(Writers::Devices)?;
+        hooks.hooks.former.begin()?;
+        hooks.replace_sockets(&mut tell)?;
+        hooks.replace_devices(&mut tell)?;
         hooks.detach_sockets()?;
         hooks.hold();
         Ok(hooks)
@@ -211,7 +225,7 @@ impl AttachedHooks {
         for path in self.anchors.restore().map_err(unusable)? {
             tracing::warn!("somebody removed the pin {}; made again", path.display());
         }
-        let made = self.attach_sockets()?;
+        let made = self.attach_sockets(&SocketHook::ALL)?;
         if !made.is_empty() {
             let hooks: Vec<&str> = made.iter().map(|hook| hook.name()).collect();
             tracing::warn!("somebody detached the programs of {} from the cgroup; attached again", hooks.join(", "));
@@ -234,10 +248,10 @@ impl AttachedHooks {
         }
     }
 
-    fn attach_sockets(&self) -> Result<Vec<SocketHook>, CgroupError> {
+    fn attach_sockets(&self, hooks: &[SocketHook]) -> Result<Vec<SocketHook>, CgroupError> {
         let Hooks { programs, cgroup_root, sockets, pins, features, .. } = &self.hooks;
         match sockets {
-            SocketHooks::Attached => cgroup::attach(programs, cgroup_root, pins, features),
+            SocketHooks::Attached => cgroup::attach(programs, hooks, cgroup_root, pins, features),
             SocketHooks::Detached => Ok(Vec::new()),
         }
     }
