@@ -48,22 +48,6 @@ impl Fault {
         Self::Devices,
     ];
 
-    /// Those that may cost nothing at all. (What begins in the very moment in which tables are exchanged may fail, as README.md says.)
-    pub const HARMLESS: [Self; 12] = [
-        Self::Kill,
-        Self::Stop,
-        Self::KillAtStart,
-        Self::KillInUpdate,
-        Self::Upgrade,
-        Self::Flood,
-        Self::Backend,
-        Self::Services,
-        Self::Device,
-        Self::Rules,
-        Self::Pins,
-        Self::Devices,
-    ];
-
     pub const fn name(self) -> &'static str {
         match self {
             Self::Kill => "kill",

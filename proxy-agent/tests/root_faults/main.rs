@@ -112,7 +112,7 @@ impl Orders {
             rounds: number("ROUNDS").unwrap_or_else(usual_rounds),
             seed: number("SEED").unwrap_or(1),
             connections: number("CONNECTIONS").unwrap_or_else(|| runner::on_this_machine(100)),
-            faults: if named.is_empty() { Fault::HARMLESS.to_vec() } else { named },
+            faults: if named.is_empty() { Fault::ALL.to_vec() } else { named },
         }
     }
 }

@@ -43,9 +43,6 @@ struct Runner {
     absences: Vec<Absence>,
     /// How many flows the agent's tables have room for.
     flows: &'static str,
-    /// When tables were exchanged for others, from and until. What begins in the moment in which a device's programs get other tables
-    /// may fail (README.md).
-    exchanges: Vec<(u64, u64)>,
     /// How often each fault was, and how long it took altogether.
     told: BTreeMap<&'static str, (u32, Duration)>,
 }
@@ -64,14 +61,8 @@ pub fn run(orders: &Orders) {
     let half = connections.div_ceil(2);
     let mut loads = [("outside, by TC", stage.outside_client()), ("a pod, at its sockets", stage.ordinary_pod())]
         .map(|(who, place)| (who, Load::start(place, half)));
-    let mut runner = Runner {
-        stage,
-        random: Rng::with_seed(*seed),
-        absences: Vec::new(),
-        flows: SIZES[0],
-        exchanges: Vec::new(),
-        told: BTreeMap::new(),
-    };
+    let mut runner =
+        Runner { stage, random: Rng::with_seed(*seed), absences: Vec::new(), flows: SIZES[0], told: BTreeMap::new() };
     for _ in 0..*rounds {
         let fault = faults[runner.random.usize(..faults.len())];
         runner.carry_out(fault);
@@ -83,10 +74,7 @@ pub fn run(orders: &Orders) {
     }
     let mut complaints = Vec::new();
     for (who, load) in &mut loads {
-        let mut report = load.end();
-        let all = report.datagrams.len();
-        report.datagrams.retain(|datagram| datagram.result.is_ok() || !runner.is_of_an_exchange(datagram));
-        println!("{who}: {} datagrams to be repeated because tables were exchanged", all - report.datagrams.len());
+        let report = load.end();
         println!(
             "{who}: {half} connections held, {} lost; {} messages on them; {} new connections, {} lost; {} datagrams, {} lost",
             report.broken.len(),
@@ -165,11 +153,10 @@ impl Runner {
             }
             Fault::Resize => {
                 self.stage.kill();
-                self.flows = SIZES[self.random.usize(..SIZES.len())];
+                let others: Vec<_> = SIZES.into_iter().filter(|size| *size != self.flows).collect();
+                self.flows = others[self.random.usize(..others.len())];
                 self.stage.replace_arguments(&["--flow-table-size", self.flows]);
-                let from = now();
                 self.stage.start();
-                self.exchanges.push((from, now()));
             }
             Fault::Flood => self.flood(),
             Fault::Backend => self.take_backend_away(),
@@ -287,11 +274,6 @@ impl Runner {
         for number in 0..OTHERS {
             self.stage.remove(&format!("other-{number}"));
         }
-    }
-
-    /// Whether tables were exchanged when it was under way.
-    fn is_of_an_exchange(&self, attempt: &Attempt) -> bool {
-        self.exchanges.iter().any(|&(from, until)| (from..=until).contains(&attempt.began))
     }
 
     /// Why this answer should not have been.
