@@ -81,7 +81,7 @@ Services: last event 10s ago
 EndpointSlices: last event 8000s ago, NOT WATCHED for 7200s
 Nodes: last event never
 kernel 6.6.1: socket_hooks, btf, receive_hooks, bounded_loops, mappable_arrays, batch_update, cgroup_link, \
-netns_cookie, peer_name_hooks, ring_buffer, release_hook, cgroup_memory, host_routing, set_retval, tcx
+netns_cookie, peer_name_hooks, ring_buffer, release_hook, cgroup_memory, coarse_clock, host_routing, set_retval, tcx
 masquerading: mark 0x4000, every clusterIP, nftables table present
 drop mark 0x8000: 4 packets dropped
 sockets served: all below the cgroup
