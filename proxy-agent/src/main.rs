@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
+use mimalloc::MiMalloc;
 use proxy_agent::{
     cli::{CheckArgs, CleanupArgs, Instead, Readiness, TableCommand},
     config::{Action, Config, ConfigErrors, RunFlags},
@@ -18,6 +19,11 @@ use proxy_agent::{
     run,
 };
 use tokio::signal::unix::{SignalKind, signal};
+
+/// Lists of objects come and go by the hundred thousand, and each change allocates anew what it reads. With glibc's allocator, that takes a
+/// quarter of the time that a change takes, and some MiB more.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// How long a write of the tables may take to end when the process is told to.
 const LAST_WRITE: Duration = Duration::from_secs(2);
