@@ -236,20 +236,26 @@ impl ParseFamily for V6 {
         }
         let mut l4 = l3 + HEADER;
         let mut part = Part::default();
-        let mut followed = 0;
-        while is_extension(protocol) {
-            if followed == MAX_EXTENSION_HEADERS {
-                return Ok(None);
+        if is_extension(protocol) {
+            let mut left = MAX_EXTENSION_HEADERS;
+            // Asked at the end whether it goes on: a loop that falls through to its beginning is refused by 5.10 (`check_cfg`).
+            loop {
+                // RFC 8200 §4: each is at least 8 bytes long, and states its length in units of 8, not counting the first.
+                let extension: [u8; 8] = packet.load(l4)?;
+                // A packet with segments left to visit is not at its destination, which the transport checksum is of (§8.1).
+                if protocol == IpProto::Ipv6Route as u8 && extension[3] != 0 {
+                    return Ok(None);
+                }
+                protocol = extension[0];
+                l4 += (usize::from(extension[1]) + 1) * 8;
+                if !is_extension(protocol) {
+                    break;
+                }
+                left -= 1;
+                if left == 0 {
+                    return Ok(None);
+                }
             }
-            // RFC 8200 §4: each is at least 8 bytes long, and states its length in units of 8, not counting the first.
-            let extension: [u8; 8] = packet.load(l4)?;
-            // A packet with segments left to visit is not at its destination, which the transport checksum is of (§8.1).
-            if protocol == IpProto::Ipv6Route as u8 && extension[3] != 0 {
-                return Ok(None);
-            }
-            protocol = extension[0];
-            l4 += (usize::from(extension[1]) + 1) * 8;
-            followed += 1;
         }
         if protocol == IpProto::Ipv6Frag as u8 {
             let fragment: [u8; FRAGMENT_HEADER] = packet.load(l4)?;
