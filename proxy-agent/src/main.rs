@@ -20,8 +20,8 @@ use proxy_agent::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Lists of objects come and go by the hundred thousand, and each change allocates anew what it reads. With glibc's allocator, that takes a
-/// quarter of the time that a change takes, and some MiB more.
+/// Lists of objects come and go by the hundred thousand, and each change allocates anew what it reads. With glibc's allocator, a quarter of a
+/// change's time is for that.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

@@ -27,20 +27,30 @@ pub trait CarryOver: Send {
         Ok(())
     }
 
-    /// Makes every entry of the former table one of the new table, also where that has another one for its key. To be called
-    /// while no program uses the new table. The second call writes what has changed since the first one.
+    /// Makes every entry of the former table one of the new table, but for what the new table knows newer. To be called while former
+    /// programs begin what begins. The second call writes what has changed since the first one.
     ///
     /// # Errors
     /// A table cannot be read or written.
     fn copy(&mut self) -> Result<Carried, TableError>;
 
-    /// Adds what the new table has no entry for. To be called when no program uses the former table any more: what the new
-    /// programs have written stays.
+    /// Adds what the new table has no entry for, and what has become something else since [`Self::copy`]. To be called when former programs
+    /// begin nothing any more: what the new programs have written stays.
     ///
     /// # Errors
     /// As [`Self::copy`].
     fn finish(&mut self) -> Result<Carried, TableError>;
 }
+
+/// An entry that goes over.
+struct Entry<K0, K1, V1> {
+    former_key: K0,
+    key: K1,
+    value: V1,
+}
+
+/// Entries that go over, and how many do not for want of room.
+type Entries<K0, K1, V1> = (Vec<Entry<K0, K1, V1>>, usize);
 
 /// A hash table that takes the place of another one.
 pub struct HashCarry<K0, V0, K1, V1, C, A> {
@@ -49,6 +59,7 @@ pub struct HashCarry<K0, V0, K1, V1, C, A> {
     convert: C,
     last_used: A,
     is_first: fn(&V1) -> bool,
+    is_same: fn(&V1, &V1) -> bool,
 }
 
 impl<K0, V0, K1, V1, C, A> HashCarry<K0, V0, K1, V1, C, A>
@@ -59,13 +70,19 @@ where
     /// From `former` to `table`. `convert` says what an entry becomes, `None` if it is left behind on purpose. Where the new
     /// table is smaller, those entries go over for which `last_used` gives the highest numbers.
     pub const fn new(former: HashTable<K0, V0>, table: HashTable<K1, V1>, convert: C, last_used: A) -> Self {
-        Self { former, table, convert, last_used, is_first: |_| false }
+        Self { former, table, convert, last_used, is_first: |_| false, is_same: |_, _| true }
     }
 
     /// With entries that the new programs must know before they see anything.
     #[must_use]
     pub fn with_first(self, is_first: fn(&V1) -> bool) -> Self {
         Self { is_first, ..self }
+    }
+
+    /// With keys whose entries become something else.
+    #[must_use]
+    pub fn that_change(self, is_same: fn(&V1, &V1) -> bool) -> Self {
+        Self { is_same, ..self }
     }
 }
 
@@ -79,11 +96,14 @@ where
     A: Fn(&V1) -> u32,
 {
     /// The entries that go over, oldest first, and how many do not for want of room.
-    fn entries(&self) -> Result<(Vec<(K1, V1)>, usize), TableError> {
+    fn entries(&self) -> Result<Entries<K0, K1, V1>, TableError> {
         let former = self.former.all()?;
-        let mut entries: Vec<(K1, V1)> =
-            former.into_iter().filter_map(|(key, value)| (self.convert)(key, value)).collect();
-        entries.sort_by_key(|(_, value)| (self.last_used)(value));
+        let converted = |(former_key, value)| {
+            let (key, value) = (self.convert)(former_key, value)?;
+            Some(Entry { former_key, key, value })
+        };
+        let mut entries: Vec<_> = former.into_iter().filter_map(converted).collect();
+        entries.sort_by_key(|entry| (self.last_used)(&entry.value));
         let room = usize::try_from(self.table.capacity()).unwrap_or(usize::MAX);
         let left_behind = entries.len().saturating_sub(room);
         entries.drain(..left_behind);
@@ -102,25 +122,42 @@ where
 {
     fn prepare(&mut self) -> Result<(), TableError> {
         let (mut entries, _) = self.entries()?;
-        entries.retain(|(_, value)| (self.is_first)(value));
-        entries.iter().try_for_each(|(key, value)| self.table.insert_new(key, value).map(drop))
+        entries.retain(|entry| (self.is_first)(&entry.value));
+        entries.iter().try_for_each(|entry| self.table.insert_new(&entry.key, &entry.value).map(drop))
     }
 
     fn copy(&mut self) -> Result<Carried, TableError> {
-        let (mut entries, left_behind) = self.entries()?;
         let present = self.table.all()?;
-        entries.retain(|(key, value)| present.get(key) != Some(value));
+        let (entries, left_behind) = self.entries()?;
+        let goes_over = |Entry { key, value, .. }: &Entry<K0, K1, V1>| {
+            let is_newer = |present: &V1| (self.last_used)(present) > (self.last_used)(value);
+            present.get(key).is_none_or(|present| present != value && !is_newer(present))
+        };
+        let entries: Vec<(K1, V1)> =
+            entries.into_iter().filter(goes_over).map(|entry| (entry.key, entry.value)).collect();
         let refused = self.table.insert(&entries)?.len();
         Ok(Carried { written: entries.len() - refused, left_behind: left_behind + refused })
     }
 
     fn finish(&mut self) -> Result<Carried, TableError> {
-        let (mut entries, left_behind) = self.entries()?;
+        // In this order: what the new programs take from the former table meanwhile is not there any more when that is read.
         let present = self.table.all()?;
-        entries.retain(|(key, _)| !present.contains_key(key));
+        let (entries, left_behind) = self.entries()?;
         let mut carried = Carried { written: 0, left_behind };
-        for (key, value) in &entries {
-            if self.table.insert_new(key, value)? {
+        for Entry { former_key, key, value } in &entries {
+            let is_written = match present.get(key) {
+                None => self.table.insert_new(key, value)?,
+                Some(present)
+                    if !(self.is_same)(present, value) && (self.last_used)(present) <= (self.last_used)(value) =>
+                {
+                    self.table.insert(&[(*key, *value)])?.is_empty()
+                }
+                Some(_) => false,
+            };
+            // Or while it is written.
+            if is_written && self.former.get(former_key)?.is_none() {
+                self.table.remove(key)?;
+            } else if is_written {
                 carried.written += 1;
             }
         }

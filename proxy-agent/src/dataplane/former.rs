@@ -238,10 +238,16 @@ fn of_family<F: Family<Address: PlainAddress>, const SHORT: usize>(
         let entries: Box<dyn CarryOver> = if conversion == Conversion::WithoutClientPort {
             let former = HashTable::<FlowKey<F::Address>, [u8; SHORT]>::open(from, writes)?;
             let convert = |key, bytes: [u8; SHORT]| Some((key, without_client_port::<F>(&bytes)));
-            Box::new(HashCarry::new(former, table, convert, Flow::last_seen).with_first(is_own::<F>))
+            Box::new(
+                HashCarry::new(former, table, convert, Flow::last_seen)
+                    .with_first(is_own::<F>)
+                    .that_change(is_same::<F>),
+            )
         } else {
             let former = HashTable::open(from, writes)?;
-            Box::new(HashCarry::new(former, table, same, Flow::last_seen).with_first(is_own::<F>))
+            Box::new(
+                HashCarry::new(former, table, same, Flow::last_seen).with_first(is_own::<F>).that_change(is_same::<F>),
+            )
         };
         Some((Writers::Devices, entries))
     } else if is(maps::SOCKETS) {
@@ -264,6 +270,12 @@ fn of_family<F: Family<Address: PlainAddress>, const SHORT: usize>(
 #[expect(clippy::unnecessary_wraps, reason = "what a conversion is: here, nothing is left behind")]
 fn same<K, V>(key: K, value: V) -> Option<(K, V)> {
     Some((key, value))
+}
+
+/// Whether both entries of a key are about the same flow: between the same ends, another may begin when one is over.
+fn is_same<F: Family>(one: &Flow<F::Address>, other: &Flow<F::Address>) -> bool {
+    let what = |flow: &Flow<F::Address>| (flow.to(), flow.backend(), flow.client_port(), flow.state().is_closing());
+    what(one) == what(other)
 }
 
 /// Whether it says that datagrams to a frontend are answers to the node itself: who does not know that takes them for a new flow.

@@ -100,7 +100,9 @@ pub async fn run(flags: &RunFlags, config: Config, stop: impl Future<Output = ()
     let Config { kube_proxy, socket_lb, kube_ovn, host_routing, .. } = config;
     let configuration =
         Configuration { kube_proxy, socket_lb, kube_ovn, host_routing, node_name: node_name.clone(), former };
-    let hooks = keep(hooks, adoption, configuration, Arc::clone(&health), watcher);
+    // In a task of its own: attaching programs to hundreds of devices takes seconds, in which Services and a stop go on.
+    let mut hooking = JoinSet::new();
+    hooking.spawn(keep(hooks, adoption, configuration, Arc::clone(&health), watcher));
     info!("Node {node_name}: waiting for the lists of Services and EndpointSlices");
     let text = format!("proxy-agent {} serves Services on this node", env!("CARGO_PKG_VERSION"));
     notices.tell(Notice { subject: Subject::Node, reason: Reason::Starting, text });
@@ -108,8 +110,9 @@ pub async fn run(flags: &RunFlags, config: Config, stop: impl Future<Output = ()
     let observers = Observers { health, metrics, gone_backends, health_checks, notices, progress };
     tokio::select! {
         ended = drive(engine, receiver, observers, stop) => ended.map_err(Into::into),
-        ended = hooks => match ended {
-            Ok(()) => bail!("nobody tells of the node any more"),
+        Some(ended) = hooking.join_next() => match ended {
+            Ok(Ok(())) => bail!("nobody tells of the node any more"),
+            Ok(Err(error)) => Err(error.into()),
             Err(error) => Err(error.into()),
         },
         Err(error) = failed(&mut tasks) => Err(error),

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         needs(&[], "the_next_agent_goes_on_from_any_step_with_clsact", || {
             killed_at_any_step(DeviceMechanism::Clsact);
         }),
+        needs(&[], "ports_of_former_connections_can_be_used_again_at_any_step", used_ports),
         needs(&[Feature::CgroupLink, Feature::PeerNameHooks], "sockets_are_told_the_service_at_any_step", sockets),
         needs(&[], "cleanup_in_the_middle_leaves_nothing", cleanup_in_the_middle),
         needs(&[], "what_changes_before_programs_are_replaced_counts_for_all", changes_count_for_all),
@@ -106,6 +107,37 @@ fn killed_at_any_step(mechanism: DeviceMechanism) {
         }
     }
 }
+
+/// Clients behind a gateway have few ports: what is remembered of a connection that is over has nothing to do with the next one.
+fn used_ports() {
+    let scene = Scene::new(if features().has(Feature::Tcx) { DeviceMechanism::Tcx } else { DeviceMechanism::Clsact });
+    let [before, after] = SIZES[0];
+    scene.start(before);
+    let steps = HandoverStep::AT_DEVICES.len();
+    let ports: Vec<u16> = (20_000..).step_by(100).take(steps).collect();
+    let of_a_step = |first: u16| first..first + PORTS_AT_A_STEP;
+    for port in ports.iter().copied().flat_map(of_a_step) {
+        scene.connect_from(port).go_on();
+    }
+    let mut connections = Vec::new();
+    let mut ports = ports.into_iter();
+    let go_on = |connections: &mut Vec<flows::Connection>| {
+        for connection in connections {
+            println!("  from {:?}", connection.asking.local_addr());
+            connection.go_on();
+        }
+    };
+    scene.replace(scene.open(after), |step| {
+        println!("{step:?}");
+        connections.extend(of_a_step(ports.next().expect("some for each step")).map(|port| scene.connect_from(port)));
+        go_on(&mut connections);
+    });
+    go_on(&mut connections);
+    assert_eq!(connections.len(), steps * usize::from(PORTS_AT_A_STEP));
+}
+
+/// A connection has another of two endpoints than the one before it, or has not.
+const PORTS_AT_A_STEP: u16 = 6;
 
 /// Whoever stops in the middle of it may remove everything.
 fn cleanup_in_the_middle() {

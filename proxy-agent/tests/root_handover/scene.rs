@@ -3,8 +3,9 @@
 use std::{
     cell::Cell,
     fs::File,
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    time::Duration,
 };
 
 use aya::{
@@ -27,6 +28,7 @@ use proxy_common::{
     Backend, BackendId, Port, PortName, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange, V4, V6,
     maps,
 };
+use rustix::net::{self, AddressFamily, SocketType, sockopt};
 
 use super::{
     flows::{Connection, Datagrams},
@@ -36,6 +38,7 @@ use super::{
 pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 pub const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+const SERVICE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(VIP, 80));
 const BACKEND: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 pub const NODE_PORT: u16 = 30053;
 
@@ -268,8 +271,23 @@ impl Scene {
     }
 
     pub fn connect(&self) -> Connection {
-        let service = SocketAddr::from((VIP, 80));
-        let asking = self.client.enter(|| TcpStream::connect_timeout(&service, patience())).expect("is served");
+        self.accept(self.client.enter(|| TcpStream::connect_timeout(&SERVICE, patience())).expect("is served"))
+    }
+
+    /// A connection from this port, which can be used again at once when both ends have been closed.
+    pub fn connect_from(&self, port: u16) -> Connection {
+        let connect = || {
+            let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+            sockopt::set_socket_reuseaddr(&socket, true)?;
+            sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
+            net::bind(&socket, &SocketAddrV4::new(CLIENT, port))?;
+            net::connect(&socket, &SERVICE)?;
+            rustix::io::Result::Ok(TcpStream::from(socket))
+        };
+        self.accept(self.client.enter(connect).expect("is served"))
+    }
+
+    fn accept(&self, asking: TcpStream) -> Connection {
         asking.set_read_timeout(Some(patience())).expect("may be set");
         let accepted = || self.tcp.iter().find_map(|listener| Some(listener.accept().ok()?.0));
         let (answering, _) = eventually("it came to an endpoint", accepted);

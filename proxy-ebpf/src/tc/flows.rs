@@ -274,6 +274,20 @@ pub(super) fn forget_answers<F: Family, T: Tables<F>>(
     }
 }
 
+/// A connection begins at what is no frontend, or none any more: what is remembered of one that was served between the same ends would
+/// translate its packets.
+#[inline(always)]
+pub(super) fn forget<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: &mut T) {
+    if headers.protocol == Protocol::Udp {
+        return;
+    }
+    let key = FlowKey::new(headers.source(), headers.destination(), headers.protocol, Direction::Original);
+    if tables.may_have_flow(&key) {
+        tables.remove_flow(FlowTable::Confirmed, &key);
+        tables.remove_flow(FlowTable::Young, &key);
+    }
+}
+
 /// The client of an original entry as the backend knows it.
 #[inline(always)]
 pub(super) fn client<F: Family>(headers: &Headers<F>, original: &Flow<F::Address>) -> (F::Address, Port) {

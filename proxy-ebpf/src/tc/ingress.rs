@@ -62,6 +62,7 @@ pub fn ingress<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mu
 pub fn admit<F: TcFamily, P: Packet, T: Tables<F>>(packet: &P, tables: &mut T, work: &mut Work<F>) -> Verdict {
     let headers = &work.headers;
     let Some(service) = frontend::find(tables, headers.destination(), headers.protocol, Loopback::IsNobody) else {
+        flows::forget(headers, tables);
         return step_aside(tables, work);
     };
     if !allows_source(tables, &service, headers.source().0) {

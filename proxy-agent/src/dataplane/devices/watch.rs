@@ -100,7 +100,7 @@ impl Watcher {
         }
     }
 
-    async fn list(&self) -> Result<Devices, WatchError> {
+    async fn list(&mut self) -> Result<Devices, WatchError> {
         let links: Vec<LinkMessage> = self.handle.link().get().execute().try_collect().await?;
         Ok(links.into_iter().filter_map(|link| Some((link.header.index, device(link)?))).collect())
     }
