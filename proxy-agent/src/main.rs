@@ -11,7 +11,6 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
-use mimalloc::MiMalloc;
 use proxy_agent::{
     cli::{CheckArgs, CleanupArgs, Instead, Readiness, TableCommand},
     config::{Action, Config, ConfigErrors, RunFlags},
@@ -19,11 +18,6 @@ use proxy_agent::{
     run,
 };
 use tokio::signal::unix::{SignalKind, signal};
-
-/// Lists of objects come and go by the hundred thousand, and each change allocates anew what it reads. With glibc's allocator, a quarter of a
-/// change's time is for that.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// How long a write of the tables may take to end when the process is told to.
 const LAST_WRITE: Duration = Duration::from_secs(2);

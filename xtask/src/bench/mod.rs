@@ -10,7 +10,8 @@ use std::{
     env,
     fmt::Write as _,
     fs,
-    io::{BufRead, BufReader},
+    io::{self, BufRead, BufReader},
+    path::Path,
     process::Stdio,
 };
 
@@ -36,8 +37,8 @@ pub(crate) struct Options {
     /// What to measure. Default: everything but `instructions`.
     #[arg(value_enum)]
     names: Vec<Name>,
-    /// Write the figures into docs/performance.md, with their plot. Only for all of them.
-    #[arg(long, conflicts_with = "names")]
+    /// Write the figures into docs/performance.md, with their plots. What is not measured stays as it was measured before.
+    #[arg(long)]
     write: bool,
 }
 
@@ -86,6 +87,11 @@ impl Figure {
         format!("{value:.digits$} {}", self.unit).trim_end().to_owned()
     }
 
+    /// The part that it is of its target; `None` without one, or if the target is that there is nothing.
+    fn share(&self) -> Option<f64> {
+        self.target.filter(|target| *target > 0.0).map(|target| self.value / target)
+    }
+
     /// Whether it is as it should be, if that is said.
     fn is_met(&self) -> Option<bool> {
         Some(self.value <= self.target?)
@@ -112,6 +118,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let folder = workspace::target_dir().join("bench");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let json = folder.join("figures.json");
+    // A part of the page is written anew; the other benchmarks' figures are those of the run before.
+    let figures = if options.write { merged(&former(&json)?, &figures) } else { figures };
     fs::write(&json, serde_json::to_string_pretty(&figures)?)
         .with_context(|| format!("cannot write {}", json.display()))?;
     let (compared, single): (Vec<Figure>, Vec<Figure>) = figures.into_iter().partition(|figure| figure.by.is_some());
@@ -122,11 +130,38 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         write(BEGIN, &format!("{machine}\n\n{}", tables[0]), END)?;
         write(COMPARISON_BEGIN, &tables[1], COMPARISON_END)?;
         let met: Vec<(&str, f64)> =
-            single.iter().filter_map(|figure| Some((figure.what.as_str(), figure.value / figure.target?))).collect();
+            single.iter().filter_map(|figure| Some((figure.what.as_str(), figure.share()?))).collect();
         draw(PLOT, &plot::targets(&met))?;
         draw(COMPARISON_PLOT, &plot::times(&comparison::bars(&compared)))?;
     }
     Ok(())
+}
+
+/// The figures of a run before, if there was one.
+fn former(json: &Path) -> anyhow::Result<Vec<Figure>> {
+    match fs::read(json) {
+        Ok(text) => serde_json::from_slice(&text).with_context(|| format!("cannot read {}", json.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", json.display())),
+    }
+}
+
+/// The figures of both, of the newer run where both have a benchmark's, each benchmark's where they were.
+fn merged(former: &[Figure], newer: &[Figure]) -> Vec<Figure> {
+    let mut benchmarks: Vec<&str> = Vec::new();
+    for figure in former.iter().chain(newer) {
+        if !benchmarks.contains(&figure.benchmark.as_str()) {
+            benchmarks.push(&figure.benchmark);
+        }
+    }
+    let of = |benchmark: &str| {
+        let of = |figures: &[Figure]| -> Vec<Figure> {
+            figures.iter().filter(|figure| figure.benchmark == benchmark).cloned().collect()
+        };
+        let newer = of(newer);
+        if newer.is_empty() { of(former) } else { newer }
+    };
+    benchmarks.into_iter().flat_map(of).collect()
 }
 
 fn measure(names: &[Name]) -> anyhow::Result<Vec<Figure>> {
