@@ -2,7 +2,7 @@
 //!
 //! Loads no program: [`super::loaded`] does.
 
-use std::{fs, io, path::PathBuf};
+use std::{borrow::Cow, fs, io, path::PathBuf};
 
 use aya::{Ebpf, EbpfError, EbpfLoader, programs::ProgramError};
 use proxy_common::{V4, V6, maps};
@@ -120,6 +120,8 @@ pub(super) fn prepare(
     log: PacketLog,
     size: FlowTableSize,
 ) -> Result<(Adoption, Ebpf), LoadError> {
+    let object = if features.has(Feature::Btf) { Cow::Borrowed(object) } else { untyped::object(object).into() };
+    let object = &*object;
     let mut parsed = aya_obj::Object::parse(object).map_err(|error| LoadError::Object(error.into()))?;
     let mut loader = loader(features, log);
     for (name, entries) in size.tables() {

@@ -31,7 +31,7 @@ pub(super) type Slots = Array<BackendId, SLOTS_CAPACITY, MAPPED>;
 pub(super) type Backends<A> = Array<Backend<A>, BACKENDS_CAPACITY, MAPPED>;
 pub(super) type Flows<A> = LruHashMap<FlowKey<A>, Flow<A>, FLOWS_CAPACITY>;
 pub(super) type YoungFlows<A> = LruHashMap<FlowKey<A>, Flow<A>, YOUNG_FLOWS_CAPACITY>;
-/// Where a TC program keeps what it knows of the packet it handles; see `skb::stages`. Not pinned, nobody's business.
+/// Where a TC program keeps what it knows of the packet it handles; see `super::stages`. Not pinned, nobody's business.
 pub(super) type PacketWork<F> = PerCpuArray<Work<F>, 1>;
 pub(super) type Sockets<A> = LruHashMap<SocketKey<A>, SocketEntry<A>, SOCKETS_CAPACITY>;
 pub(super) type SourceRanges<A> = LpmTrie<SourceRange<A>, u32, SOURCE_RANGES_CAPACITY>;

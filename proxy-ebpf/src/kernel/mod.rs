@@ -9,6 +9,7 @@ mod route;
 mod skb;
 mod sock;
 mod sock_addr;
+mod stages;
 mod tables;
 mod trace;
 
@@ -17,7 +18,7 @@ use aya_ebpf::{
     programs::{SockAddrContext, SockContext, TcContext},
 };
 
-use self::{skb::Hook, sock_addr::Step};
+use self::{sock_addr::Step, stages::Hook};
 
 /// Offset of the IP header on Ethernet devices.
 const ETHERNET: usize = 14;
@@ -26,22 +27,22 @@ const RAW: usize = 0;
 
 #[classifier]
 pub(crate) fn tc_ingress(context: TcContext) -> i32 {
-    skb::run::<ETHERNET>(&context, Hook::Ingress)
+    stages::run::<ETHERNET>(&context, Hook::Ingress)
 }
 
 #[classifier]
 pub(crate) fn tc_egress(context: TcContext) -> i32 {
-    skb::run::<ETHERNET>(&context, Hook::Egress)
+    stages::run::<ETHERNET>(&context, Hook::Egress)
 }
 
 #[classifier]
 pub(crate) fn tc_ingress_l3(context: TcContext) -> i32 {
-    skb::run::<RAW>(&context, Hook::Ingress)
+    stages::run::<RAW>(&context, Hook::Ingress)
 }
 
 #[classifier]
 pub(crate) fn tc_egress_l3(context: TcContext) -> i32 {
-    skb::run::<RAW>(&context, Hook::Egress)
+    stages::run::<RAW>(&context, Hook::Egress)
 }
 
 #[cgroup_sock_addr(connect4)]
