@@ -4,7 +4,7 @@ mod packet;
 mod tables;
 
 pub use packet::{ChecksumState, HostPacket};
-use proxy_common::{Decided, DecidedAt, Decision, Direction};
+use proxy_common::{Decided, DecidedAt, Decision, Direction, DropReason};
 pub use tables::{FlowChange, HostTables};
 
 use crate::{
@@ -56,7 +56,7 @@ pub fn run_told<F: TcFamily, P: Packet, T: Tables<F>>(
             Stage::Admit => tc::admit(packet, tables, work),
             Stage::Choose => tc::choose(tables, work),
             Stage::Evade => tc::evade(tables, work),
-            Stage::ChangePort => tc::change_port(packet, tables, work, direction),
+            Stage::ChangePort => tc::change_port(packet, work, direction),
             Stage::Remember => {
                 let verdict = tc::remember(tables, work);
                 began = verdict == Verdict::Continue(Stage::Follow);
@@ -66,7 +66,7 @@ pub fn run_told<F: TcFamily, P: Packet, T: Tables<F>>(
             Stage::Refuse => tc::refuse(packet, tables, work),
             Stage::Leave => tc::leave(tables, work),
             Stage::Error => tc::error(packet, tables, work, direction),
-            Stage::Correct => tc::correct(packet, tables, work, direction),
+            Stage::Correct => tc::correct(packet, work, direction),
             Stage::LaterFragment => tc::later_fragment(packet, tables, work, direction),
         };
     }
@@ -79,5 +79,10 @@ pub fn run_told<F: TcFamily, P: Packet, T: Tables<F>>(
         Verdict::Pass | Verdict::SendOn if began => Some(Decided::Begins),
         Verdict::Pass | Verdict::SendOn | Verdict::Continue(_) => None,
     };
+    match decided {
+        Some(Decided::Dropped(reason)) => tc::count_end(tables, work, reason),
+        Some(Decided::Refused) => tc::count_end(tables, work, DropReason::NoEndpoint),
+        Some(Decided::Begins) | None => {}
+    }
     (verdict, decided.map(|decided| tc::decision(packet, work, at, decided)))
 }

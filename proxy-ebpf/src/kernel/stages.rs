@@ -185,6 +185,9 @@ fn entering<F: Apart>(raw: *mut __sk_buff, mut work: Place<F>, inspected: i32) -
     if action == NEXT && work.get().is_first_fragment() {
         action = F::note_fragment_in(raw);
     }
+    if action >= ANSWERED {
+        action = F::count_end(action);
+    }
     // Nothing is told of what goes the way that was decided before, and hardly ever does anybody listen.
     if (began || action >= ANSWERED) && trace::is_on() {
         F::tell_in(raw, action);
@@ -223,6 +226,9 @@ fn leaving<F: Apart>(raw: *mut __sk_buff, mut work: Place<F>, inspected: i32) ->
     }
     if action == NEXT && work.get().is_first_fragment() {
         action = F::note_fragment_out(raw);
+    }
+    if action >= ANSWERED {
+        action = F::count_end(action);
     }
     if action >= ANSWERED && trace::is_on() {
         F::tell_out(raw, action);
@@ -293,6 +299,7 @@ apart! {
     change_port_out(raw: Raw): change_port_out_v4, change_port_out_v6 = change_port::<_, REPLY>;
     note_fragment_in(raw: Raw): note_fragment_in_v4, note_fragment_in_v6 = note_fragment::<_, ORIGINAL>;
     note_fragment_out(raw: Raw): note_fragment_out_v4, note_fragment_out_v6 = note_fragment::<_, REPLY>;
+    count_end(action: i32): count_end_v4, count_end_v6 = count_end;
     tell_in(raw: Raw, action: i32): tell_in_v4, tell_in_v6 = tell_decision::<_, ORIGINAL>;
     tell_out(raw: Raw, action: i32): tell_out_v4, tell_out_v6 = tell_decision::<_, REPLY>;
 }
@@ -355,9 +362,8 @@ fn evade<F: TcFamily + FamilyMaps>(work: &mut Work<F>) -> i32 {
 }
 
 #[inline(always)]
-fn change_port<F: TcFamily + FamilyMaps, const DIRECTION: u8>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
-    let verdict = tc::change_port(&mut Skb::new(raw), &mut KernelTables::<F>::new(), work, direction::<DIRECTION>());
-    action(verdict)
+fn change_port<F: TcFamily, const DIRECTION: u8>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
+    action(tc::change_port(&mut Skb::new(raw), work, direction::<DIRECTION>()))
 }
 
 #[inline(always)]
@@ -386,8 +392,8 @@ fn error<F: TcFamily + FamilyMaps, const DIRECTION: u8>(raw: *mut __sk_buff, wor
 }
 
 #[inline(always)]
-fn correct<F: TcFamily + FamilyMaps, const DIRECTION: u8>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
-    action(tc::correct(&mut Skb::new(raw), &mut KernelTables::<F>::new(), work, direction::<DIRECTION>()))
+fn correct<F: TcFamily, const DIRECTION: u8>(raw: *mut __sk_buff, work: &mut Work<F>) -> i32 {
+    action(tc::correct(&mut Skb::new(raw), work, direction::<DIRECTION>()))
 }
 
 #[inline(always)]
@@ -401,16 +407,31 @@ fn note_fragment<F: TcFamily + FamilyMaps, const DIRECTION: u8>(raw: *mut __sk_b
     action(tc::note_fragment(&Skb::new(raw), &mut KernelTables::<F>::new(), work, direction::<DIRECTION>()))
 }
 
+#[inline(always)]
+fn count_end<F: TcFamily + FamilyMaps>(action: i32, work: &mut Work<F>) -> i32 {
+    if let Some(reason) = ended(action) {
+        tc::count_end(&mut KernelTables::<F>::new(), work, reason);
+    }
+    action
+}
+
+/// Why a packet has not gone on, by the action that came of it; `None` if it has.
+#[inline(always)]
+fn ended(action: i32) -> Option<DropReason> {
+    match action {
+        ANSWERED => Some(DropReason::NoEndpoint),
+        DROPPED.. => DropReason::ALL.into_iter().find(|reason| *reason as i32 == action - DROPPED),
+        _ => None,
+    }
+}
+
 /// Tells what was decided about a packet, by the action that came of it.
 #[inline(always)]
 fn tell_decision<F: TcFamily, const DIRECTION: u8>(raw: *mut __sk_buff, action: i32, work: &mut Work<F>) -> i32 {
-    let decided = match action {
-        ANSWERED => Decided::Refused,
-        DROPPED.. => match DropReason::ALL.into_iter().find(|reason| *reason as i32 == action - DROPPED) {
-            Some(reason) => Decided::Dropped(reason),
-            None => return action,
-        },
-        _ => Decided::Begins,
+    let decided = match ended(action) {
+        None => Decided::Begins,
+        Some(_) if action == ANSWERED => Decided::Refused,
+        Some(reason) => Decided::Dropped(reason),
     };
     let at = if DIRECTION == ORIGINAL { DecidedAt::Ingress } else { DecidedAt::Egress };
     trace::tell(&mut tc::decision(&Skb::new(raw), work, at, decided));

@@ -28,7 +28,7 @@ pub fn evade<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> V
         return Verdict::Continue(Stage::Evade);
     }
     let service = admitted.service.id();
-    drop(tables, work, service, DropReason::TupleClash)
+    drop(work, service, DropReason::TupleClash)
 }
 
 /// The first packet of a connection to what is no frontend: if a connection through a frontend is in its way, it is treated
@@ -52,19 +52,14 @@ pub(super) fn step_aside<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut W
 
 /// A packet that is translated, but for the client's port.
 #[inline(always)]
-pub fn change_port<F: TcFamily, P: Packet, T: Tables<F>>(
-    packet: &mut P,
-    tables: &mut T,
-    work: &mut Work<F>,
-    direction: Direction,
-) -> Verdict {
+pub fn change_port<F: TcFamily, P: Packet>(packet: &mut P, work: &mut Work<F>, direction: Direction) -> Verdict {
     let end = match direction {
         Direction::Original => End::Source,
         Direction::Reply => End::Destination,
     };
     match rewrite::port(packet, &work.headers, end, work.client_port) {
         Ok(()) => Verdict::Pass,
-        Err(Truncated) => drop(tables, work, work.owner, DropReason::Malformed),
+        Err(Truncated) => drop(work, work.owner, DropReason::Malformed),
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) fn translate_back<F: TcFamily, P: Packet, T: Tables<F>>(
 ) -> Verdict {
     let headers = &work.headers;
     if rewrite::source(packet, headers, flow.to()).is_err() {
-        return drop(tables, work, flow.service(), DropReason::Malformed);
+        return drop(work, flow.service(), DropReason::Malformed);
     }
     tables.count_packet(flow.service(), Direction::Reply, packet.size().saturating_sub(headers.l3));
     let present = headers.destination().1;
@@ -52,11 +52,11 @@ pub fn leave<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> V
     // A nodePort has no ranges, and no policy that would drop what the node sends.
     if let Some(service) = frontend::exact(tables, headers.destination(), headers.protocol) {
         if !allows_source(tables, &service, headers.source().0) {
-            return drop(tables, work, service.id(), DropReason::SourceNotAllowed);
+            return drop(work, service.id(), DropReason::SourceNotAllowed);
         }
         let route = policy::route(service.flags(), tables.settings().flags(), &ThisNode);
         if route.list.of(&service) == Err(DropReason::NoLocalEndpoint) {
-            return drop(tables, work, service.id(), DropReason::NoLocalEndpoint);
+            return drop(work, service.id(), DropReason::NoLocalEndpoint);
         }
     }
     if headers.protocol == Protocol::Udp

@@ -46,12 +46,7 @@ pub fn error<F: TcFamily, P: Packet, T: Tables<F>>(
 
 /// An ICMP error whose flow [`error`] found: translates it and what it quotes.
 #[inline(always)]
-pub fn correct<F: TcFamily, P: Packet, T: Tables<F>>(
-    packet: &mut P,
-    tables: &mut T,
-    work: &mut Work<F>,
-    direction: Direction,
-) -> Verdict {
+pub fn correct<F: TcFamily, P: Packet>(packet: &mut P, work: &mut Work<F>, direction: Direction) -> Verdict {
     // The quoted packet went the other way than the packets of the flow's entry.
     let end = match direction {
         Direction::Original => End::Source,
@@ -59,6 +54,6 @@ pub fn correct<F: TcFamily, P: Packet, T: Tables<F>>(
     };
     match rewrite::error(packet, &work.located, &work.quoted, end, work.found.to, work.found.client_port) {
         Ok(()) => Verdict::Pass,
-        Err(Truncated) => drop(tables, work, work.found.service, DropReason::Malformed),
+        Err(Truncated) => drop(work, work.found.service, DropReason::Malformed),
     }
 }

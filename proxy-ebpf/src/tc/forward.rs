@@ -140,6 +140,7 @@ pub fn returns<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) ->
 /// An answer of a confirmed flow, from `work.found.to` to the client: if routing leads anywhere, translates it and sends it on.
 #[inline(always)]
 pub fn send_back<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, work: &mut Work<F>) -> Verdict {
+    work.owner = work.found.service;
     let Work { headers, found, .. } = work;
     let (to, service) = (found.to, found.service);
     let Ok(Some(way)) = way(packet, headers, to, headers.destination()) else {
@@ -149,7 +150,7 @@ pub fn send_back<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &
         return Verdict::Continue(Stage::Young);
     };
     if rewrite::source(packet, headers, to).is_err() {
-        return drop(tables, work, service, DropReason::Malformed);
+        return drop(work, service, DropReason::Malformed);
     }
     tables.count_packet(service, Direction::Reply, packet.size().saturating_sub(headers.l3));
     let verdict = send(packet, headers, &way);

@@ -47,7 +47,7 @@ pub fn later_fragment<F: TcFamily, P: Packet, T: Tables<F>>(
             tables.count_packet(first.service(), direction, packet.size().saturating_sub(located.l3));
             Verdict::Pass
         }
-        Err(Truncated) => drop(tables, work, first.service(), DropReason::Malformed),
+        Err(Truncated) => drop(work, first.service(), DropReason::Malformed),
     }
 }
 

@@ -32,7 +32,7 @@ pub fn ingress<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mu
             let client_port = flow.client_port().unwrap_or(headers.source().1);
             let verdict = translate(packet, tables, work, flow.to(), client_port, flow.flags(), flow.service());
             if verdict == Verdict::Pass && forward::is_to_be_sent(packet, tables, &flow) {
-                work.found.to = flow.to();
+                (work.found.to, work.owner) = (flow.to(), flow.service());
                 return Verdict::Continue(Stage::Forward);
             }
             verdict
@@ -66,7 +66,7 @@ pub fn admit<F: TcFamily, P: Packet, T: Tables<F>>(packet: &P, tables: &mut T, w
         return step_aside(tables, work);
     };
     if !allows_source(tables, &service, headers.source().0) {
-        return drop(tables, work, service.id(), DropReason::SourceNotAllowed);
+        return drop(work, service.id(), DropReason::SourceNotAllowed);
     }
     let route =
         policy::route(service.flags(), tables.settings().flags(), &Sender { packet, tables: &*tables, headers });
@@ -77,10 +77,9 @@ pub fn admit<F: TcFamily, P: Packet, T: Tables<F>>(packet: &P, tables: &mut T, w
         }
         Err(DropReason::NoEndpoint) => {
             work.owner = service.id();
-            tables.dropped(service.id(), DropReason::NoEndpoint);
             Verdict::Continue(Stage::Refuse)
         }
-        Err(reason) => drop(tables, work, service.id(), reason),
+        Err(reason) => drop(work, service.id(), reason),
     }
 }
 
@@ -108,7 +107,7 @@ pub fn choose<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> 
     }
     // Every backend that was hit had just been removed.
     let service = service.id();
-    drop(tables, work, service, DropReason::TupleClash)
+    drop(work, service, DropReason::TupleClash)
 }
 
 /// The first packet of a flow for which [`choose`] chose: remembers it in both directions, among the young ones. What it takes
@@ -136,8 +135,8 @@ pub fn remember<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -
     }
     match inserted {
         Ok(()) => {}
-        Err(InsertError::Exists) => return drop(tables, work, service, DropReason::TupleClash),
-        Err(InsertError::Full) => return drop(tables, work, service, DropReason::FlowTableFull),
+        Err(InsertError::Exists) => return drop(work, service, DropReason::TupleClash),
+        Err(InsertError::Full) => return drop(work, service, DropReason::FlowTableFull),
     }
     if chosen.former == Former::Confirmed {
         tables.remove_flow(FlowTable::Confirmed, &key);
@@ -150,7 +149,7 @@ pub fn remember<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -
     flow.note(now, headers.tcp);
     flow.note_generation(tables.settings().generation());
     if tables.insert_flow(FlowTable::Young, &key, &flow, Insertion::Replace).is_err() {
-        return drop(tables, work, service, DropReason::FlowTableFull);
+        return drop(work, service, DropReason::FlowTableFull);
     }
     if work.supersedes {
         tables.remove_flow(FlowTable::Confirmed, &key);
@@ -194,7 +193,7 @@ fn translate<F: TcFamily, P: Packet, T: Tables<F>>(
     service: ServiceId,
 ) -> Verdict {
     if rewrite::destination(packet, &work.headers, to).is_err() {
-        return drop(tables, work, service, DropReason::Malformed);
+        return drop(work, service, DropReason::Malformed);
     }
     tables.count_packet(service, Direction::Original, packet.size().saturating_sub(work.headers.l3));
     work.note_translation(service);

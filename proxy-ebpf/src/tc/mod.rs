@@ -277,15 +277,15 @@ fn allows_source<F: Family, T: Tables<F>>(tables: &T, service: &ServiceEntry, so
         || tables.allows(&SourceRangeKey::lookup(service.id(), source))
 }
 
+/// The end of a packet of `service`. [`count_end`] counts it.
 #[inline(always)]
-/// The end of a packet of `service`.
-fn drop<F: Family, T: Tables<F>>(
-    tables: &mut T,
-    work: &mut Work<F>,
-    service: ServiceId,
-    reason: DropReason,
-) -> Verdict {
+const fn drop<F: Family>(work: &mut Work<F>, service: ServiceId, reason: DropReason) -> Verdict {
     work.owner = service;
-    tables.dropped(service, reason);
     Verdict::Drop(reason)
+}
+
+/// Counts a packet that was dropped or refused: the last stage of it, in one place for all stages that end packets.
+#[inline(always)]
+pub fn count_end<F: Family, T: Tables<F>>(tables: &mut T, work: &Work<F>, reason: DropReason) {
+    tables.dropped(work.owner, reason);
 }
