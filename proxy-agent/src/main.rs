@@ -161,6 +161,7 @@ fn run_until_stopped(flags: &RunFlags, config: Config) -> Result<()> {
         .enable_all()
         .build()
         .context("the runtime cannot be started")?;
+    let writer = run::writer().context("the thread that writes the tables cannot be started")?;
     let result = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be waited for")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be waited for")?;
@@ -172,8 +173,9 @@ fn run_until_stopped(flags: &RunFlags, config: Config) -> Result<()> {
             tracing::info!("told to stop; the dataplane goes on without the agent");
         };
         // On the heap: the whole agent's state is too large to be moved about on the stack.
-        Box::pin(run::run(flags, config, stop)).await
+        Box::pin(run::run(flags, config, writer.handle().clone(), stop)).await
     });
+    writer.shutdown_timeout(LAST_WRITE);
     runtime.shutdown_timeout(LAST_WRITE);
     result
 }

@@ -33,6 +33,7 @@ use proxy_common::Counter;
 use serde_json::{Value, json};
 use support::{Node, patience, slowness};
 use tokio::{
+    runtime::Handle,
     sync::{oneshot, watch},
     task::{JoinHandle, JoinSet},
     time::{Instant, interval, sleep},
@@ -83,7 +84,7 @@ impl Agent {
         };
         let engine = Engine::new(tables, "node-a".to_owned(), Capacities::default());
         let (stop, stopped) = oneshot::channel::<()>();
-        let running = tokio::spawn(drive(engine, receiver, observers, async {
+        let running = tokio::spawn(drive(engine, receiver, observers, Handle::current(), async {
             drop(stopped.await);
         }));
         let server =

@@ -38,6 +38,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    runtime::Handle,
     sync::{mpsc, oneshot, watch},
     task::{JoinHandle, JoinSet},
     time::{Instant, sleep},
@@ -177,7 +178,7 @@ impl Loop {
             Observers { health, metrics: Arc::clone(&metrics), gone_backends, health_checks, notices, progress };
         let engine = Engine::new(tables.clone(), "node-a".to_owned(), Capacities::default());
         let (stop, stopped) = oneshot::channel::<()>();
-        let task = tokio::spawn(drive(engine, receiver, observers, async {
+        let task = tokio::spawn(drive(engine, receiver, observers, Handle::current(), async {
             let _ = stopped.await;
         }));
         Self {

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use proxy_common::{Counter, DropKey, PortName, ServiceId, Settings, Traffic};
-use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tokio::{runtime::Handle, sync::watch, task::JoinSet, time::sleep};
 use tracing::{info, warn};
 
 use super::{
@@ -49,11 +49,11 @@ use crate::{
 const PACKET_LOG_VERBOSITY: u8 = 6;
 
 /// Runs the agent until `stop`, or until a file that `flags` name asks for something else than `config`, and leaves everything
-/// in the kernel as it is then.
+/// in the kernel as it is then. Tables are written where `writer` runs what blocks ([`writer`](super::writer)).
 ///
 /// # Errors
 /// Something that a person has to do something about, in one line.
-pub async fn run(flags: &RunFlags, config: Config, stop: impl Future<Output = ()>) -> Result<()> {
+pub async fn run(flags: &RunFlags, config: Config, writer: Handle, stop: impl Future<Output = ()>) -> Result<()> {
     tell(&config);
     let environment = std::env::var_os("NODE_NAME");
     let host = rustix::system::uname();
@@ -65,7 +65,8 @@ pub async fn run(flags: &RunFlags, config: Config, stop: impl Future<Output = ()
     let objects = Source::open(&config).await?;
     let dataplane_config = dataplane_config(&config)?;
     protect(config.kube_proxy.oom_score_adj);
-    let (dataplane, tables) = tokio::task::spawn_blocking(move || open(&dataplane_config)).await??;
+    // The thread that writes later: memory that opening took and gave back is used again by its thread only.
+    let (dataplane, tables) = writer.spawn_blocking(move || open(&dataplane_config)).await??;
     let Dataplane { adoption, features: _, tables: plan_tables, node_addresses, sockets, freshness, hooks, packet_log } =
         dataplane;
     let former = former_settings(&tables);
@@ -109,7 +110,7 @@ pub async fn run(flags: &RunFlags, config: Config, stop: impl Future<Output = ()
     let engine = Engine::new(plan_tables, node_name, Capacities::default());
     let observers = Observers { health, metrics, gone_backends, health_checks, notices, progress };
     tokio::select! {
-        ended = drive(engine, receiver, observers, stop) => ended.map_err(Into::into),
+        ended = drive(engine, receiver, observers, writer, stop) => ended.map_err(Into::into),
         Some(ended) = hooking.join_next() => match ended {
             Ok(Ok(())) => bail!("nobody tells of the node any more"),
             Ok(Err(error)) => Err(error.into()),

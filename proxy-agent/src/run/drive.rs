@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeSet,
     future::Future,
+    io,
     net::IpAddr,
     pin::pin,
     sync::Arc,
@@ -13,8 +14,9 @@ use std::{
 use jiff::Timestamp;
 use thiserror::Error;
 use tokio::{
+    runtime::{self, Handle, Runtime},
     sync::{mpsc, watch},
-    task::{JoinError, spawn_blocking},
+    task::JoinError,
     time::{Instant, sleep_until},
 };
 use tracing::{debug, info, warn};
@@ -95,7 +97,18 @@ pub enum DriveError {
     Aborted(#[from] JoinError),
 }
 
-/// Keeps the tables in step with what comes through `updates`, until `stop`.
+/// A runtime for [`drive`] that is nothing but a thread for writing tables.
+///
+/// Threads that all blocking work shares take turns, which costs more than many a write does, and some of that work, such as asking for
+/// the address of the API server, takes long.
+///
+/// # Errors
+/// What the kernel says.
+pub fn writer() -> io::Result<Runtime> {
+    runtime::Builder::new_current_thread().max_blocking_threads(1).build()
+}
+
+/// Keeps the tables in step with what comes through `updates`, until `stop`. They are written where `writer` runs what blocks.
 ///
 /// # Errors
 /// The sources have ended, or there is a bug. Errors of the dataplane are told and repaired.
@@ -103,6 +116,7 @@ pub async fn drive<T: Tables + Send + 'static>(
     engine: Engine<T>,
     mut updates: mpsc::Receiver<Arrival>,
     observers: Observers,
+    writer: Handle,
     stop: impl Future<Output = ()>,
 ) -> Result<(), DriveError> {
     let mut stop = pin!(stop);
@@ -113,7 +127,7 @@ pub async fn drive<T: Tables + Send + 'static>(
         let due = driver.due(&engine);
         if due.is_some_and(|due| due <= Instant::now()) {
             let begin = Instant::now();
-            let sync = spawn_blocking(move || {
+            let sync = writer.spawn_blocking(move || {
                 let result = engine.sync();
                 (engine, result)
             });

@@ -20,7 +20,7 @@ mod node_ports;
 pub use agent::{initialize, run};
 pub use datagrams::Datagrams;
 pub use detector::{DetectorWarning, pod_devices, settings};
-pub use drive::{DriveError, Observers, Progress, Stage, drive};
+pub use drive::{DriveError, Observers, Progress, Stage, drive, writer};
 pub use engine::{Engine, Need, Synced};
 pub use log::filter;
 pub use node_name::{NoNodeName, node_name};

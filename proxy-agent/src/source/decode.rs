@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
-use serde::{Deserialize as _, de::DeserializeOwned};
+use serde::{Deserialize as _, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
 use thiserror::Error;
 
@@ -53,12 +53,20 @@ pub struct Flaw {
     pub reason: String,
 }
 
-/// Reads an object. An object that does not have the API's shape is a flaw, not an error.
+/// Reads an object, from [`Value`] or whatever else can be read more than once. An object that does not have the API's shape is a flaw, not
+/// an error.
 #[must_use]
-pub fn decode<T: Object>(json: &Value) -> Decoded<T> {
+pub fn decode<'a, T: Object>(json: impl Deserializer<'a> + Copy) -> Decoded<T> {
     // Almost all objects are sound, and finding out where one is not costs as much as reading it.
-    let read = T::Api::deserialize(json).or_else(|_| serde_path_to_error::deserialize::<_, T::Api>(json));
-    match read {
+    match T::Api::deserialize(json) {
+        Ok(api) => T::from_api(&api).into(),
+        Err(_) => decode_value(&Value::deserialize(json).unwrap_or_default()),
+    }
+}
+
+/// Reads an object that may not have the API's shape, and says where.
+fn decode_value<T: Object>(json: &Value) -> Decoded<T> {
+    match serde_path_to_error::deserialize::<_, T::Api>(json) {
         Ok(api) => T::from_api(&api).into(),
         Err(error) => {
             let object = name::<T>(json);

@@ -7,6 +7,7 @@
 
 pub mod api;
 mod decode;
+mod json;
 pub mod manifests;
 mod report;
 

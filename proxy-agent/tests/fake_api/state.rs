@@ -248,8 +248,9 @@ impl Change {
     }
 }
 
+/// An event as the API server writes it: first its type (`metav1.WatchEvent`).
 fn line(kind: &str, object: &Value) -> String {
-    format!("{}\n", json!({"type": kind, "object": object}))
+    format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n")
 }
 
 fn key(object: &Value) -> String {
