@@ -144,3 +144,39 @@ fn a_number_that_is_used_again_is_another_datagrams() {
         assert_eq!(pass(&mut world, Hook::Ingress, piece.clone()), piece);
     }
 }
+
+/// A connection was served, its Service goes, and the same client begins one at the same place from the same port: it meets whoever
+/// has the address now, also after its first packet.
+#[test]
+fn what_begins_where_a_frontend_was_meets_nothing_of_a_former_connection() {
+    let v4 = ["192.0.2.7:5000", "10.96.0.10:80", "10.1.1.9:8080"].map(address);
+    let v6 = ["[2001:db8::7]:5000", "[fd00:10:96::10]:80", "[fd00:10:1::9]:8080"].map(address);
+    let tcp = [Segment::Syn, Segment::Ack].map(|segment| move |from, to| frames::tcp(from, to, segment, b""));
+    let sctp = [Chunk::Init, Chunk::Data].map(|chunk| move |from, to| frames::sctp(from, to, chunk, b""));
+    for ends in [v4, v6] {
+        meets_nothing(Protocol::Tcp, ends, &tcp);
+        meets_nothing(Protocol::Sctp, ends, &sctp);
+    }
+}
+
+#[track_caller]
+fn meets_nothing(
+    protocol: Protocol,
+    [client, frontend, backend]: [SocketAddr; 3],
+    [first, next]: &[impl Fn(SocketAddr, SocketAddr) -> Vec<u8>; 2],
+) {
+    let mut world = World::default().connection(client, frontend, protocol, backend, TcpState::DATA);
+    let mut enter = |frame: Vec<u8>| {
+        let mut packet = HostPacket::new(frame);
+        let verdict = if client.is_ipv4() {
+            host::run(&mut packet, &mut world.v4, Hook::Ingress, ETHERNET)
+        } else {
+            host::run(&mut packet, &mut world.v6, Hook::Ingress, ETHERNET)
+        };
+        assert_eq!(verdict, Verdict::Pass);
+        packet.bytes().to_vec()
+    };
+    assert_eq!(enter(next(client, frontend)), next(client, backend), "it still goes on");
+    assert_eq!(enter(first(client, frontend)), first(client, frontend));
+    assert_eq!(enter(next(client, frontend)), next(client, frontend));
+}
