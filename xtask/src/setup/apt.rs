@@ -1,7 +1,12 @@
 //! Debian's and Ubuntu's packages.
 
-use std::process::Command;
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+};
 
+use anyhow::Context as _;
 use nix::unistd::geteuid;
 
 use super::output;
@@ -63,19 +68,59 @@ pub(super) fn install(packages: &[&str]) -> anyhow::Result<()> {
     if !packages.iter().all(|package| is_known(package)) {
         update()?;
     }
-    if command::run(&mut install_command(packages)).is_err() {
+    if command::run(install_command(packages).arg("--no-remove")).is_err() {
         update()?;
-        command::run(&mut install_command(packages))?;
+        command::run(install_command(packages).arg("--no-remove"))?;
     }
     Ok(())
+}
+
+/// Unpacks a package, and what it needs and this machine lacks, into the folder `to`. Nothing is installed, and so nothing has to
+/// make room for it, and no right is needed but that to write there. The lists are fetched first if they do not know the package,
+/// or if the first try fails.
+pub(super) fn unpack(package: &str, to: &Path) -> anyhow::Result<()> {
+    let downloads = to.with_extension("downloads");
+    if !is_known(package) {
+        update()?;
+    }
+    if download(package, &downloads).is_err() {
+        update()?;
+        download(package, &downloads)?;
+    }
+    // What is half unpacked is never taken for all of it.
+    let fresh = to.with_extension("new");
+    empty(&fresh)?;
+    let files = fs::read_dir(&downloads)?.filter_map(|file| Some(file.ok()?.path()));
+    for file in files.filter(|path| path.extension().is_some_and(|extension| extension == "deb")) {
+        command::run(Command::new("dpkg-deb").arg("--extract").arg(file).arg(&fresh))?;
+    }
+    fs::remove_dir_all(&downloads)?;
+    fs::rename(&fresh, to).with_context(|| format!("cannot make {}", to.display()))
+}
+
+/// Downloads what installing a package would install.
+fn download(package: &str, to: &Path) -> anyhow::Result<()> {
+    empty(to)?;
+    fs::create_dir_all(to.join("partial"))?;
+    let to = fs::canonicalize(to)?;
+    let mut command = install_command(&[package]);
+    // It does not write what it would have to lock.
+    command.args(["--download-only", "--option=Debug::NoLocking=true", "--option=APT::Sandbox::User=root"]);
+    command::run(command.arg(format!("--option=Dir::Cache::archives={}", to.display())))
+}
+
+/// Makes an empty folder.
+fn empty(folder: &Path) -> anyhow::Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("cannot empty {}", folder.display()))?;
+    }
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
 }
 
 fn install_command(packages: &[&str]) -> Command {
     let mut command = Command::new("apt-get");
     command.env("DEBIAN_FRONTEND", "noninteractive");
-    command
-        .args(["install", "--yes", "-qq", "--option=Dpkg::Use-Pty=0", "--no-install-recommends", "--no-remove"])
-        .args(packages);
+    command.args(["install", "--yes", "-qq", "--option=Dpkg::Use-Pty=0", "--no-install-recommends"]).args(packages);
     command
 }
 

@@ -48,8 +48,7 @@ const NEIGHBOURS: [Program; 3] = [
 ];
 
 /// What booting other kernels takes. Where it cannot be installed, those tests are skipped.
-const EMULATION: [Program; 9] = [
-    Program { name: "qemu-system-x86_64", packages: &["qemu-system-x86"], purpose: "virtual machines" },
+const EMULATION: [Program; 8] = [
     Program { name: "busybox", packages: &["busybox-static"], purpose: "the guests' system" },
     Program { name: "depmod", packages: &["kmod"], purpose: "the order of the guests' modules" },
     Program { name: "modprobe", packages: &["kmod"], purpose: "the order of the guests' modules" },
@@ -126,6 +125,15 @@ pub(crate) fn virtual_machines() -> Option<String> {
         return Some("only x86-64 machines are booted".to_owned());
     }
     optional(&EMULATION)
+}
+
+/// A package with what it needs, unpacked into the folder `to` and not installed: a machine that has a part of the same software
+/// in another version keeps it.
+pub(crate) fn unpacked(package: &str, to: &Path) -> anyhow::Result<()> {
+    match apt::access() {
+        apt::Access::None => bail!("there is no apt that has the package {package}"),
+        apt::Access::Root | apt::Access::User => apt::unpack(package, to),
+    }
 }
 
 /// Installs what can be done without, where that is possible. Says of the first program that is missing then why it is wanted.

@@ -5,6 +5,7 @@
 
 mod boots;
 mod elf;
+mod emulator;
 mod image;
 mod kernel;
 mod modules;
@@ -28,6 +29,7 @@ use clap::Args;
 pub(crate) use self::kernel::Kernel;
 use self::{
     boots::{Boot, Lack},
+    emulator::Emulator,
     image::Image,
     programs::Programs,
     qemu::{Accelerator, Machine},
@@ -88,15 +90,18 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
 /// Runs the tests on each kernel. Where there is no qemu, each kernel counts as one skipped test.
 fn on_each_kernel(options: &Options) -> anyhow::Result<Count> {
     let kernels = options.kernels();
-    if let Some(why) = setup::virtual_machines() {
-        for kernel in &kernels {
-            println!("skipped: tests on kernel {kernel}: {why}");
+    let emulator = match emulator() {
+        Ok(emulator) => emulator,
+        Err(why) => {
+            for kernel in &kernels {
+                println!("skipped: tests on kernel {kernel}: {why:#}");
+            }
+            return Ok(Count { skipped: kernels.len().try_into()?, ..Count::default() });
         }
-        return Ok(Count { skipped: kernels.len().try_into()?, ..Count::default() });
-    }
+    };
     let mut count = Count::default();
-    let orders = Orders { update: options.update, limit: Duration::from_mins(options.limit) };
-    boot_each(&kernels, &options.boots(), orders, |machine, release, outcome| {
+    let orders = Orders { emulator, update: options.update, limit: Duration::from_mins(options.limit) };
+    boot_each(&kernels, &options.boots(), &orders, |machine, release, outcome| {
         if let Some(complaint) = outcome.complaint_of_tests() {
             eprintln!("error: kernel {machine}: {complaint}");
             count.failed += 1;
@@ -113,12 +118,10 @@ fn on_each_kernel(options: &Options) -> anyhow::Result<Count> {
 /// # Errors
 /// There is no qemu, or the program fails on one of them.
 pub(crate) fn output_of(kernels: &[Kernel], program: &str, argument: &str) -> anyhow::Result<Vec<String>> {
-    if let Some(why) = setup::virtual_machines() {
-        bail!("no virtual machines: {why}");
-    }
+    let emulator = emulator().context("no virtual machines")?;
     let mut lines = Vec::new();
-    let orders = Orders { update: false, limit: LIMIT };
-    boot_each(kernels, &[Boot::exactly(program, argument)], orders, |machine, _, outcome| {
+    let orders = Orders { emulator, update: false, limit: LIMIT };
+    boot_each(kernels, &[Boot::exactly(program, argument)], &orders, |machine, _, outcome| {
         if let Some(complaint) = outcome.complaint {
             bail!("kernel {machine}: {complaint}");
         }
@@ -128,12 +131,20 @@ pub(crate) fn output_of(kernels: &[Kernel], program: &str, argument: &str) -> an
     Ok(lines)
 }
 
+/// A qemu, once everything else that machines take is there as well.
+fn emulator() -> anyhow::Result<Emulator> {
+    if let Some(why) = setup::virtual_machines() {
+        bail!(why);
+    }
+    Emulator::provide().context("`qemu-system-x86_64` is missing")
+}
+
 /// How long measuring may take.
 const LIMIT: Duration = Duration::from_mins(10);
 
 /// What holds for all machines of a run.
-#[derive(Clone, Copy)]
 struct Orders {
+    emulator: Emulator,
     update: bool,
     limit: Duration,
 }
@@ -146,7 +157,7 @@ const AT_ONCE: usize = 2;
 fn boot_each(
     kernels: &[Kernel],
     boots: &[Boot],
-    orders: Orders,
+    orders: &Orders,
     mut ended: impl FnMut(&str, &str, Outcome) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     setup::building()?;
@@ -166,7 +177,7 @@ fn boot_each(
             let (next, accelerator, programs) = (&next, &accelerator, &programs);
             scope.spawn(move || {
                 while let Some((name, files, boot)) = next() {
-                    let outcome = run_machine(&name, &files, boot, programs, accelerator, orders.limit);
+                    let outcome = run_machine(&name, &files, boot, programs, accelerator, orders);
                     // Nobody listens after an error.
                     if sender.send((name, files, outcome)).is_err() {
                         return;
@@ -190,7 +201,7 @@ fn run_machine(
     boot: &Boot,
     programs: &Programs,
     accelerator: &Mutex<Option<Accelerator>>,
-    limit: Duration,
+    orders: &Orders,
 ) -> anyhow::Result<Option<Outcome>> {
     let (image, accelerator) = {
         // Images share what they are made of, and one machine is enough to find out about KVM.
@@ -198,11 +209,12 @@ fn run_machine(
         let Some(image) = Image::build(files, programs, boot, name)? else { return Ok(None) };
         let accelerator = match *known {
             Some(known) => known,
-            None => *known.insert(Accelerator::probe(&files.kernel, &image.path)?),
+            None => *known.insert(Accelerator::probe(&orders.emulator, &files.kernel, &image.path)?),
         };
         (image, accelerator)
     };
-    let machine = Machine { kernel: &files.kernel, image: &image.path, accelerator, boot, limit };
+    let (emulator, limit) = (&orders.emulator, orders.limit);
+    let machine = Machine { emulator, kernel: &files.kernel, image: &image.path, accelerator, boot, limit };
     machine.run(name).map(Some)
 }
 

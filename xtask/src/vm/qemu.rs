@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
@@ -14,9 +14,9 @@ use anyhow::Context as _;
 
 use super::{
     boots::{Boot, Lack},
+    emulator::Emulator,
     folder,
     report::{Outcome, Report},
-    tool,
 };
 
 /// A machine with KVM boots in two seconds. A `/dev/kvm` that hangs exists.
@@ -41,11 +41,11 @@ pub(super) enum Accelerator {
 
 impl Accelerator {
     /// KVM if a guest boots with it within a few seconds.
-    pub(super) fn probe(kernel: &Path, image: &Path) -> anyhow::Result<Self> {
+    pub(super) fn probe(emulator: &Emulator, kernel: &Path, image: &Path) -> anyhow::Result<Self> {
         if !Path::new("/dev/kvm").exists() {
             return Ok(Self::Tcg);
         }
-        let mut guest = Guest::start(kernel, image, Self::Kvm, "guest.probe", &console("probe"))?;
+        let mut guest = Guest::start(emulator, kernel, image, Self::Kvm, "guest.probe", &console("probe"))?;
         let mut booted = false;
         guest.listen(PROBE_LIMIT, |line| booted |= line.starts_with("guest: booted"))?;
         if !booted {
@@ -65,6 +65,7 @@ impl Accelerator {
 /// A virtual machine that can be run.
 #[derive(Debug)]
 pub(super) struct Machine<'a> {
+    pub(super) emulator: &'a Emulator,
     pub(super) kernel: &'a Path,
     pub(super) image: &'a Path,
     pub(super) accelerator: Accelerator,
@@ -79,7 +80,7 @@ impl Machine<'_> {
         eprintln!("$ boot {name} ({})", self.accelerator.name());
         let parameter = self.boot.lack.map_or("", Lack::parameter);
         let console = console(name);
-        let mut guest = Guest::start(self.kernel, self.image, self.accelerator, parameter, &console)?;
+        let mut guest = Guest::start(self.emulator, self.kernel, self.image, self.accelerator, parameter, &console)?;
         let mut report = Report::default();
         let begun = Instant::now();
         guest.listen(self.limit, |line| {
@@ -99,6 +100,7 @@ struct Guest {
 
 impl Guest {
     fn start(
+        emulator: &Emulator,
         kernel: &Path,
         image: &Path,
         accelerator: Accelerator,
@@ -106,7 +108,7 @@ impl Guest {
         console: &Path,
     ) -> anyhow::Result<Self> {
         File::create(console)?;
-        let mut qemu: Command = tool("qemu-system-x86_64")?;
+        let mut qemu = emulator.command();
         qemu.args(["-accel", accelerator.name(), "-m", "4096", "-smp", "1", "-no-reboot", "-nodefaults"]);
         qemu.args(["-display", "none", "-monitor", "none"]);
         if accelerator == Accelerator::Tcg {
