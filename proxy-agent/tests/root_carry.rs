@@ -27,9 +27,8 @@ use proxy_agent::{
     plan::{Changes, Tables as _},
 };
 use proxy_common::{
-    Backend, BackendId, Direction, Flow, FlowFilterPlace, FlowFilterRow, FlowFlags, FlowKey, LAYOUT_VERSION, Port,
-    PortName, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange, SocketEntry, SocketKey, V4, V6,
-    maps,
+    Backend, BackendId, Direction, FilterRow, Flow, FlowFlags, FlowKey, LAYOUT_VERSION, Port, PortName, Protocol,
+    ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange, SocketEntry, SocketKey, V4, V6, maps,
 };
 use support::{Netns, Node, Pins, eventually, run, settings};
 
@@ -402,16 +401,11 @@ fn connections_outlive_an_upgrade_from_a_layout_without_a_filter() {
     for is_left in [false, true] {
         let filter = pins.join(maps::FLOW_FILTER);
         if is_left {
-            let mut filter = array::<FlowFilterRow>(&filter);
-            for row in 0..filter.len() {
-                filter.set(row, [0; FlowFilterPlace::COLUMNS], 0).expect("writable");
-            }
+            unmark(&filter);
         } else {
             std::fs::remove_file(&filter).expect("it is pinned");
         }
-        let mut settings: [u8; 88] = array(&pins.join(maps::SETTINGS)).get(&0, 0).expect("readable");
-        settings[..4].copy_from_slice(&4_u32.to_ne_bytes());
-        array::<[u8; 88]>(&pins.join(maps::SETTINGS)).set(0, settings, 0).expect("writable");
+        set_layout(pins, 4);
         let upgraded = scene.open(16_384);
         assert_eq!(upgraded.adoption, Adoption::Adopted);
         scene.attach(upgraded);
@@ -419,6 +413,48 @@ fn connections_outlive_an_upgrade_from_a_layout_without_a_filter() {
         let tables = read_tables(pins).expect("of this layout");
         assert_eq!(tables.settings.read().expect("readable").layout_version(), LAYOUT_VERSION);
     }
+}
+
+/// Agents with layout 5 had no filter of frontends. One that comes back after an upgrade leaves a filter that does not know its frontends.
+#[test]
+fn frontends_are_served_after_an_upgrade_from_a_layout_without_a_filter_of_them() {
+    let scene = Scene::new();
+    let pins = scene.node.pins.path();
+    let mut first = scene.open(16_384);
+    first.tables.apply(&Scene::changes()).expect("the tables can be written");
+    scene.attach(first);
+    let mut connection = scene.connect();
+    connection.exchange(1);
+    for (layout, is_left) in [(5, false), (5, true), (LAYOUT_VERSION, true)] {
+        let filter = pins.join(maps::FRONTEND_FILTER);
+        if is_left {
+            unmark(&filter);
+        } else {
+            std::fs::remove_file(&filter).expect("it is pinned");
+        }
+        set_layout(pins, layout);
+        let upgraded = scene.open(16_384);
+        assert_eq!(upgraded.adoption, Adoption::Adopted, "{layout} {is_left}");
+        scene.attach(upgraded);
+        connection.exchange(2);
+        scene.connect().exchange(1);
+    }
+}
+
+/// Removes all marks from a filter.
+fn unmark(filter: &Path) {
+    let mut filter = array::<FilterRow>(filter);
+    for row in 0..filter.len() {
+        filter.set(row, [0; size_of::<FilterRow>()], 0).expect("writable");
+    }
+}
+
+/// Lets the tables say that an agent with this layout wrote them.
+fn set_layout(pins: &Path, layout: u32) {
+    let mut settings = array::<[u8; 88]>(&pins.join(maps::SETTINGS));
+    let mut bytes = settings.get(&0, 0).expect("readable");
+    bytes[..4].copy_from_slice(&layout.to_ne_bytes());
+    settings.set(0, bytes, 0).expect("writable");
 }
 
 /// An agent was killed while it replaced tables: the filter has no marks yet, or flows are set aside and there is no filter at all.
@@ -432,10 +468,7 @@ fn connections_outlive_an_upgrade_that_was_interrupted_before_the_filter_was_mar
     let mut connection = scene.connect();
     connection.exchange(1);
     let (filter, unmarked) = (pins.join(maps::FLOW_FILTER), pins.join("unmarked_flow_filter"));
-    let mut rows = array::<FlowFilterRow>(&filter);
-    for row in 0..rows.len() {
-        rows.set(row, [0; FlowFilterPlace::COLUMNS], 0).expect("writable");
-    }
+    unmark(&filter);
     std::fs::rename(&filter, &unmarked).expect("it is pinned");
     scene.attach(scene.open(16_384));
     connection.exchange(2);

@@ -3,6 +3,8 @@
 //! Packets go through the TC programs in the kernel (`BPF_PROG_TEST_RUN`), with tables of a few thousand entries; how full
 //! tables are emptied is the kernel's LRU algorithm at any size.
 
+mod marks;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use aya::{
@@ -12,10 +14,13 @@ use aya::{
 };
 use proxy_agent::dataplane::object::OBJECT;
 use proxy_common::{
-    Backend, BackendId, Counter, Family, FamilyFlows, FamilySettings, FlowTable, PlainAddress, Port, Protocol,
-    ServiceEntry, ServiceFlags, ServiceId, ServiceKey, Settings, SettingsFlags, SlotRange, V4, V6, maps,
+    Backend, BackendId, Counter, Family, FamilyFlows, FamilySettings, FlowTable, FrontendFilterPlace, PlainAddress,
+    Port, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, Settings, SettingsFlags, SlotRange, V4, V6,
+    maps,
 };
 use proxy_ebpf::fixtures::frames::{self, SEQUENCE, Segment};
+
+use marks::mark;
 
 const TC_ACT_UNSPEC: u32 = u32::MAX;
 
@@ -131,12 +136,12 @@ impl Node {
         for (number, protocol) in [(1, Protocol::Tcp), (2, Protocol::Udp)] {
             let id = ServiceId::new(number);
             let entry = ServiceEntry::new(id, ServiceFlags::NONE, SlotRange::new(number, 1), SlotRange::EMPTY);
+            let key = ServiceKey::new(octets(frontend.ip()), Port::new(frontend.port()), protocol);
+            mark(&mut self.programs, maps::FRONTEND_FILTER, [FrontendFilterPlace::of::<F>(&key)].into_iter());
             let map = self.programs.map_mut(maps::SERVICES.name::<F>()).expect("services");
             let mut services: HashMap<_, ServiceKey<F::Address>, ServiceEntry> =
                 HashMap::try_from(map).expect("a hash");
-            services
-                .insert(ServiceKey::new(octets(frontend.ip()), Port::new(frontend.port()), protocol), entry, 0)
-                .expect("it is written");
+            services.insert(key, entry, 0).expect("it is written");
             let map = self.programs.map_mut(maps::SLOTS.name::<F>()).expect("slots");
             let mut slots: Array<_, BackendId> = Array::try_from(map).expect("an array");
             slots.set(number, BackendId::new(number), 0).expect("it is written");

@@ -1,6 +1,8 @@
 //! Needs root. Every fixture of the pipeline through the TC programs in the kernel (`BPF_PROG_TEST_RUN`, since 4.12;
 //! its context argument since 5.2): what the pipeline does on the host, the kernel must do too.
 
+mod marks;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, iter, thread,
@@ -17,14 +19,16 @@ use aya::{
 };
 use proxy_agent::dataplane::object::OBJECT;
 use proxy_common::{
-    ALLOWED, AffinityEntry, AffinityKey, Backend, BackendId, Counter, Decision, DropKey, DropReason, Family, Flow,
-    FlowFilterPlace, FlowFilterRow, FlowKey, Fragment, FragmentKey, PlainAddress, PortName, ServiceEntry, ServiceId,
-    Settings, SourceRange, Trace, V4, V6, maps,
+    ALLOWED, AffinityEntry, AffinityKey, Backend, BackendId, Counter, Decision, DropKey, DropReason, Family, FilterRow,
+    Flow, FlowFilterPlace, FlowKey, Fragment, FragmentKey, FrontendFilterPlace, PlainAddress, PortName, ServiceEntry,
+    ServiceId, Settings, SourceRange, Trace, V4, V6, maps,
 };
 use proxy_ebpf::{
     fixtures::{self, Case, Outcome},
     host::{self, Hook, HostPacket, HostTables},
 };
+
+use marks::mark;
 
 /// Length of the link layer's header.
 const ETHERNET: usize = 14;
@@ -114,24 +118,28 @@ fn check_all(kernel: &mut Kernel) {
     }
 }
 
-/// Packets of no flow, which most are, are to cost no lookup: what a flow's packets are told by is the mark of their end.
+/// Packets of no flow and to no frontend, which most are, are to cost no lookup: what those of one are told by is the mark of their
+/// end.
 #[test]
 fn a_packet_whose_end_has_no_mark_is_not_looked_up() {
     let mut kernel = Kernel::load(LOG_NOTHING, Reading::Directly);
     let cases = fixtures::all();
-    let ongoing = |case: &&Case| {
-        case.name == "an established connection keeps its backend when the frontend becomes another Service's"
-    };
-    let mut seen = 0;
-    for case in cases.iter().filter(ongoing) {
-        let Outcome::Pass { frame: translated, .. } = &case.outcome else { panic!("{case:?}") };
-        kernel.fill(case);
-        assert_eq!(&kernel.run(case).1, translated);
-        kernel.unmark();
-        assert_eq!(kernel.run(case).1, case.frame, "{case:?}");
-        seen += 1;
+    for (filter, name) in [
+        (maps::FLOW_FILTER, "an established connection keeps its backend when the frontend becomes another Service's"),
+        (maps::FRONTEND_FILTER, "a first packet to a clusterIP goes to its backend, foreign mark bits stay"),
+    ] {
+        let mut seen = 0;
+        for case in cases.iter().filter(|case| case.name == name) {
+            let Outcome::Pass { frame: translated, .. } = &case.outcome else { panic!("{case:?}") };
+            kernel.fill(case);
+            kernel.unmark(filter);
+            assert_eq!(kernel.run(case).1, case.frame, "{case:?}");
+            kernel.fill(case);
+            assert_eq!(&kernel.run(case).1, translated);
+            seen += 1;
+        }
+        assert!(seen > 0, "there is a case {name:?}");
     }
-    assert!(seen > 0, "there is such a case");
 }
 
 /// Does it until no second has begun meanwhile: only then are ages what a case says, to the second.
@@ -194,6 +202,7 @@ impl Kernel {
     }
 
     fn fill_family<F: Family<Address: PlainAddress>>(&mut self, world: &HostTables<F>) {
+        mark(&mut self.bpf, maps::FRONTEND_FILTER, world.services.keys().map(FrontendFilterPlace::of::<F>));
         self.refill(maps::SERVICES.name::<F>(), copies(&world.services));
         self.refill(maps::NODE_ADDRESSES.name::<F>(), copies(&world.node_addresses));
         let ranges = world.source_ranges.iter().map(|range| (Key::new(range.prefix_len(), range.range()), ALLOWED));
@@ -240,7 +249,7 @@ impl Kernel {
             (*key, installed)
         };
         let places = world.flows.keys().chain(world.young_flows.keys()).map(FlowFilterPlace::of::<F>);
-        self.mark(&places.collect::<Vec<_>>());
+        mark(&mut self.bpf, maps::FLOW_FILTER, places);
         self.refill(maps::FLOWS.name::<F>(), world.flows.iter().map(installed));
         self.refill(maps::YOUNG_FLOWS.name::<F>(), world.young_flows.iter().map(installed));
         let fragments = world.fragments.iter().map(|(key, entry)| {
@@ -253,21 +262,9 @@ impl Kernel {
         self.refill::<AffinityKey<F::Address>, _>(maps::AFFINITY.name::<F>(), affinity);
     }
 
-    /// Lets the programs look for flows whose ends have these places.
-    fn mark(&mut self, places: &[FlowFilterPlace]) {
-        let mut filter: Array<_, FlowFilterRow> =
-            Array::try_from(self.map(maps::FLOW_FILTER)).expect("an array of marks");
-        for place in places {
-            let mut row = filter.get(&place.row(), 0).expect("the row is read");
-            row[place.column()] = FlowFilterPlace::MARK;
-            filter.set(place.row(), row, 0).expect("the row is written");
-        }
-    }
-
-    /// Removes all marks.
-    fn unmark(&mut self) {
-        let mut filter: Array<_, FlowFilterRow> =
-            Array::try_from(self.map(maps::FLOW_FILTER)).expect("an array of marks");
+    /// Removes all marks from a filter.
+    fn unmark(&mut self, filter: &str) {
+        let mut filter: Array<_, FilterRow> = Array::try_from(self.map(filter)).expect("an array of marks");
         for row in 0..filter.len() {
             filter.set(row, [0; FlowFilterPlace::COLUMNS], 0).expect("the row is written");
         }

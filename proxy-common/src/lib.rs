@@ -14,8 +14,8 @@ mod backend;
 mod counter;
 mod decision;
 mod family;
+mod filter;
 mod flow;
-mod flow_filter;
 mod fragment;
 pub mod maps;
 mod name;
@@ -34,8 +34,8 @@ pub use backend::{Backend, BackendId};
 pub use counter::{Counter, DropKey, DropReason, FamilyFlows};
 pub use decision::{Decided, DecidedAt, Decision, TRACES, Trace, TraceRate};
 pub use family::{Family, V4, V6};
+pub use filter::{FilterPlace, FilterRow, FlowFilterPlace, FrontendFilterPlace};
 pub use flow::{Direction, Flow, FlowFlags, FlowKey, FlowTable, TcpState};
-pub use flow_filter::{FlowFilterPlace, FlowFilterRow};
 pub use fragment::{Fragment, FragmentKey};
 pub use name::{NAME_LEN, PortName};
 pub use net::{Port, Protocol};
@@ -50,7 +50,7 @@ pub use traffic::Traffic;
 
 /// Version of every layout in this crate together. An agent that finds pinned tables of an older version converts those that
 /// have changed since ([`maps::since`]); those of a newer one it cannot use.
-pub const LAYOUT_VERSION: u32 = 5;
+pub const LAYOUT_VERSION: u32 = 6;
 
 /// Mark bit that asks for masquerading (kube-proxy's `masqueradeBit`, default 14).
 pub const DEFAULT_MASQUERADE_MARK: u32 = 0x4000;

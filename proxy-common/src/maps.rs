@@ -82,8 +82,10 @@ pub const COUNTERS: &str = "counters";
 /// [`DropKey`](crate::DropKey) → how many packets and calls. LRU hash.
 pub const DROPS: &str = "drops";
 
-/// Row of marks → [`FlowFilterRow`](crate::FlowFilterRow). Array.
+/// Row of marks → [`FilterRow`](crate::FilterRow), for the ends of flows. Array.
 pub const FLOW_FILTER: &str = "flow_filter";
+/// Row of marks → [`FilterRow`](crate::FilterRow), for frontends. Array, mmap-able.
+pub const FRONTEND_FILTER: &str = "frontend_filter";
 /// [`ServiceId`](crate::ServiceId) → its element of `traffic`, or 0. Array, mmap-able.
 pub const COUNTED: &str = "counted";
 /// Element → [`Traffic`](crate::Traffic); 0 is of all that have none of their own. Per-CPU array.
@@ -96,13 +98,14 @@ pub const TRACE_RATES: &str = "trace_rates";
 pub const EVENTS: [&str; crate::TRACES] = ["events_0", "events_1", "events_2", "events_3"];
 
 /// The maps that exist once.
-pub const SHARED_MAPS: [&str; 14] = [
+pub const SHARED_MAPS: [&str; 15] = [
     NAMES,
     SETTINGS,
     POD_DEVICES,
     COUNTERS,
     DROPS,
     FLOW_FILTER,
+    FRONTEND_FILTER,
     COUNTED,
     TRAFFIC,
     TRACES,
@@ -120,6 +123,7 @@ pub const SHARED_MAPS: [&str; 14] = [
 #[must_use]
 pub fn since(name: &str) -> u32 {
     match name {
+        FRONTEND_FILTER => 6,
         FLOW_FILTER | COUNTED | TRAFFIC | TRACES | TRACE_RATES => 5,
         _ if EVENTS.contains(&name) => 5,
         SETTINGS => 4,

@@ -90,6 +90,8 @@ impl Fate {
 pub(super) enum Filler {
     /// The agent, from what the API and the node tell.
     Agent,
+    /// The agent, from its other tables: whenever it opens them.
+    AgentAnew,
     /// Programs, with entries that mean something only beside the agent's tables of their time.
     ProgramsById,
     /// Programs. Entries hold addresses, by which it is found out whether they still mean what they meant.
@@ -103,6 +105,8 @@ impl Filler {
         let by_address = [maps::FLOWS, maps::YOUNG_FLOWS, maps::SOCKETS, maps::FRAGMENTS];
         if [maps::DROPS, maps::COUNTED, maps::TRAFFIC].contains(&name) || by_ids.iter().any(|&map| is(name, map)) {
             Self::ProgramsById
+        } else if name == maps::FRONTEND_FILTER {
+            Self::AgentAnew
         } else if [maps::COUNTERS, maps::FLOW_FILTER].contains(&name)
             || is_of_traces(name)
             || by_address.iter().any(|&map| is(name, map))
@@ -183,7 +187,8 @@ mod tests {
     fn every_table_that_programs_fill_costs_something() {
         let names = maps::FAMILY_MAPS.iter().flat_map(|map| [map.name::<V4>(), map.name::<V6>()]);
         for name in names.chain(maps::SHARED_MAPS) {
-            assert_eq!(loss(name).is_none(), Filler::of(name) == Filler::Agent, "{name}");
+            let is_agents = [Filler::Agent, Filler::AgentAnew].contains(&Filler::of(name));
+            assert_eq!(loss(name).is_none(), is_agents, "{name}");
             assert!((OLDEST..=LAYOUT_VERSION).contains(&maps::since(name)), "{name}");
         }
     }

@@ -14,6 +14,8 @@ mod fake_api;
 mod figure;
 #[path = "../root_traffic/manifests.rs"]
 mod manifests;
+#[path = "../marks/mod.rs"]
+mod marks;
 mod netfilter;
 mod packets;
 #[path = "../root_traffic/peer.rs"]

@@ -13,7 +13,7 @@ use aya::{
 };
 use proxy_agent::dataplane::{PacketLog, features::Features, loader, object::OBJECT};
 use proxy_common::{
-    Backend, BackendId, Counter, Direction, Family, Flow, FlowFilterPlace, FlowFilterRow, FlowFlags, FlowKey,
+    Backend, BackendId, Counter, Direction, Family, Flow, FlowFilterPlace, FlowFlags, FlowKey, FrontendFilterPlace,
     PlainAddress, Port, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, Settings, SlotRange, TcpState, V4,
     V6, maps,
 };
@@ -25,6 +25,7 @@ use proxy_ebpf::fixtures::{
 use super::{
     Size,
     figure::{Figure, Sorted},
+    marks::mark,
     support::eventually,
 };
 
@@ -128,23 +129,23 @@ impl Cast for V6 {
 }
 
 /// Lets the programs look for flows with these keys.
-fn mark<F: Cast>(kernel: &mut Kernel, keys: impl Iterator<Item = FlowKey<F::Address>>) {
-    let map = kernel.bpf.map_mut(maps::FLOW_FILTER).expect("the object has the map");
-    let mut filter: Array<_, FlowFilterRow> = Array::try_from(map).expect("an array of rows");
-    for key in keys {
-        let place = FlowFilterPlace::of::<F>(&key);
-        let mut row = filter.get(&place.row(), 0).expect("the row is there");
-        row[place.column()] = FlowFilterPlace::MARK;
-        filter.set(place.row(), row, 0).expect("the row is written");
-    }
+fn mark_flows<F: Cast>(kernel: &mut Kernel, keys: &[FlowKey<F::Address>]) {
+    mark(&mut kernel.bpf, maps::FLOW_FILTER, keys.iter().map(FlowFilterPlace::of::<F>));
+}
+
+/// Lets the programs look for these frontends.
+fn mark_frontends<F: Cast>(kernel: &mut Kernel, keys: &[ServiceKey<F::Address>]) {
+    mark(&mut kernel.bpf, maps::FRONTEND_FILTER, keys.iter().map(FrontendFilterPlace::of::<F>));
 }
 
 fn fill<F: Cast>(kernel: &mut Kernel, size: Size) {
     let now = uptime();
     let none = ServiceEntry::new(ServiceId::new(7), ServiceFlags::NONE, SlotRange::EMPTY, SlotRange::EMPTY);
+    let frontend = |number| ServiceKey::new(F::address(96, number), Port::new(80), Protocol::Tcp);
+    let frontends: Vec<_> = (0..size.services).map(frontend).collect();
+    mark_frontends::<F>(kernel, &frontends);
     let mut services = kernel.hash(maps::SERVICES.name::<F>());
-    for number in 0..size.services {
-        let key = ServiceKey::new(F::address(96, number), Port::new(80), Protocol::Tcp);
+    for key in frontends {
         services.insert(key, none, 0).expect("there is room");
     }
     let mut flows = kernel.hash(maps::FLOWS.name::<F>());
@@ -160,7 +161,7 @@ fn fill<F: Cast>(kernel: &mut Kernel, size: Size) {
             keys.push(key);
         }
     }
-    mark::<F>(kernel, keys.into_iter());
+    mark_flows::<F>(kernel, &keys);
 }
 
 /// A frontend with a backend.
@@ -169,6 +170,7 @@ fn serve<F: Cast>(kernel: &mut Kernel, frontend: (F::Address, Port), backend: (F
     let range = SlotRange::new(11, 1);
     let entry = ServiceEntry::new(service, ServiceFlags::NONE, range, SlotRange::EMPTY);
     let key = ServiceKey::new(frontend.0, frontend.1, Protocol::Tcp);
+    mark_frontends::<F>(kernel, &[key]);
     kernel.hash(maps::SERVICES.name::<F>()).insert(key, entry, 0).expect("there is room");
     let map = kernel.bpf.map_mut(maps::BACKENDS.name::<F>()).expect("the object has the map");
     let mut backends: Array<_, Backend<F::Address>> = Array::try_from(map).expect("an array of backends");

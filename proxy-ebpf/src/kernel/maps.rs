@@ -8,9 +8,9 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use proxy_common::{
-    AffinityEntry, AffinityKey, Backend, BackendId, Decision, DropKey, Family, Flow, FlowFilterPlace, FlowFilterRow,
-    FlowKey, Fragment, FragmentKey, NodeAddress, PortName, ServiceEntry, ServiceId, ServiceKey, Settings,
-    SocketAffinityKey, SocketEntry, SocketKey, SourceRange, TRACES, Trace, TraceRate, Traffic, V4, V6,
+    AffinityEntry, AffinityKey, Backend, BackendId, Decision, DropKey, Family, FilterRow, Flow, FlowFilterPlace,
+    FlowKey, Fragment, FragmentKey, FrontendFilterPlace, NodeAddress, PortName, ServiceEntry, ServiceId, ServiceKey,
+    Settings, SocketAffinityKey, SocketEntry, SocketKey, SourceRange, TRACES, Trace, TraceRate, Traffic, V4, V6,
     maps::{
         AFFINITY_CAPACITY, BACKENDS_CAPACITY, COUNTED_CAPACITY, COUNTERS_CAPACITY, DROPS_CAPACITY, EVENTS_BYTES,
         FLOWS_CAPACITY, FRAGMENTS_CAPACITY, NAMES_CAPACITY, NODE_ADDRESSES_CAPACITY, POD_DEVICES_CAPACITY,
@@ -102,7 +102,9 @@ pub(super) static POD_DEVICES: HashMap<u32, u32, POD_DEVICES_CAPACITY, ON_DEMAND
 #[btf_map(name = "counters")]
 pub(super) static COUNTERS: PerCpuArray<u64, COUNTERS_CAPACITY> = PerCpuArray::new();
 #[btf_map(name = "flow_filter")]
-pub(super) static FLOW_FILTER: Array<FlowFilterRow, { FlowFilterPlace::ROWS }> = Array::new();
+pub(super) static FLOW_FILTER: Array<FilterRow, { FlowFilterPlace::ROWS }> = Array::new();
+#[btf_map(name = "frontend_filter")]
+pub(super) static FRONTEND_FILTER: Array<FilterRow, { FrontendFilterPlace::ROWS }, MAPPED> = Array::new();
 #[btf_map(name = "drops")]
 pub(super) static DROPS: LruHashMap<DropKey, u64, DROPS_CAPACITY> = LruHashMap::new();
 

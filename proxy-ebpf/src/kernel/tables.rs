@@ -8,15 +8,15 @@ use aya_ebpf::{
     helpers::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
 };
 use proxy_common::{
-    AffinityEntry, AffinityKey, Backend, BackendId, Counter, Decided, Direction, DropKey, FamilyFlows, Flow,
-    FlowFilterPlace, FlowKey, FlowTable, Fragment, FragmentKey, NodeAddress, ServiceEntry, ServiceId, ServiceKey,
-    Settings, SocketAffinityKey, SocketEntry, SocketKey, SourceRangeKey, Traffic,
+    AffinityEntry, AffinityKey, Backend, BackendId, Counter, Decided, Direction, DropKey, FamilyFlows, FilterRow, Flow,
+    FlowFilterPlace, FlowKey, FlowTable, Fragment, FragmentKey, FrontendFilterPlace, NodeAddress, ServiceEntry,
+    ServiceId, ServiceKey, Settings, SocketAffinityKey, SocketEntry, SocketKey, SourceRangeKey, Traffic,
 };
 use proxy_ebpf::{InsertError, Insertion, Tables, clock};
 
 use super::{
     config,
-    maps::{COUNTED, COUNTERS, DROPS, FLOW_FILTER, FamilyMaps, POD_DEVICES, SETTINGS, TRAFFIC},
+    maps::{COUNTED, COUNTERS, DROPS, FLOW_FILTER, FRONTEND_FILTER, FamilyMaps, POD_DEVICES, SETTINGS, TRAFFIC},
 };
 
 const EEXIST: i32 = -17;
@@ -53,6 +53,10 @@ impl<F: FamilyMaps> Tables<F> for KernelTables<F> {
 
     #[inline(always)]
     fn service(&self, key: &ServiceKey<F::Address>) -> Option<ServiceEntry> {
+        let place = FrontendFilterPlace::of::<F>(key);
+        if !may_have(FRONTEND_FILTER.get(place.row()), place.column()) {
+            return None;
+        }
         // SAFETY: the value is copied at once. The agent replaces elements and never writes into one; the map
         // keeps a replaced element for as long as a program may read it.
         unsafe { F::services().get(key) }.copied()
@@ -108,8 +112,7 @@ impl<F: FamilyMaps> Tables<F> for KernelTables<F> {
     #[inline(always)]
     fn may_have_flow(&self, key: &FlowKey<F::Address>) -> bool {
         let place = FlowFilterPlace::of::<F>(key);
-        // Without the row nothing is known.
-        FLOW_FILTER.get(place.row()).is_none_or(|row| row.get(place.column()).is_none_or(|mark| *mark != 0))
+        may_have(FLOW_FILTER.get(place.row()), place.column())
     }
 
     #[inline(always)]
@@ -291,6 +294,13 @@ fn entry<F: FamilyMaps>(table: FlowTable, key: &FlowKey<F::Address>) -> Option<*
         FlowTable::Confirmed => F::flows().get_ptr_mut(key),
         FlowTable::Young => F::young_flows().get_ptr_mut(key),
     }
+}
+
+/// Whether an end may have an entry, by its place in a filter.
+#[inline(always)]
+fn may_have(row: Option<&FilterRow>, column: usize) -> bool {
+    // Without the row nothing is known.
+    row.is_none_or(|row| row.get(column).is_none_or(|mark| *mark != 0))
 }
 
 /// Marks the end of a flow that is about to be added.

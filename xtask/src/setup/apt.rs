@@ -1,10 +1,6 @@
 //! Debian's and Ubuntu's packages.
 
-use std::{
-    fs,
-    path::Path,
-    process::Command,
-};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::Context as _;
 use nix::unistd::geteuid;

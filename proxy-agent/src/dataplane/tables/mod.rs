@@ -4,6 +4,7 @@
 
 mod flow_use;
 mod freshness;
+mod frontend_filter;
 mod hash;
 mod lookup;
 mod node_addresses;

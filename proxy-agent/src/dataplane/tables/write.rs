@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use proxy_common::{Backend, DropKey, DropReason, Family, PlainAddress, PortName, ServiceId, ServiceKey};
+use proxy_common::{Backend, DropKey, DropReason, Family, PlainAddress, PortName, ServiceId, ServiceKey, V4, V6};
 
-use super::{FamilyTables, PodTable, TableError, Tables, Writes};
+use super::{FamilyTables, PodTable, TableError, Tables, Writes, frontend_filter::FrontendFilter};
 use crate::{
     dataplane::{
         frontends::{FamilyFrontends, FormerFrontends},
@@ -25,6 +25,7 @@ use crate::{
 /// ranges removed, all running programs are waited for.
 pub struct KernelTables {
     tables: Tables,
+    filter: FrontendFilter,
     grace: Grace,
     /// Services were flipped or removed, and the programs that ran at that time were not waited for.
     unsettled: bool,
@@ -42,6 +43,10 @@ impl KernelTables {
         // What an agent before this one flipped last is not known.
         let mut tables = Tables::open_for(pins, Access::Write, writes)?;
         let names = tables.names.all()?;
+        // Some may have been added by an agent that had no filter, or another one.
+        let mut filter = FrontendFilter::open(pins)?;
+        filter.mark::<V4>(tables.v4.services.all()?.keys())?;
+        filter.mark::<V6>(tables.v6.services.all()?.keys())?;
         // An agent that ended between the two tables would leave the next one with this number what was counted for the last.
         tables.traffic.retain(|id| names.contains_key(&id));
         for key in tables.drops.all()?.into_keys().filter(|key| !names.contains_key(&key.service())) {
@@ -55,7 +60,7 @@ impl KernelTables {
         for id in names.into_keys() {
             tables.traffic.begin(id)?;
         }
-        Ok(Self { tables, grace, unsettled: true, in_force: None, former })
+        Ok(Self { tables, filter, grace, unsettled: true, in_force: None, former })
     }
 
     /// The tables for reading.
@@ -103,8 +108,8 @@ impl plan::Tables for KernelTables {
         // Before the writes: if one of them fails, those before it have flipped services all the same.
         self.unsettled |= flips(v4) || flips(v6);
         let refused = Refused {
-            v4: write(&mut self.tables.v4, v4, &self.former.v4)?,
-            v6: write(&mut self.tables.v6, v6, &self.former.v6)?,
+            v4: write(&mut self.tables.v4, &mut self.filter, v4, &self.former.v4)?,
+            v6: write(&mut self.tables.v6, &mut self.filter, v6, &self.former.v6)?,
         };
         self.in_force = Some(Instant::now());
         if retires(v4) || retires(v6) {
@@ -154,6 +159,7 @@ fn retires<F: Family>(changes: &FamilyChanges<F>) -> bool {
 /// Everything but what is retired, in order; returns the frontends for which there is no room.
 fn write<F: Family<Address: PlainAddress>>(
     tables: &mut FamilyTables<F>,
+    filter: &mut FrontendFilter,
     changes: &FamilyChanges<F>,
     former: &FamilyFrontends<F>,
 ) -> Result<Vec<ServiceKey<F::Address>>, TableError> {
@@ -174,6 +180,7 @@ fn write<F: Family<Address: PlainAddress>>(
             tables.write_slot(index, *backend)?;
         }
     }
+    filter.mark::<F>(services.iter().map(|(frontend, _)| frontend))?;
     mapped::settle();
     let refused = tables.source_ranges.insert(source_ranges)?;
     if !refused.is_empty() {
