@@ -27,6 +27,7 @@ pub use index::{Affected, Index};
 pub use node::Node;
 pub use object::{CreationTime, Kind, ObjectName};
 pub use parse::Parsed;
+pub(crate) use parse::{HEADLESS, SERVED_BY_ANOTHER};
 pub use problem::{AddressClass, Problem, Reason};
 pub use service::{
     Affinity, LoadBalancerAddress, LoadBalancerIpMode, Service, ServicePort, ServiceType, TrafficPolicy,

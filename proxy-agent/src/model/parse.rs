@@ -60,8 +60,17 @@ pub(super) fn namespaced(metadata: &ObjectMeta) -> ObjectName {
 
 /// A name that fits into the `names` table and comes out of it as it went in.
 pub(super) fn table_name(name: &str) -> Result<&str, Reason> {
-    if name.len() > NAME_LEN {
-        Err(Reason::TooLong(NAME_LEN))
+    name_of_at_most(NAME_LEN, name)
+}
+
+/// A name that is in no table: as long as a name of the API can be, which a slice's is.
+pub(super) fn long_name(name: &str) -> Result<&str, Reason> {
+    name_of_at_most(253, name)
+}
+
+fn name_of_at_most(len: usize, name: &str) -> Result<&str, Reason> {
+    if name.len() > len {
+        Err(Reason::TooLong(len))
     } else if name.contains(['\0', '/']) {
         Err(Reason::BadCharacter(quoted(name)))
     } else {
@@ -69,11 +78,12 @@ pub(super) fn table_name(name: &str) -> Result<&str, Reason> {
     }
 }
 
-/// Labels of Services and slices that nodes do not serve, whatever their values: kube-proxy asks the API server for neither kind with either
-/// of them.
-const NOT_FOR_NODES: [&str; 2] = ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"];
+/// Label of Services that another proxy serves, whatever its value (KEP-2447).
+pub(crate) const SERVED_BY_ANOTHER: &str = "service.kubernetes.io/service-proxy-name";
+/// Label of slices that no proxy needs, because their Service has no clusterIP. On a Service it means nothing.
+pub(crate) const HEADLESS: &str = "service.kubernetes.io/headless";
 
-/// Whether a Service or slice has no label that says that nodes do not serve it.
-pub(super) fn is_for_nodes(metadata: &ObjectMeta) -> bool {
-    metadata.labels.as_ref().is_none_or(|labels| NOT_FOR_NODES.iter().all(|&label| !labels.contains_key(label)))
+/// Whether an object has a label, whatever its value.
+pub(super) fn has_label(metadata: &ObjectMeta, label: &str) -> bool {
+    metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(label))
 }

@@ -8,7 +8,7 @@ use proxy_common::Port;
 use super::{
     Affinity, CreationTime, Kind, LoadBalancerAddress, LoadBalancerIpMode, Parsed, Reason, Service, ServicePort,
     ServiceType, TrafficPolicy, address,
-    parse::{Problems, is_for_nodes, namespaced, table_name},
+    parse::{Problems, SERVED_BY_ANOTHER, has_label, namespaced, table_name},
     problem::quoted,
 };
 
@@ -27,7 +27,7 @@ impl Service {
         let api::Service { metadata, spec, status } = service;
         let mut problems = Problems::new(Kind::Service, namespaced(metadata));
         let Some(spec) = spec.as_ref().filter(|spec| is_served(spec)) else { return problems.finish(None) };
-        if !is_for_nodes(metadata) {
+        if has_label(metadata, SERVED_BY_ANOTHER) {
             return problems.finish(None);
         }
         let name = namespaced(metadata);

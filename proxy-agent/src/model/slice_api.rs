@@ -17,7 +17,7 @@ use k8s_openapi::{
 
 use super::{
     Conditions, Endpoint, EndpointPort, EndpointSlice, Hints, IpFamily, Kind, ObjectName, Parsed, Reason, address,
-    parse::{Problems, is_for_nodes, namespaced, table_name},
+    parse::{HEADLESS, Problems, has_label, long_name, namespaced, table_name},
     problem::quoted,
 };
 
@@ -29,7 +29,7 @@ const LAST_CHANGE_TRIGGER: &str = "endpoints.kubernetes.io/last-change-trigger-t
 impl EndpointSlice {
     /// Reads the API's object.
     ///
-    /// Without an object and without a problem: a slice that nodes do not use (a label that says so,
+    /// Without an object and without a problem: a slice that nodes do not use (of a headless Service,
     /// no label `kubernetes.io/service-name`, or addressType `FQDN`).
     #[must_use]
     pub fn from_api(slice: &api::EndpointSlice) -> Parsed<Self> {
@@ -37,11 +37,11 @@ impl EndpointSlice {
         let mut problems = Problems::new(Kind::EndpointSlice, namespaced(metadata));
         let label = metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME_LABEL));
         let Some(service) = label.filter(|service| !service.is_empty()) else { return problems.finish(None) };
-        if !is_for_nodes(metadata) || address_type == "FQDN" {
+        if has_label(metadata, HEADLESS) || address_type == "FQDN" {
             return problems.finish(None);
         }
         let name = namespaced(metadata);
-        let named = if name.name().is_empty() { Err(Reason::Missing) } else { table_name(name.name()) };
+        let named = if name.name().is_empty() { Err(Reason::Missing) } else { long_name(name.name()) };
         let named = problems.keep(named, || "metadata.name".into()).is_some();
         let namespaced = problems.keep(table_name(name.namespace()), || "metadata.namespace".into()).is_some();
         if !named || !namespaced {

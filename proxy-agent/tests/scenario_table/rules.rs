@@ -50,8 +50,8 @@ macro_rules! rules {
 
 rules! {
     Objects "Which objects count" {
-        ServicesForOthers "Services of type `ExternalName`, headless ones and those with the label `service.kubernetes.io/service-proxy-name` or `service.kubernetes.io/headless` are left alone.",
-        SlicesForOthers "Slices with one of these labels, with host names, or of no Service are left alone.",
+        ServicesForOthers "Services of type `ExternalName`, headless ones and those with the label `service.kubernetes.io/service-proxy-name` are left alone.",
+        SlicesForOthers "Slices with the label `service.kubernetes.io/headless`, with host names, or of no Service are left alone.",
         PortsByName "Ports of Service and slice are joined by name and protocol.",
         SlicesAreUnited "The slices of a Service are united, and an endpoint counts once.",
         NumbersBySlice "Each slice may have another number for a port.",

@@ -134,12 +134,18 @@ fn services_that_nodes_do_not_serve_are_skipped_in_silence() {
         ("no clusterIP at all", vec![("/spec/clusterIP", json!(null)), ("/spec/clusterIPs", json!(null))]),
         ("another proxy's", vec![("/metadata/labels", json!({ "service.kubernetes.io/service-proxy-name": "other" }))]),
         ("nobody's", vec![("/metadata/labels", json!({ "service.kubernetes.io/service-proxy-name": "" }))]),
-        ("said to be headless", vec![("/metadata/labels", json!({ "service.kubernetes.io/headless": "" }))]),
         ("no spec", vec![("/spec", json!(null))]),
     ] {
         let Parsed { name: parsed, object, problems } = parse(with(web(), &parts));
         assert_eq!((parsed, object, problems), (name("shop/web"), None, Vec::new()), "{what}");
     }
+}
+
+#[test]
+fn the_label_of_headless_slices_means_nothing_on_a_service() {
+    let labels = json!({ "service.kubernetes.io/headless": "" });
+    let Parsed { object, problems, .. } = parse(with(web(), &[("/metadata/labels", labels)]));
+    assert!(object.is_some() && problems.is_empty(), "{problems:?}");
 }
 
 #[test]

@@ -137,9 +137,7 @@ fn endpoints_share_the_names_of_nodes_and_equal_hints() {
 fn slices_that_nodes_do_not_use_are_skipped_in_silence() {
     let label = |label: &str| with(web_a(), &[("/metadata/labels", json!({ label: "" }))]);
     let headless = json!({ "kubernetes.io/service-name": "web", "service.kubernetes.io/headless": "" });
-    let others = json!({ "kubernetes.io/service-name": "web", "service.kubernetes.io/service-proxy-name": "another" });
     for (what, json) in [
-        ("for another proxy", with(web_a(), &[("/metadata/labels", others)])),
         ("of no Service", with(web_a(), &[("/metadata/labels", json!({}))])),
         ("without labels", with(web_a(), &[("/metadata/labels", json!(null))])),
         ("of a Service without a name", label("kubernetes.io/service-name")),
@@ -155,11 +153,22 @@ fn slices_that_nodes_do_not_use_are_skipped_in_silence() {
 }
 
 #[test]
+fn a_slice_may_have_the_longest_name_and_any_other_label() {
+    let label = "service.kubernetes.io/service-proxy-name";
+    let labels = json!({ "kubernetes.io/service-name": "web", label: "somebody" });
+    let long = format!("{}-web-a", "imported.".repeat(27));
+    assert_eq!(long.len(), 249);
+    let slice = read(with(web_a(), &[("/metadata/name", json!(long)), ("/metadata/labels", labels)]));
+    assert_eq!((slice.name, slice.service), (name(&format!("shop/{long}")), name("shop/web")));
+}
+
+#[test]
 fn a_slice_of_unknown_family_or_without_a_name_is_reported_and_not_used() {
     for (parts, expected) in [
         (("/addressType", json!("IPX")), "shop/web-a: addressType: \"IPX\" is not IPv4, IPv6 or FQDN"),
         (("/addressType", json!("")), "shop/web-a: addressType: is missing"),
         (("/metadata/name", json!("")), "shop/: metadata.name: is missing"),
+        (("/metadata/name", json!("a/b")), "shop/a/b: metadata.name: \"a/b\" holds a character that is not allowed"),
     ] {
         let Parsed { name: _, object, problems } = parse(with(web_a(), &[parts]));
         assert_eq!(object, None);

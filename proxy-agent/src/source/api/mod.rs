@@ -25,12 +25,14 @@ use self::{listed::Listed, watch::Watch};
 use super::{Object, Updates};
 use crate::{
     freshness::Freshness,
-    model::{EndpointSlice, Kind, Node, Service},
+    model::{EndpointSlice, HEADLESS, Kind, Node, SERVED_BY_ANOTHER, Service},
     notices::Notices,
 };
 
 /// What kube-proxy does not even watch. A label that is set later looks like a deletion.
-const NOT_OURS: &str = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
+fn without(label: &str) -> watcher::Config {
+    watcher::Config::default().labels(&format!("!{label}"))
+}
 
 /// How long the server may be silent in the middle of a list before the list is begun anew. Servers
 /// give up on a request after a minute.
@@ -49,11 +51,10 @@ pub struct Listeners {
 
 /// Starts watching in `tasks`.
 pub fn start(client: &Client, node_name: &str, list_silence: Duration, listeners: &Listeners, tasks: &mut JoinSet<()>) {
-    let everything = watcher::Config::default;
-    spawn::<Service>(client, everything().labels(NOT_OURS), list_silence, listeners, tasks);
-    spawn::<EndpointSlice>(client, everything().labels(NOT_OURS), list_silence, listeners, tasks);
-    let own = format!("metadata.name={node_name}");
-    spawn::<Node>(client, everything().fields(&own), list_silence, listeners, tasks);
+    spawn::<Service>(client, without(SERVED_BY_ANOTHER), list_silence, listeners, tasks);
+    spawn::<EndpointSlice>(client, without(HEADLESS), list_silence, listeners, tasks);
+    let own = watcher::Config::default().fields(&format!("metadata.name={node_name}"));
+    spawn::<Node>(client, own, list_silence, listeners, tasks);
 }
 
 /// A client that tells when the server answers about this kind: a watch that goes on where it stopped has no event to show for it.

@@ -54,10 +54,9 @@ fn services() -> Vec<Row> {
             "the name of the other proxy may be empty",
             web().label("service.kubernetes.io/service-proxy-name", ""),
         ),
-        left_alone(
-            "a Service with the label for headless ones is left alone, whatever its clusterIP",
-            web().label("service.kubernetes.io/headless", ""),
-        ),
+        row("the label of headless slices means nothing on a Service", [ServicesForOthers])
+            .given(objects![web().label("service.kubernetes.io/headless", ""), slice([A])])
+            .expect(SOME, CLUSTER_IP, reaches([A])),
         row("a clusterIP alone is as good as a list of one", [ServicesForOthers, FamiliesOfService])
             .only(V4)
             .given(objects![web().spec(json!({ "clusterIPs": null })), slice([A, C])])
@@ -70,13 +69,13 @@ fn slices() -> Vec<Row> {
         row("slices of headless Services are left alone", [SlicesForOthers])
             .given(objects![web(), slice([A]).label("service.kubernetes.io/headless", "")])
             .expect(SOME, CLUSTER_IP, refused()),
-        row("slices for another proxy are left alone", [SlicesForOthers])
+        row("the label of Services for another proxy means nothing on a slice", [SlicesForOthers])
             .given(objects![
                 web(),
                 slice([A]).label("service.kubernetes.io/service-proxy-name", "somebody"),
                 slice([B]).named("web-2"),
             ])
-            .expect(SOME, CLUSTER_IP, reaches([B])),
+            .expect(SOME, CLUSTER_IP, reaches([A, B])),
         row("slices with host names are left alone", [SlicesForOthers])
             .given(objects![
                 web(),
