@@ -167,13 +167,16 @@ async fn lists_come_in_pages_and_count_when_complete() {
         .into_iter()
         .filter(|request| request.starts_with("/api/v1/services?") && !request.contains("watch=true"))
         .collect();
-    let selector = "labelSelector=!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name";
+    let selector = "labelSelector=!service.kubernetes.io/service-proxy-name";
     let expected = [
         format!("/api/v1/services?{selector}&limit=500"),
         format!("/api/v1/services?continue=500&{selector}&limit=500"),
         format!("/api/v1/services?continue=1000&{selector}&limit=500"),
     ];
     assert_eq!(lists, expected);
+    let requests = api.state().requests();
+    let slices = "/apis/discovery.k8s.io/v1/endpointslices?labelSelector=!service.kubernetes.io/headless&limit=500";
+    assert!(requests.iter().any(|request| request == slices), "{requests:?}");
 }
 
 #[tokio::test]
@@ -418,6 +421,25 @@ async fn a_refusal_is_retried_and_told_with_its_reason() {
     assert_eq!(agent.names(), ["a"]);
     assert_eq!(log.lines_with("Services cannot be listed: the test wants 403 (403); next try in").len(), 1);
     assert_eq!(log.lines_with("Services arrive again").len(), 1);
+}
+
+/// A load balancer without a server behind it, or one that has too much to do, says so with these.
+#[tokio::test]
+async fn a_server_that_is_not_there_for_a_moment_is_asked_again_soon_and_told_of() {
+    for status in [429, 503, 504] {
+        let api = FakeApi::start().await;
+        let log = Log::begin();
+        let mut agent = Agent::start(&api).await;
+        agent.synced().await;
+        watched(&api).await;
+        api.state().fail_watches(Resource::Services, &[status]);
+        api.state().cut_watches(Resource::Services);
+        api.state().put(Resource::Services, service("a", "10.96.0.1"));
+        agent.until("a is there", |agent| agent.ip("a").is_some()).await;
+        assert_eq!(agent.resets, 1, "{status}: nothing is lost");
+        let told = format!("Services cannot be watched: the test wants {status} ({status}); next try in");
+        assert_eq!(log.lines_with(&told).len(), 1, "{status}");
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 //!
 //! It is the stack that `kube::client::ClientBuilder` makes of a [`Config`], but for connections that ask the other side for signs of
 //! life, which kube's do not: the server of a watch may be silent for minutes, so a host that is gone without a FIN
-//! would not be missed before the next read timeout.
+//! would not be missed before the next read timeout. And no answer is asked for again in here: whoever asks knows how long to wait, and
+//! tells of it.
 
 use std::{error::Error, time::Duration};
 
@@ -17,9 +18,9 @@ use hyper_util::{
 };
 use kube::{
     Client, Config,
-    client::{Body, ClientBuilder, ConfigExt as _, retry::RetryPolicy},
+    client::{Body, ClientBuilder, ConfigExt as _},
 };
-use tower::{BoxError, Service, ServiceBuilder, limit::RateLimitLayer, retry::RetryLayer};
+use tower::{BoxError, Service, ServiceBuilder, limit::RateLimitLayer};
 
 /// When a connection counts as dead whose other side is silent: keep-alive of TCP (RFC 9293, 3.8.4) and the time for which
 /// data may stay unacknowledged (`TCP_USER_TIMEOUT`, RFC 5482).
@@ -83,7 +84,6 @@ where
     let service = ServiceBuilder::new()
         .option_layer(rate)
         .layer(config.base_uri_layer())
-        .option_layer(config.default_retry.then(|| RetryLayer::new(RetryPolicy::server_retry())))
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)
         .map_err(BoxError::from)
