@@ -82,6 +82,7 @@ fn logging(section: &mut Section<'_>, config: &mut KubeProxy) {
 
 fn addresses(root: &mut Section<'_>, config: &mut KubeProxy) {
     let bind = root.parsed("bindAddress", values::address).unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+    config.bind_address = Some(bind).filter(|bind| !bind.is_unspecified());
     let [healthz, metrics] = default_addresses(bind);
     let listen = |port| move |text: &str| values::listen(text, port);
     config.healthz = Some(root.parsed("healthzBindAddress", listen(HEALTHZ_PORT)).unwrap_or(healthz));
@@ -108,8 +109,8 @@ fn masquerade(root: &mut Section<'_>, config: &mut KubeProxy) {
     let (localhost_node_ports, iptables) = iptables;
     config.localhost_node_ports = localhost_node_ports.unwrap_or(config.localhost_node_ports);
     let nftables = root.section("nftables", |section| rules(section, config));
-    config.masquerade_all = iptables.masquerade_all || nftables.masquerade_all;
     let chosen = if config.mode == Mode::Nftables { nftables } else { iptables };
+    config.masquerade_all = chosen.masquerade_all;
     config.masquerade_bit = chosen.masquerade_bit;
     config.sync_period = chosen.sync_period;
 }

@@ -28,6 +28,8 @@ pub struct KubeProxy {
     pub healthz: Option<SocketAddr>,
     /// `metricsBindAddress`; `None` if there shall be no such server.
     pub metrics: Option<SocketAddr>,
+    /// `bindAddress`, unless it is unspecified: the node's primary address of its family.
+    pub bind_address: Option<IpAddr>,
     /// `bindAddressHardFail`: a server that cannot listen ends the agent.
     pub bind_address_hard_fail: bool,
     /// `mode`.
@@ -46,7 +48,7 @@ pub struct KubeProxy {
     pub interface_name_prefix: Option<String>,
     /// The mode's `masqueradeBit`, 0 to 31.
     pub masquerade_bit: u8,
-    /// `masqueradeAll` of either mode.
+    /// The mode's `masqueradeAll`.
     pub masquerade_all: bool,
     /// The mode's `syncPeriod`.
     pub sync_period: Duration,
@@ -137,6 +139,7 @@ impl Default for KubeProxy {
             hostname_override: None,
             healthz: Some(healthz),
             metrics: Some(metrics),
+            bind_address: None,
             bind_address_hard_fail: false,
             mode: Mode::default(),
             node_port_addresses: NodePortAddresses::default(),

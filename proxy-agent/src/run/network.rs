@@ -21,7 +21,7 @@ use crate::{
         tables::NodeAddressTables,
     },
     error::one_line,
-    model::{NodeFacts, Update},
+    model::{Node, NodeFacts, Update},
     source::Updates,
 };
 
@@ -33,12 +33,19 @@ const RETRY: Duration = Duration::from_secs(5);
 pub(super) struct Configuration {
     node_ports: NodePortAddresses,
     localhost: Localhost,
+    /// The primary address of its family, whatever the Node says.
+    bind_address: Option<IpAddr>,
 }
 
 impl Configuration {
     pub(super) fn new(config: &KubeProxy) -> Self {
         let localhost = if config.localhost_node_ports { Localhost::Served } else { Localhost::NotServed };
-        Self { node_ports: config.node_port_addresses.clone(), localhost }
+        Self { node_ports: config.node_port_addresses.clone(), localhost, bind_address: config.bind_address }
+    }
+
+    /// The node's primary addresses, the preferred ones first (kube-proxy's `detectNodeIPs`).
+    fn primary(&self, node: &Node) -> Vec<IpAddr> {
+        self.bind_address.into_iter().chain(node.addresses.iter().copied()).collect()
     }
 }
 
@@ -78,7 +85,7 @@ impl Follower {
         loop {
             let (primary, guarded) = {
                 let progress = progress.borrow_and_update();
-                (progress.node.as_ref().map(|node| node.addresses.clone()), progress.guarded.clone())
+                (progress.node.as_ref().map(|node| self.configuration.primary(node)), progress.guarded.clone())
             };
             let addresses = network.addresses().await?;
             self.write(&addresses, primary.as_deref());
@@ -108,7 +115,7 @@ impl Follower {
 
     /// Brings the tables in step. While the Node is not known but needed, they stay what they are.
     fn write(&mut self, own: &BTreeSet<IpAddr>, primary: Option<&[IpAddr]>) {
-        let Configuration { node_ports, localhost } = &self.configuration;
+        let Configuration { node_ports, localhost, bind_address: _ } = &self.configuration;
         if *node_ports == NodePortAddresses::Primary && primary.is_none() {
             return;
         }

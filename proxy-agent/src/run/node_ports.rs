@@ -12,8 +12,9 @@ use crate::{config::NodePortAddresses, server::ALL_ADDRESSES};
 
 /// The tables of the node's addresses.
 ///
-/// `primary` are the Node's addresses as the API has them, the preferred ones first.
-/// Without any prefix of its family, an address serves nodePorts: kube-proxy's `NodePortAddresses` of pkg/proxy/util.
+/// `primary` are the Node's addresses as the API has them, the preferred ones first; none means that they are not known.
+/// Without any prefix, or primary address, of its family, an address serves nodePorts: kube-proxy's `NodePortAddresses` of pkg/proxy/util, and
+/// its `newProxyServer`.
 #[must_use]
 pub fn node_addresses(
     own: &BTreeSet<IpAddr>,
@@ -23,9 +24,10 @@ pub fn node_addresses(
 ) -> BTreeMap<IpAddr, NodeAddress> {
     let serves = |address: IpAddr| match configured {
         NodePortAddresses::All => true,
-        NodePortAddresses::Primary => {
-            primary.iter().find(|primary| primary.is_ipv4() == address.is_ipv4()) == Some(&address)
-        }
+        NodePortAddresses::Primary => match primary.iter().find(|primary| primary.is_ipv4() == address.is_ipv4()) {
+            Some(primary) => *primary == address,
+            None => !primary.is_empty(),
+        },
         NodePortAddresses::Prefixes(prefixes) => {
             let mut of_family = prefixes.iter().filter(|prefix| is_of_family(prefix, address)).peekable();
             of_family.peek().is_none() || of_family.any(|prefix| prefix.contains(&address))
@@ -59,8 +61,12 @@ pub(super) fn health_check_addresses(
         match configured {
             NodePortAddresses::All => vec![any],
             NodePortAddresses::Primary => {
-                let primary = primary.unwrap_or_default().iter().find(is_of_family);
-                own.filter(|address| Some(address) == primary).collect()
+                let primary = primary.unwrap_or_default();
+                match primary.iter().find(is_of_family) {
+                    Some(primary) => own.filter(|address| address == primary).collect(),
+                    None if primary.is_empty() => Vec::new(),
+                    None => vec![any],
+                }
             }
             NodePortAddresses::Prefixes(prefixes) => {
                 let prefixes: Vec<_> = prefixes.iter().filter(|prefix| self::is_of_family(prefix, any)).collect();
@@ -134,6 +140,8 @@ mod tests {
         let served = serving(&NodePortAddresses::Primary, &primary, Localhost::Served);
         assert_eq!(served, ["192.0.2.1", "2001:db8::1"]);
         assert_eq!(serving(&NodePortAddresses::Primary, &[], Localhost::Served), [""; 0]);
+        let of_one_family = serving(&NodePortAddresses::Primary, &primary[..1], Localhost::NotServed);
+        assert_eq!(of_one_family, ["192.0.2.1", "2001:db8::1", "fe80::1"], "all of the other family");
     }
 
     fn listening(configured: &NodePortAddresses, primary: Option<&[IpAddr]>) -> Option<Vec<String>> {
@@ -156,6 +164,8 @@ mod tests {
         assert_eq!(listening(&NodePortAddresses::Primary, None), None, "the Node is not known");
         let primary = ["192.0.2.1", "10.0.0.1", "2001:db8::7"].map(ip);
         assert_eq!(listening(&NodePortAddresses::Primary, Some(&primary)), words(&["192.0.2.1"]));
+        assert_eq!(listening(&NodePortAddresses::Primary, Some(&primary[..1])), words(&["192.0.2.1", "::"]));
+        assert_eq!(listening(&NodePortAddresses::Primary, Some(&[])), words(&[]));
     }
 
     #[test]

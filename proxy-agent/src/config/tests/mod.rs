@@ -176,6 +176,7 @@ fn every_field_with_an_effect_is_read() {
         "{HEAD}{}",
         r#"
 mode: nftables
+bindAddress: 192.0.2.10
 bindAddressHardFail: true
 clientConnection: {kubeconfig: /k, qps: 50, burst: 100}
 hostnameOverride: node-a
@@ -184,8 +185,8 @@ metricsBindAddress: "[::]:9000"
 detectLocalMode: InterfaceNamePrefix
 detectLocal: {bridgeInterface: cni0, interfaceNamePrefix: veth}
 nodePortAddresses: [192.0.2.1/24]
-iptables: {localhostNodePorts: false, masqueradeAll: true, masqueradeBit: 3, syncPeriod: 10s}
-nftables: {masqueradeBit: 16, syncPeriod: 1m}
+iptables: {localhostNodePorts: false, masqueradeBit: 3, syncPeriod: 10s}
+nftables: {masqueradeAll: true, masqueradeBit: 16, syncPeriod: 1m}
 oomScoreAdj: -5
 conntrack:
   maxPerCore: 0
@@ -206,6 +207,7 @@ logging: {verbosity: 4}
         hostname_override: Some("node-a".into()),
         healthz: Some("127.0.0.1:10256".parse().expect("address")),
         metrics: Some("[::]:9000".parse().expect("address")),
+        bind_address: Some("192.0.2.10".parse().expect("address")),
         bind_address_hard_fail: true,
         mode: Mode::Nftables,
         node_port_addresses: NodePortAddresses::Prefixes(vec!["192.0.2.0/24".parse().expect("prefix")]),
@@ -364,6 +366,34 @@ fn all_wrong_flags_are_told_at_once() {
         ],
         "{text}"
     );
+}
+
+#[test]
+fn each_mode_has_its_own_masquerade_all_and_the_flag_is_for_any() {
+    for (mode, iptables, nftables, expected) in [
+        ("nftables", true, false, false),
+        ("nftables", false, true, true),
+        ("iptables", true, false, true),
+        ("iptables", false, true, false),
+    ] {
+        let sections = format!("iptables: {{masqueradeAll: {iptables}}}\nnftables: {{masqueradeAll: {nftables}}}\n");
+        let config = parse(&format!("{HEAD}mode: {mode}\n{sections}")).expect("a good file");
+        assert_eq!(config.masquerade_all, expected, "{mode} {iptables} {nftables}");
+    }
+    for mode in ["iptables", "nftables"] {
+        let config = load(&[&format!("--proxy-mode={mode}"), "--masquerade-all"]).expect("good flags");
+        assert!(config.kube_proxy.masquerade_all, "{mode}");
+    }
+}
+
+#[test]
+fn a_specified_bind_address_is_the_nodes_primary_one() {
+    for (text, expected) in
+        [("192.0.2.10", Some("192.0.2.10")), ("\"::1\"", Some("::1")), ("0.0.0.0", None), ("\"::\"", None)]
+    {
+        let config = parse(&format!("{HEAD}bindAddress: {text}\n")).expect("a good file");
+        assert_eq!(config.bind_address, expected.map(|text| text.parse().expect("an address")), "{text}");
+    }
 }
 
 #[test]
