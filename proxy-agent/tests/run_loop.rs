@@ -154,6 +154,7 @@ struct Loop {
     tables: Shared,
     updates: Updates,
     metrics: Arc<Metrics>,
+    health: Arc<Health>,
     progress: watch::Receiver<Progress>,
     gone: mpsc::Receiver<Vec<GoneBackend>>,
     told: Arc<Told>,
@@ -174,8 +175,14 @@ impl Loop {
         let notices: Arc<dyn Notices> = Arc::<Told>::clone(&told);
         let health_checks =
             HealthCheckServers::start(health_check_addresses(), Arc::clone(&health), Arc::clone(&notices), &mut tasks);
-        let observers =
-            Observers { health, metrics: Arc::clone(&metrics), gone_backends, health_checks, notices, progress };
+        let observers = Observers {
+            health: Arc::clone(&health),
+            metrics: Arc::clone(&metrics),
+            gone_backends,
+            health_checks,
+            notices,
+            progress,
+        };
         let engine = Engine::new(tables.clone(), "node-a".to_owned(), Capacities::default());
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(drive(engine, receiver, observers, Handle::current(), async {
@@ -185,6 +192,7 @@ impl Loop {
             tables: tables.clone(),
             updates,
             metrics,
+            health,
             progress: watcher,
             gone,
             told,
@@ -633,4 +641,28 @@ async fn endpoints_of_udp_ports_that_are_gone_are_told_on() {
     let addresses: Vec<String> = gone.iter().map(|gone| gone.address.to_string()).collect();
     assert_eq!(addresses, ["10.0.0.1:8080"]);
     agent.stop().await.expect("a stop is no error");
+}
+
+#[tokio::test]
+async fn a_node_that_is_gone_gets_no_traffic_from_load_balancers() {
+    let running = Loop::start(&Shared::new(100));
+    let eligible = |expected| {
+        let health = Arc::clone(&running.health);
+        async move {
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while health.healthz(jiff::Timestamp::now()).node_eligible != Some(expected) {
+                assert!(Instant::now() < deadline, "it is not {expected}");
+                sleep(Duration::from_millis(5)).await;
+            }
+        }
+    };
+    running.send(Update::Node(Change::Reset(Vec::new()))).await;
+    running.lists(&[service("a", "10.96.0.1")], &[]).await;
+    running.until_served(&[("10.96.0.1:80", &[])]).await;
+    eligible(true).await;
+    let own = objects::<Node>(&[node("node-a")]).remove(0);
+    running.send(Update::Node(Change::Delete(own.name.clone()))).await;
+    eligible(false).await;
+    running.send(Update::Node(Change::Apply(own))).await;
+    eligible(true).await;
 }

@@ -99,8 +99,15 @@ pub async fn run(flags: &RunFlags, config: Config, writer: Handle, stop: impl Fu
         .context("no thread for UDP sockets")?;
 
     let Config { kube_proxy, socket_lb, kube_ovn, host_routing, .. } = config;
-    let configuration =
-        Configuration { kube_proxy, socket_lb, kube_ovn, host_routing, node_name: node_name.clone(), former };
+    let configuration = Configuration {
+        kube_proxy,
+        socket_lb,
+        kube_ovn,
+        host_routing,
+        node_name: node_name.clone(),
+        former,
+        last: None,
+    };
     // In a task of its own: attaching programs to hundreds of devices takes seconds, in which Services and a stop go on.
     let mut hooking = JoinSet::new();
     hooking.spawn(keep(hooks, adoption, configuration, Arc::clone(&health), watcher));

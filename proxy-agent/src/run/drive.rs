@@ -174,6 +174,7 @@ struct Driver {
     /// When the agent learned of the changes that the next sync carries out. Complete lists are none.
     arrivals: Vec<Instant>,
     node_deadline: Option<Instant>,
+    has_known_node: bool,
     /// When to try again, and how long to wait after one more failure.
     retry: Option<(Instant, Duration)>,
 }
@@ -188,6 +189,7 @@ impl Driver {
             families: BTreeSet::new(),
             arrivals: Vec::new(),
             node_deadline: None,
+            has_known_node: false,
             retry: None,
         }
     }
@@ -233,7 +235,9 @@ impl Driver {
         }
         let Observers { health, metrics, health_checks: _, gone_backends: _, notices: _, progress } = &self.observers;
         let node = engine.index().node();
-        health.set_leaving(node.is_some_and(|node| node.leaving));
+        // One that is gone was being deleted.
+        health.set_leaving(node.map_or(self.has_known_node, |node| node.leaving));
+        self.has_known_node |= node.is_some();
         progress.send_if_modified(|progress| {
             let is_known = progress.node.as_ref() == node;
             // Only Services have such addresses. Slices change all the time.

@@ -2,14 +2,17 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use proxy_common::{Settings, SettingsFlags};
+use proxy_common::{Detector, Settings, SettingsFlags};
 use thiserror::Error;
 use tokio::{sync::watch, time::sleep};
 use tracing::{debug, info, warn};
 
-use super::{Datagrams, Progress, Stage, conntrack, detector};
+use super::{
+    Datagrams, Progress, Stage, conntrack,
+    detector::{self, DetectorWarning},
+};
 use crate::{
-    config::{DetectLocal, KubeProxy, SocketLb},
+    config::{KubeProxy, SocketLb},
     dataplane::{Adoption, AttachError, AttachedHooks, Hooks, tables::TableError},
     error::one_line,
     server::Health,
@@ -39,12 +42,15 @@ pub(super) struct Configuration {
     pub(super) node_name: String,
     /// What a former agent wrote.
     pub(super) former: Option<Settings>,
+    /// What was said last while the Node's prefixes were known or not needed.
+    pub(super) last: Option<Settings>,
 }
 
 impl Configuration {
-    /// The settings for what is known of the Node and of Services. While the Node's prefixes are not known but needed, those
-    /// that a former agent knew stay.
-    fn settings(&self, progress: &Progress) -> (Settings, Option<detector::DetectorWarning>) {
+    /// The settings for what is known of the Node and of Services. While the Node's prefixes are needed but not known, those
+    /// that were stay: a Node may be deleted and come back, and gets its prefixes a moment later. Those that a former agent knew stay until
+    /// the Node is there.
+    fn settings(&mut self, progress: &Progress) -> (Settings, Option<DetectorWarning>) {
         let node = progress.node.as_ref();
         let (settings, warning) = detector::settings(&self.kube_proxy, &self.node_name, node);
         let flags = match self.socket_lb {
@@ -60,13 +66,18 @@ impl Configuration {
         let flags = if self.host_routing { flags.with(SettingsFlags::HOST_ROUTING) } else { flags };
         let mark = if self.kube_ovn { KUBE_OVN_LOCAL_NODE_PORT } else { 0 };
         let settings = settings.with_flags(flags).with_local_node_port_mark(mark).with_generation(generation);
-        match self.former {
-            Some(former) if self.kube_proxy.detect == DetectLocal::NodeCidr && node.is_none() => {
-                (settings.with_families(*former.v4(), *former.v6()), None)
-            }
-            _ => (settings, warning),
+        if !matches!(warning, Some(DetectorWarning::NoNodeCidr { .. })) {
+            self.last = Some(settings);
+            return (settings, warning);
         }
+        let known = self.last.or(self.former.filter(|_| node.is_none())).filter(detects);
+        known.map_or((settings, warning), |known| (settings.with_families(*known.v4(), *known.v6()), None))
     }
+}
+
+/// Whether these tell pods from the outside.
+fn detects(settings: &Settings) -> bool {
+    [settings.v4().detector(), settings.v6().detector()].iter().any(|&detector| detector != Detector::None)
 }
 
 /// Attaches the programs and keeps them attached, until nobody tells of `progress` any more. Tables of
@@ -74,7 +85,7 @@ impl Configuration {
 pub(super) async fn keep(
     hooks: Hooks,
     adoption: Adoption,
-    configuration: Configuration,
+    mut configuration: Configuration,
     health: Arc<Health>,
     mut progress: watch::Receiver<Progress>,
 ) -> Result<(), HooksError> {
@@ -118,7 +129,7 @@ pub(super) async fn keep(
     }
 }
 
-fn tell(warning: Option<detector::DetectorWarning>) {
+fn tell(warning: Option<DetectorWarning>) {
     if let Some(warning) = warning {
         warn!("{warning}");
     }
@@ -134,5 +145,64 @@ fn devices(attached: &AttachedHooks) -> String {
         0 => "no device".to_owned(),
         1..=16 => names.join(", "),
         count => format!("{count} devices"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{Cidrs, DetectLocal},
+        model::Node,
+    };
+
+    fn configuration(detect: DetectLocal, former: Option<Settings>) -> Configuration {
+        let cluster_cidrs = Cidrs { v4: Some("10.9.0.0/16".parse().expect("a prefix")), v6: None };
+        Configuration {
+            kube_proxy: KubeProxy { detect, cluster_cidrs, ..KubeProxy::default() },
+            socket_lb: SocketLb::All,
+            kube_ovn: false,
+            host_routing: false,
+            node_name: "node-a".to_owned(),
+            former,
+            last: None,
+        }
+    }
+
+    fn progress(pod_cidrs: Option<&[&str]>) -> Progress {
+        let node = pod_cidrs.map(|cidrs| {
+            let pod_cidrs = cidrs.iter().map(|cidr| cidr.parse().expect("a prefix")).collect();
+            Node { pod_cidrs, ..crate::model::testing::node(None) }
+        });
+        Progress { node, ..Progress::default() }
+    }
+
+    fn prefix(settings: &Settings) -> Option<[u8; 4]> {
+        (settings.v4().detector() == Detector::Prefix).then(|| settings.v4().prefix())
+    }
+
+    #[test]
+    fn the_nodes_prefixes_stay_until_there_are_others() {
+        let mut configuration = configuration(DetectLocal::NodeCidr, None);
+        let (unknown, warning) = configuration.settings(&progress(None));
+        assert!(prefix(&unknown).is_none() && warning.is_some(), "nobody has ever known any");
+        for (cidrs, expected) in [
+            (Some(&["10.244.3.0/24"][..]), [10, 244, 3, 0]),
+            (None, [10, 244, 3, 0]),
+            (Some(&[]), [10, 244, 3, 0]),
+            (Some(&["10.244.7.0/24"]), [10, 244, 7, 0]),
+        ] {
+            let (settings, warning) = configuration.settings(&progress(cidrs));
+            assert_eq!((prefix(&settings), warning), (Some(expected), None), "{cidrs:?}");
+        }
+    }
+
+    #[test]
+    fn a_former_agents_prefixes_stay_until_the_node_is_known() {
+        let (former, _) = configuration(DetectLocal::ClusterCidr, None).settings(&progress(None));
+        let mut configuration = configuration(DetectLocal::NodeCidr, Some(former));
+        assert_eq!(prefix(&configuration.settings(&progress(None)).0), Some([10, 9, 0, 0]));
+        let (settings, warning) = configuration.settings(&progress(Some(&[])));
+        assert!(prefix(&settings).is_none() && warning.is_some(), "they may be those of another mode");
     }
 }
