@@ -231,6 +231,29 @@ fn a_full_table_of_source_ranges_refuses_what_is_new() {
     assert_eq!(refused, [host(capacity), host(capacity + 1)]);
 }
 
+/// Where the kernel has no memory for a range, everything else is written, and what lacks is tried again.
+#[test]
+fn a_range_that_does_not_fit_fails_the_change_and_stops_nothing_else() {
+    let node = Node::default();
+    let mut tables = Dataplane::open(&node.config()).expect("opens").tables;
+    let mut ranges = source_ranges(&node);
+    let host = |number: u32| SourceRangeKey::new(ServiceId::new(77), number.to_be_bytes(), 32);
+    let filling: Vec<_> = (0..ranges.capacity()).map(host).collect();
+    assert_eq!(ranges.insert(&filling).expect("there is room"), []);
+    let (key, entry) = (ServiceKey::new([10, 96, 0, 1], Port::new(80), Protocol::Tcp), ServiceEntry::default());
+    let key6 = ServiceKey::new([0xfd; 16], Port::new(80), Protocol::Tcp);
+    let mut changes = Changes::default();
+    changes.v4.source_ranges = vec![SourceRangeKey::new(SERVICE, [192, 0, 2, 0], 24)];
+    changes.v4.services = vec![(key, entry)];
+    changes.v6.services = vec![(key6, entry)];
+    let error = tables.apply(&changes).expect_err("the range does not fit").to_string();
+    assert!(error.contains("source_ranges_v4") && error.contains("Cannot allocate memory"), "{error}");
+    assert_eq!(tables.read().v4.services.get(&key).expect("readable"), Some(entry));
+    assert_eq!(tables.read().v6.services.get(&key6).expect("readable"), Some(entry));
+    ranges.remove(&filling[0]).expect("is removed");
+    tables.apply(&changes).expect("there is room now");
+}
+
 /// A load balancer with everything that the plan writes tables for.
 fn shop(ports: &[&str], ranges: &[&str], affinity: &str) -> Update {
     let ports: Vec<Value> = (0_u16..)

@@ -86,6 +86,11 @@ impl<A: PlainAddress + Ord> SourceRanges<A> {
         Ok(refused)
     }
 
+    /// What it means that [`insert`](Self::insert) refuses a range for which the table has room.
+    pub(super) fn no_memory(&self) -> TableError {
+        TableError::new(&self.path, "write", io::Error::from_raw_os_error(libc::ENOMEM))
+    }
+
     /// Removes a range; that it is not there is no error.
     ///
     /// # Errors

@@ -107,10 +107,10 @@ impl plan::Tables for KernelTables {
         }
         // Before the writes: if one of them fails, those before it have flipped services all the same.
         self.unsettled |= flips(v4) || flips(v6);
-        let refused = Refused {
-            v4: write(&mut self.tables.v4, &mut self.filter, v4, &self.former.v4)?,
-            v6: write(&mut self.tables.v6, &mut self.filter, v6, &self.former.v6)?,
-        };
+        // What fails in one family is not the other's affair.
+        let refused_v4 = write(&mut self.tables.v4, &mut self.filter, v4, &self.former.v4);
+        let refused_v6 = write(&mut self.tables.v6, &mut self.filter, v6, &self.former.v6);
+        let refused = Refused { v4: refused_v4?, v6: refused_v6? };
         self.in_force = Some(Instant::now());
         if retires(v4) || retires(v6) {
             self.settle()?;
@@ -157,6 +157,10 @@ fn retires<F: Family>(changes: &FamilyChanges<F>) -> bool {
 }
 
 /// Everything but what is retired, in order; returns the frontends for which there is no room.
+///
+/// # Errors
+/// A write failed, or there was no memory for a source range: everything else is written then, and those who may use the Service are shut
+/// out until it is tried again.
 fn write<F: Family<Address: PlainAddress>>(
     tables: &mut FamilyTables<F>,
     filter: &mut FrontendFilter,
@@ -182,17 +186,14 @@ fn write<F: Family<Address: PlainAddress>>(
     }
     filter.mark::<F>(services.iter().map(|(frontend, _)| frontend))?;
     mapped::settle();
-    let refused = tables.source_ranges.insert(source_ranges)?;
-    if !refused.is_empty() {
-        // The plan counts what there is room for, so the kernel lacks memory. Sources in these ranges are shut out.
-        tracing::warn!(ranges = refused.len(), "no memory for source ranges");
-    }
+    let refused_ranges = tables.source_ranges.insert(source_ranges)?;
     let refused = tables.services.insert(services)?;
     for key in removed_services {
         tables.services.remove(key)?;
     }
     former.apply(services, removed_services)?;
-    Ok(refused)
+    // The plan counts what there is room for.
+    if refused_ranges.is_empty() { Ok(refused) } else { Err(tables.source_ranges.no_memory()) }
 }
 
 fn clear<F>(tables: &mut FamilyTables<F>, changes: &FamilyChanges<F>) -> Result<(), TableError>
