@@ -53,6 +53,19 @@ pub fn connect<F: Family, T: Tables<F>>(tables: &mut T, call: &Call<F::Address>)
     begin(tables, call, &service, Peers::One).map_or_else(|verdict| verdict, |chosen| Verdict::Rewrite(chosen.to))
 }
 
+/// Where a datagram goes that a UDP socket sends with an address, although it is connected to `peer`, as the kernel knows it: to the
+/// frontend that it is connected through, it goes to the same backend. The kernel gives a connected socket nobody else's answers.
+#[inline(always)]
+pub fn connected<F: Family, T: Tables<F>>(
+    tables: &mut T,
+    call: &Call<F::Address>,
+    peer: (F::Address, Port),
+) -> Option<(F::Address, Port)> {
+    let key = SocketKey::new(call.cookie, peer, call.protocol, Direction::Reply);
+    let frontend = tables.with_socket(&key, |entry| entry.to())?;
+    (frontend == call.peer).then_some(peer)
+}
+
 /// `sendto`/`sendmsg` on an unconnected UDP socket. Datagrams of one socket to one frontend stay with one
 /// backend for as long as it is an endpoint and they do not pause for longer than the UDP timeout.
 #[inline(always)]

@@ -56,6 +56,21 @@ fn a_send_to_the_backend_does_not_take_the_name_of_a_connected_socket() {
 }
 
 #[test]
+fn a_connected_socket_reaches_its_backend_also_by_naming_the_service_again() {
+    let mut tables = tables(Protocol::Udp, &["10.1.0.1:5353", "10.1.0.2:5353"]);
+    let to_frontend = call(Protocol::Udp, FRONTEND);
+    let Verdict::Rewrite(backend) = socket::connect(&mut tables, &to_frontend) else { panic!("is translated") };
+    assert_eq!(socket::connected(&mut tables, &to_frontend, backend), Some(backend));
+    // To somebody else, by another socket, or from one that is connected elsewhere.
+    let elsewhere = if backend == ONE { OTHER } else { ONE };
+    let another_frontend = ([10, 96, 0, 11], Port::new(53));
+    assert_eq!(socket::connected(&mut tables, &call(Protocol::Udp, another_frontend), backend), None);
+    assert_eq!(socket::connected(&mut tables, &to_frontend, elsewhere), None);
+    let of_another = Call { cookie: COOKIE + 1, ..to_frontend };
+    assert_eq!(socket::connected(&mut tables, &of_another, backend), None);
+}
+
+#[test]
 fn a_socket_that_is_connected_anew_to_the_backend_itself_names_the_backend() {
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         let mut tables = tables(protocol, &["10.1.0.1:5353"]);

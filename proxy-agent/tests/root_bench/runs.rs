@@ -195,7 +195,7 @@ fn pair<F: Cast>(kernel: &mut Kernel, direction: Direction, same: (F::Address, P
         Direction::Original => FlowKey::new(same, from, Protocol::Tcp, direction),
         Direction::Reply => FlowKey::new(from, same, Protocol::Tcp, direction),
     };
-    mark::<F>(kernel, ends.into_iter().map(key));
+    mark_flows::<F>(kernel, &ends.map(key));
     let mut flows = kernel.hash(maps::FLOWS.name::<F>());
     for [from, to] in [ends, [ends[1], ends[0]]] {
         let key = key(from);

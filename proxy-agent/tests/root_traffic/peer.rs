@@ -147,7 +147,15 @@ fn udp_socket(to: SocketAddr) -> UdpSocket {
 fn udp_connected(to: SocketAddr) -> io::Result<Sight> {
     let socket = udp_socket(to);
     socket.connect(to)?;
-    udp_on(&socket)
+    let sight = udp_on(&socket)?;
+    // Naming the peer again, which Linux allows, is no reason for another one to answer.
+    let again = match udp(&socket, to)? {
+        Sight::Answer { server, seen, from, peer: _ } => {
+            Sight::Answer { server, seen, from, peer: Some(socket.peer_addr()?) }
+        }
+        failed @ Sight::Failed(_) => failed,
+    };
+    Ok(if again == sight { sight } else { Sight::Failed(format!("{again:?} when named again, and {sight:?} before")) })
 }
 
 fn hold_udp_connected(to: SocketAddr) {

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::bpf_sock_addr,
+    bindings::{bpf_sock, bpf_sock_addr},
     helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval},
     programs::SockAddrContext,
 };
@@ -83,6 +83,9 @@ pub(super) const MAPPED: u32 = 0x0000_ffff_u32.to_be();
 /// Where the context of a call has the peer's address.
 trait Place<F: Family> {
     fn address(raw: *mut bpf_sock_addr) -> F::Address;
+
+    /// The address that the socket of a call is connected to.
+    fn peer(socket: *mut bpf_sock) -> F::Address;
 }
 
 struct InSockaddrIn;
@@ -96,12 +99,24 @@ impl Place<V4> for InSockaddrIn {
         // SAFETY: the context is valid for as long as the program runs; `user_ip4` is in network order in memory.
         unsafe { (*raw).user_ip4 }.to_ne_bytes()
     }
+
+    #[inline(always)]
+    fn peer(socket: *mut bpf_sock) -> [u8; 4] {
+        // SAFETY: the call's socket is valid for as long as the program runs; the word is in network order in memory.
+        unsafe { (*socket).dst_ip4 }.to_ne_bytes()
+    }
 }
 
 impl Place<V6> for InSockaddrIn6 {
     #[inline(always)]
     fn address(raw: *mut bpf_sock_addr) -> [u8; 16] {
         join(words(raw))
+    }
+
+    #[inline(always)]
+    fn peer(socket: *mut bpf_sock) -> [u8; 16] {
+        // SAFETY: the call's socket is valid for as long as the program runs; the words are in network order in memory.
+        join(unsafe { [(*socket).dst_ip6[0], (*socket).dst_ip6[1], (*socket).dst_ip6[2], (*socket).dst_ip6[3]] })
     }
 }
 
@@ -110,6 +125,12 @@ impl Place<V4> for InDisguise {
     fn address(raw: *mut bpf_sock_addr) -> [u8; 4] {
         // SAFETY: the context is valid for as long as the program runs; the words are in network order in memory.
         unsafe { (*raw).user_ip6[3] }.to_ne_bytes()
+    }
+
+    #[inline(always)]
+    fn peer(socket: *mut bpf_sock) -> [u8; 4] {
+        // The kernel keeps the address as IPv4's, too.
+        InSockaddrIn::peer(socket)
     }
 }
 
@@ -129,7 +150,10 @@ fn decide<F: FamilyMaps, P: Place<F>>(context: &SockAddrContext, step: Step) -> 
     let mut tables = KernelTables::<F>::new();
     let (at, verdict) = match step {
         Step::Connect => (DecidedAt::Connect, socket::connect(&mut tables, &call)),
-        Step::Send => (DecidedAt::SendMsg, socket::sendmsg(&mut tables, &call)),
+        Step::Send => match peer::<F, P>(raw).and_then(|peer| socket::connected(&mut tables, &call, peer)) {
+            Some(to) => return Verdict::Rewrite(to),
+            None => (DecidedAt::SendMsg, socket::sendmsg(&mut tables, &call)),
+        },
         Step::PeerName => return socket::peer_name(&mut tables, &call),
     };
     if let Some((service, decided)) = tables.decided()
@@ -142,6 +166,16 @@ fn decide<F: FamilyMaps, P: Place<F>>(context: &SockAddrContext, step: Step) -> 
         tell::<F, P>(raw, cookie, at, service, &to);
     }
     verdict
+}
+
+/// The peer that the socket is connected to, as the kernel knows it.
+#[inline(always)]
+fn peer<F: Family, P: Place<F>>(raw: *mut bpf_sock_addr) -> Option<(F::Address, Port)> {
+    // SAFETY: the context is valid for as long as the program runs, and a call always has a socket.
+    let socket = unsafe { (*raw).__bindgen_anon_1.sk };
+    // SAFETY: as above.
+    let port = Port::from_wire(unsafe { (*socket).dst_port }.to_ne_bytes());
+    (port != Port::default()).then(|| (P::peer(socket), port))
 }
 
 /// Tells that a call begins something, or, if it goes nowhere, that it is refused. A function of its own that knows the call by the
