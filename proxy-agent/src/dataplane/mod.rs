@@ -40,6 +40,7 @@ mod packet_log;
 pub mod pins;
 pub mod pod_namespace;
 mod programs;
+mod realtime;
 pub mod run_time;
 mod served;
 pub mod status;
@@ -194,6 +195,11 @@ impl Dataplane {
         tracing::info!("{features}");
         if let Some(absence) = ipv6::absence() {
             tracing::info!("{absence}: only IPv4 is served");
+        }
+        if realtime::is_realtime(Path::new("/")) {
+            tracing::warn!(
+                "the kernel has PREEMPT_RT, which is not supported: packets may be sent to the wrong endpoint"
+            );
         }
         let cgroup_root = mounts::cgroup_root(cgroup_root.as_deref())?;
         mounts::bpffs_root(bpffs_root)?;
