@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use proxy_common::{NodeAddress, Protocol, TcpState};
+use proxy_common::{Direction, NodeAddress, Protocol, TcpState};
 use proxy_ebpf::{
     Verdict,
     fixtures::{Frontend, World, frames},
@@ -92,6 +92,37 @@ fn an_address_that_nobody_has_any_more_takes_no_flow_away() {
     for world in stage.flow() {
         let mut world = world.next_generation();
         world.v4.services.clear();
+        stage.goes_to(&mut world, stage.former);
+        assert!(stage.answers(&mut world, stage.former));
+    }
+}
+
+/// In between the address is that of a Service that refuses: what is remembered of the flow is not half of it.
+#[test]
+fn an_address_that_comes_back_serves_its_flows_again() {
+    let stage = stage();
+    for world in stage.flow() {
+        let services = world.v4.services.clone();
+        let world = world.serve(Frontend::external(stage.frontend, Protocol::Udp));
+        let mut world = world.next_generation();
+        let mut refused = HostPacket::new(frames::udp(stage.client, stage.frontend, b"request"));
+        assert_eq!(host::run(&mut refused, &mut world.v4, Hook::Ingress, ETHERNET), Verdict::Answer);
+        assert!(!stage.answers(&mut world, stage.former));
+        world.v4.services = services;
+        let mut world = world.next_generation();
+        stage.goes_to(&mut world, stage.former);
+        assert!(stage.answers(&mut world, stage.former));
+    }
+}
+
+/// The kernel gives up either entry of a flow when it needs room.
+#[test]
+fn a_flow_without_its_reply_entry_begins_anew() {
+    let stage = stage();
+    for mut world in stage.flow() {
+        for table in [&mut world.v4.flows, &mut world.v4.young_flows] {
+            table.retain(|key, _| key.direction() == Some(Direction::Original));
+        }
         stage.goes_to(&mut world, stage.former);
         assert!(stage.answers(&mut world, stage.former));
     }

@@ -57,12 +57,12 @@ pub(super) fn established<F: Family, T: Tables<F>>(headers: &Headers<F>, tables:
     // Most packets do not need it.
     let reply_key = || FlowKey::new(flow.to(), client(headers, &flow), headers.protocol, Direction::Reply);
     let replied = |tables: &mut T| tables.with_flow(FlowTable::Confirmed, &reply_key(), |reply| reply.state());
-    if idle > timeout || !goes_on(headers, tables, (FlowTable::Confirmed, &key), &flow, replied) {
-        forget_answers(headers, tables, &reply_key());
+    let is_over = idle > timeout
+        || !goes_on(headers, tables, (FlowTable::Confirmed, &key), &flow, replied)
+        || idle > 0 && !keep(tables, FlowTable::Confirmed, &reply_key(), now) && needs_reply_entry(headers, &flow);
+    if is_over {
+        forget_datagrams(headers, tables, &key, &reply_key());
         return Known::IsOver;
-    }
-    if idle > 0 {
-        keep(tables, FlowTable::Confirmed, &reply_key(), now);
     }
     Known::GoesOn(flow)
 }
@@ -102,10 +102,17 @@ pub(super) fn keep_original<F: Family, T: Tables<F>>(
     keep(tables, table, &original, now);
 }
 
-/// Keeps an entry from being evicted.
+/// Keeps an entry from being evicted. Whether it is there.
 #[inline(always)]
-fn keep<F: Family, T: Tables<F>>(tables: &mut T, table: FlowTable, key: &FlowKey<F::Address>, now: u32) {
-    tables.with_flow(table, key, |flow| flow.note(now, TcpState::NONE));
+fn keep<F: Family, T: Tables<F>>(tables: &mut T, table: FlowTable, key: &FlowKey<F::Address>, now: u32) -> bool {
+    tables.with_flow(table, key, |flow| flow.note(now, TcpState::NONE)).is_some()
+}
+
+/// Whether a flow is over if its reply entry is gone. No packet says where one of datagrams ends, and its client would wait for the
+/// frontend's answers for as long as it asks.
+#[inline(always)]
+pub(super) fn needs_reply_entry<F: Family>(headers: &Headers<F>, original: &Flow<F::Address>) -> bool {
+    headers.protocol == Protocol::Udp && !original.flags().contains(FlowFlags::OWN)
 }
 
 /// An entry, wherever it is.
@@ -253,17 +260,20 @@ fn is_its_services<F: Family, T: Tables<F>>(
     true
 }
 
-/// Datagrams to a frontend go elsewhere from now on: what their former backend still answers is not the frontend's any more.
-/// `reply` is the key of those answers.
+/// Datagrams to a frontend go elsewhere from now on, or nowhere: what their former backend still answers is not the frontend's any
+/// more, and half of the flow would be worse than nothing. `original` and `reply` are the keys of both entries.
 #[inline(always)]
-pub(super) fn forget_answers<F: Family, T: Tables<F>>(
+pub(super) fn forget_datagrams<F: Family, T: Tables<F>>(
     headers: &Headers<F>,
     tables: &mut T,
+    original: &FlowKey<F::Address>,
     reply: &FlowKey<F::Address>,
 ) {
     if headers.protocol != Protocol::Udp {
         return;
     }
+    tables.remove_flow(FlowTable::Confirmed, original);
+    tables.remove_flow(FlowTable::Young, original);
     // By now the backend may answer the client for another frontend.
     let is_its = |flow: &mut Flow<F::Address>| flow.to() == headers.destination();
     if tables.with_flow(FlowTable::Confirmed, reply, is_its) == Some(true) {

@@ -73,8 +73,11 @@ fn asked<F: TcFamily, P: Packet, T: Tables<F>>(
         reply.note(now, TcpState::NONE);
         *reply
     });
-    if !flows::goes_on(headers, tables, (FlowTable::Young, &key), &flow, |_| reply.map(|reply| reply.state())) {
-        flows::forget_answers(headers, tables, &reply_key);
+    let said = reply.map(|reply| reply.state());
+    if !flows::goes_on(headers, tables, (FlowTable::Young, &key), &flow, |_| said)
+        || said.is_none() && flows::needs_reply_entry(headers, &flow)
+    {
+        flows::forget_datagrams(headers, tables, &key, &reply_key);
         return None;
     }
     if let Some(reply) = reply
