@@ -294,7 +294,7 @@ impl<A: Copy> Flow<A> {
         self.awaited
     }
 
-    /// Of an original entry, the generation of UDP frontends (see [`Settings::generation`](crate::Settings::generation)) in which the
+    /// Of an original entry of UDP, the generation of UDP frontends (see [`Settings::generation`](crate::Settings::generation)) in which the
     /// frontend was last known to be the Service's.
     #[must_use]
     pub const fn generation(&self) -> u16 {
@@ -305,6 +305,17 @@ impl<A: Copy> Flow<A> {
     /// Sets what [`Self::generation`] gives.
     pub const fn note_generation(&mut self, generation: u16) {
         self.awaited = generation;
+    }
+
+    /// Whether a SYN (INIT) has passed this original entry of TCP or SCTP in this second or the one before.
+    #[must_use]
+    pub const fn has_just_opened(&self, now: u32) -> bool {
+        lower_half(now).wrapping_sub(self.awaited) <= 1
+    }
+
+    /// Notes a SYN (INIT) of an original entry of TCP or SCTP.
+    pub const fn note_opening(&mut self, now: u32) {
+        self.awaited = lower_half(now);
     }
 
     /// Sets what [`Self::awaited`] gives.
@@ -323,4 +334,9 @@ impl<A: Copy> Flow<A> {
             self.state = state;
         }
     }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "half a day of seconds")]
+const fn lower_half(seconds: u32) -> u16 {
+    seconds as u16
 }

@@ -7,7 +7,7 @@ use proxy_common::{NodeAddress, Protocol, TcpState, V4, V6};
 use proxy_ebpf::{
     Packet, Verdict,
     fixtures::{
-        Frontend, UDP_TIMEOUT, World,
+        ESTABLISHED_TIMEOUT, Frontend, UDP_TIMEOUT, World,
         frames::{self, Chunk, Problem, Segment},
     },
     host::{self, ChecksumState, Hook, HostPacket, HostTables},
@@ -380,6 +380,7 @@ proptest! {
         if is_half_closed {
             world = world.half_closed(client, frontend, protocol);
         }
+        run(&mut world, Hook::Ingress, packet(protocol, client, frontend, Segment::Ack, b""));
         let (_, syn) = run(&mut world, Hook::Ingress, packet(protocol, client, backend, Segment::Syn, b""));
         let known = SocketAddr::new(client.ip(), source_port(&syn));
         prop_assert_ne!(known, client);
@@ -407,6 +408,42 @@ proptest! {
             let (_, once) = run(&mut world, Hook::Egress, packet(protocol, backend, client, answer, b"x"));
             let (_, twice) = run(&mut world, Hook::Egress, once.clone());
             prop_assert_eq!(twice, once);
+        }
+    }
+
+    /// A SYN or INIT that is sent again after its answer, or by somebody else, begins nothing where it passes two devices: neither at
+    /// the connection's own port nor at another one that it has got.
+    #[test]
+    fn what_is_sent_again_is_translated_once(
+        [client, frontend, backend, other] in addresses(),
+        is_sctp in any::<bool>(),
+        is_evading in any::<bool>(),
+        pauses in [0..ESTABLISHED_TIMEOUT, 0..ESTABLISHED_TIMEOUT],
+    ) {
+        let protocol = if is_sctp { Protocol::Sctp } else { Protocol::Tcp };
+        let mut world = World::default().cluster_ip(frontend, protocol, &[backend]);
+        if is_evading {
+            world = world.connection(client, other, protocol, backend, TcpState::DATA);
+        }
+        let twice = |world: &mut World, hook, frame| {
+            let (_, once) = run(world, hook, frame);
+            assert_eq!(run(world, hook, once.clone()), (Verdict::Pass, once.clone()));
+            once
+        };
+        let between = |from, to, segment| packet(protocol, from, to, segment, b"");
+        let known = {
+            let syn = twice(&mut world, Hook::Ingress, between(client, frontend, Segment::Syn));
+            SocketAddr::new(client.ip(), source_port(&syn))
+        };
+        prop_assert_eq!(known != client, is_evading);
+        for (answer, pause) in [Segment::SynAck, Segment::Ack, Segment::Ack].into_iter().zip([0].into_iter().chain(pauses)) {
+            let answered = twice(&mut world, Hook::Egress, between(backend, known, answer));
+            prop_assert_eq!(answered, between(frontend, client, answer));
+            world = world.later(pause);
+            for segment in [Segment::Syn, Segment::Ack] {
+                let asked = twice(&mut world, Hook::Ingress, between(client, frontend, segment));
+                prop_assert_eq!(asked, between(known, backend, segment));
+            }
         }
     }
 

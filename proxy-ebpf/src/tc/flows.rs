@@ -161,8 +161,8 @@ pub(super) fn room<F: Family, T: Tables<F>>(
 /// through a frontend: that connection's reply entry, if answers have been seen and it has not ended. It would give the new
 /// one's answers the frontend's name. One that has ended is removed.
 ///
-/// UDP is not asked for: where a packet passes two devices, nothing tells a datagram that was translated at the first one
-/// from one that was sent to the endpoint itself. In TCP and SCTP, only what begins a connection comes here, before any answer.
+/// Where a packet passes two devices, what was translated at the first one is no connection to the endpoint itself: that one is just
+/// before this. Nothing tells such datagrams from others, so UDP is not asked for. In TCP and SCTP, only what begins a connection comes here.
 #[inline(always)]
 pub(super) fn in_the_way<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: &mut T) -> Option<Flow<F::Address>> {
     if headers.protocol == Protocol::Udp {
@@ -174,12 +174,13 @@ pub(super) fn in_the_way<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: 
         return None;
     }
     let (reply, _) = find(tables, &key)?;
-    if has_ended(tables, headers.protocol, headers.source(), headers.destination(), &reply) {
+    let Some(original) = living(tables, headers.protocol, headers.source(), headers.destination(), &reply) else {
         tables.remove_flow(FlowTable::Confirmed, &key);
         tables.remove_flow(FlowTable::Young, &key);
         return None;
-    }
-    (reply.state() != TcpState::NONE).then_some(reply)
+    };
+    let is_this = reply.state() == TcpState::NONE || original.has_just_opened(tables.now());
+    (!is_this).then_some(reply)
 }
 
 /// Notes that the answers to a datagram that leaves from a frontend of `service` are no flow of its clients. Nobody outside can
@@ -231,10 +232,17 @@ pub(super) fn goes_on<F: Family, T: Tables<F>>(
                 || is_current(tables, flow) && is_its_services(headers, tables, at, flow)
         }
         Protocol::Tcp | Protocol::Sctp => {
-            !headers.may_begin_connection()
-                || !flow.state().is_closing()
-                    && is_current(tables, flow)
-                    && replied(tables).is_some_and(|said| !said.is_closing())
+            if !headers.may_begin_connection() {
+                return true;
+            }
+            let is_known = !flow.state().is_closing()
+                && is_current(tables, flow)
+                && replied(tables).is_some_and(|said| !said.is_closing());
+            if is_known {
+                let now = tables.now();
+                tables.with_flow(at.0, at.1, |flow| flow.note_opening(now));
+            }
+            is_known
         }
     }
 }
@@ -313,7 +321,7 @@ fn is_current<F: Family, T: Tables<F>>(tables: &T, flow: &Flow<F::Address>) -> b
 }
 
 /// Seconds without a packet after which a flow has ended. Most of TCP's and SCTP's end before, by what they say; see
-/// [`has_ended`].
+/// [`living`].
 #[inline(always)]
 pub(super) fn timeout<F: Family, T: Tables<F>>(tables: &T, protocol: Protocol) -> u32 {
     match protocol {
@@ -352,8 +360,7 @@ pub(super) fn note<F: Family, T: Tables<F>>(
     })
 }
 
-/// Whether the connection of a reply entry has ended: by the entry's state and the time since its last packet, and by what the
-/// original entry knows. `client` and `backend` are the entry's key. One FIN ends one direction only.
+/// Whether the connection of a reply entry has ended. `client` and `backend` are the entry's key.
 #[inline(always)]
 fn has_ended<F: Family, T: Tables<F>>(
     tables: &mut T,
@@ -362,25 +369,39 @@ fn has_ended<F: Family, T: Tables<F>>(
     backend: (F::Address, Port),
     reply: &Flow<F::Address>,
 ) -> bool {
+    match protocol {
+        Protocol::Udp => tables.now().saturating_sub(reply.last_seen()) > timeout(tables, protocol),
+        Protocol::Tcp | Protocol::Sctp => living(tables, protocol, client, backend, reply).is_none(),
+    }
+}
+
+/// The original entry of the TCP connection or SCTP association of a reply entry, unless it has ended: by the reply entry's state and the
+/// time since its last packet, and by what the original entry knows. `client` and `backend` are the reply entry's key. One FIN
+/// ends one direction only.
+#[inline(always)]
+fn living<F: Family, T: Tables<F>>(
+    tables: &mut T,
+    protocol: Protocol,
+    client: (F::Address, Port),
+    backend: (F::Address, Port),
+    reply: &Flow<F::Address>,
+) -> Option<Flow<F::Address>> {
     let idle = tables.now().saturating_sub(reply.last_seen());
-    let is_idle = idle > timeout(tables, protocol);
-    if protocol == Protocol::Udp || is_idle {
-        return is_idle;
+    if idle > timeout(tables, protocol) {
+        return None;
     }
     let sender = (client.0, reply.client_port().unwrap_or(client.1));
-    let original = FlowKey::new(sender, reply.to(), protocol, Direction::Original);
+    let key = FlowKey::new(sender, reply.to(), protocol, Direction::Original);
     let half_closed = tables.settings().half_closed_timeout();
-    let replied = reply.state();
-    let ended = |original: &Flow<F::Address>| {
-        let asked = original.state();
-        let either = asked.with(replied);
-        let both = asked.is_closing() && replied.is_closing();
-        // Another backend or port: the entry is a later connection's.
-        original.to() != backend
-            || original.client_port().unwrap_or(sender.1) != client.1
-            || both
-            || either.contains(TcpState::RST)
-            || (either.is_closing() && idle > half_closed)
-    };
-    find(tables, &original).is_none_or(|(original, _)| ended(&original))
+    let (original, _) = find(tables, &key)?;
+    let (asked, replied) = (original.state(), reply.state());
+    let either = asked.with(replied);
+    let both = asked.is_closing() && replied.is_closing();
+    // Another backend or port: the entry is a later connection's.
+    let has_ended = original.to() != backend
+        || original.client_port().unwrap_or(sender.1) != client.1
+        || both
+        || either.contains(TcpState::RST)
+        || (either.is_closing() && idle > half_closed);
+    (!has_ended).then_some(original)
 }

@@ -147,7 +147,10 @@ pub fn remember<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -
         flow = flow.with_client_port(client.1);
     }
     flow.note(now, headers.tcp);
-    flow.note_generation(tables.settings().generation());
+    match headers.protocol {
+        Protocol::Udp => flow.note_generation(tables.settings().generation()),
+        Protocol::Tcp | Protocol::Sctp => flow.note_opening(now),
+    }
     if tables.insert_flow(FlowTable::Young, &key, &flow, Insertion::Replace).is_err() {
         return drop(work, service, DropReason::FlowTableFull);
     }
