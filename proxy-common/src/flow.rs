@@ -157,7 +157,7 @@ pub struct TcpState(u8);
 impl TcpState {
     /// Nothing yet.
     pub const NONE: Self = Self(0);
-    /// A SYN (INIT).
+    /// A SYN (INIT, INIT ACK).
     pub const SYN: Self = Self(1);
     /// A segment without SYN, FIN or RST (any other chunk).
     pub const DATA: Self = Self(1 << 1);

@@ -62,7 +62,7 @@ pub struct Headers<F: Family> {
     pub l4: usize,
     /// TCP and SCTP: what this segment or packet is. Empty for UDP.
     pub tcp: TcpState,
-    /// TCP: whether ACK is set.
+    /// TCP: whether ACK is set. SCTP: whether it is an INIT ACK.
     pub acknowledges: bool,
     /// IPv4: time to live, protocol and header checksum, as they are in the packet. IPv6: zeros.
     pub(crate) rest: [u8; 4],
@@ -345,7 +345,8 @@ pub fn transport<F: ParseFamily, P: Packet>(
         }
         Protocol::Sctp => {
             let header: [u8; SCTP_HEADER + SCTP_CHUNK_HEADER] = packet.load(l4)?;
-            (take::<4>(&header, 0), sctp_state(header[SCTP_HEADER]), false)
+            let chunk = header[SCTP_HEADER];
+            (take::<4>(&header, 0), sctp_state(chunk), chunk == sctp_chunk::INIT_ACK)
         }
     };
     Ok(Headers {
@@ -419,18 +420,19 @@ pub(crate) mod tcp_flag {
 /// Types of SCTP chunks (RFC 9260 §3.2).
 pub(crate) mod sctp_chunk {
     pub(crate) const INIT: u8 = 1;
+    pub(crate) const INIT_ACK: u8 = 2;
     pub(crate) const ABORT: u8 = 6;
     pub(crate) const SHUTDOWN: u8 = 7;
     pub(crate) const SHUTDOWN_ACK: u8 = 8;
     pub(crate) const SHUTDOWN_COMPLETE: u8 = 14;
 }
 
-/// What the first chunk of an SCTP packet does, in the terms of TCP. INIT and SHUTDOWN COMPLETE are always alone (RFC 9260
-/// §6.10).
+/// What the first chunk of an SCTP packet does, in the terms of TCP. INIT, INIT ACK and SHUTDOWN COMPLETE are always alone
+/// (RFC 9260 §6.10).
 #[inline(always)]
 const fn sctp_state(chunk: u8) -> TcpState {
     match chunk {
-        sctp_chunk::INIT => TcpState::SYN,
+        sctp_chunk::INIT | sctp_chunk::INIT_ACK => TcpState::SYN,
         sctp_chunk::ABORT | sctp_chunk::SHUTDOWN_COMPLETE => TcpState::RST,
         sctp_chunk::SHUTDOWN | sctp_chunk::SHUTDOWN_ACK => TcpState::FIN,
         _ => TcpState::DATA,

@@ -134,6 +134,23 @@ fn an_association_is_confirmed_by_what_follows_its_four_way_handshake() {
     ask(&mut world, &stage, sctp(Chunk::Init));
     ask(&mut world, &stage, sctp(Chunk::Data));
     assert!(!is_confirmed(&world), "nobody has answered");
+    answer(&mut world, &stage, sctp(Chunk::InitAck));
+    for chunk in [Chunk::CookieEcho, Chunk::Data, Chunk::Heartbeat] {
+        ask(&mut world, &stage, sctp(chunk));
+        assert!(!is_confirmed(&world), "whoever does not see the answers has no cookie");
+    }
+    answer(&mut world, &stage, sctp(Chunk::CookieAck));
+    assert!(!is_confirmed(&world), "the client may be gone");
+    ask(&mut world, &stage, sctp(Chunk::Data));
+    assert!(is_confirmed(&world));
+}
+
+/// COOKIE ACK may be lost before it gets here.
+#[test]
+fn an_association_is_confirmed_by_what_follows_the_backends_data() {
+    let (stage, mut world) = stage(Protocol::Sctp);
+    ask(&mut world, &stage, sctp(Chunk::Init));
+    answer(&mut world, &stage, sctp(Chunk::InitAck));
     answer(&mut world, &stage, sctp(Chunk::Data));
     ask(&mut world, &stage, sctp(Chunk::Data));
     assert!(is_confirmed(&world));

@@ -2,7 +2,8 @@
 //!
 //! A flow is confirmed when its client shows that it has heard the backend. For TCP, that is an acknowledgment of the
 //! backend's SYN, or any segment after the backend has sent more than that, which it does not do before it has accepted the
-//! client's acknowledgment. For SCTP it is what follows COOKIE ACK. For UDP it is a datagram after an answer.
+//! client's acknowledgment. For SCTP it is what follows COOKIE ACK or anything else of the backend's after its INIT ACK. For UDP it is a
+//! datagram after an answer.
 //!
 //! When a flow is confirmed, its entries are copied and not moved: whoever looks into both tables, the confirmed one first,
 //! finds it at any moment. What is left behind is not looked at any more, and so the next that the kernel evicts.
