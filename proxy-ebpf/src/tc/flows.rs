@@ -1,14 +1,17 @@
 //! What is remembered of connections: two entries each, in one of two tables, and when they have ended.
 
-use proxy_common::{Direction, Family, Flow, FlowFlags, FlowKey, FlowTable, Port, Protocol, ServiceId, TcpState};
+use proxy_common::{
+    Backend, Direction, Family, Flow, FlowFlags, FlowKey, FlowTable, Port, Protocol, ServiceId, TcpState,
+};
 
 use crate::{
     frontend::{self, Loopback},
     headers::Headers,
+    policy::List,
     tables::{Insertion, Tables},
 };
 
-/// What the table of confirmed flows says of a packet's flow.
+/// What a table of flows says of a packet's flow.
 pub(super) enum Known<A> {
     /// The packet goes where those before it went.
     GoesOn(Flow<A>),
@@ -33,6 +36,15 @@ pub(super) enum Former {
 }
 
 impl Former {
+    /// What was found in this table.
+    #[inline(always)]
+    const fn of(table: FlowTable) -> Self {
+        match table {
+            FlowTable::Confirmed => Self::Confirmed,
+            FlowTable::Young => Self::Young,
+        }
+    }
+
     /// How the new entry is added to the young flows.
     #[inline(always)]
     pub(super) const fn insertion(self) -> Insertion {
@@ -150,11 +162,40 @@ pub(super) fn room<F: Family, T: Tables<F>>(
     let reply = FlowKey::new(backend, client, headers.protocol, Direction::Reply);
     let Some((other, table)) = find(tables, &reply) else { return Some(Former::None) };
     let is_same = other.to() == headers.destination() && other.client_port().unwrap_or(port) == headers.source().1;
-    let former = match table {
-        FlowTable::Confirmed => Former::Confirmed,
-        FlowTable::Young => Former::Young,
+    (is_same || has_ended(tables, headers.protocol, client, backend, &other)).then_some(Former::of(table))
+}
+
+/// The connection through `service` between the ends of a SYN or INIT that seems to begin another one, if it may live nevertheless: whoever
+/// sends in the client's name without seeing the answers can end it or begin it as he likes. Its backend knows: it defends a
+/// connection that lives (RFC 9293 §3.10.7.4, RFC 9260 §5.2.2) and begins anew after one that does not. So only its word is taken for an
+/// end, but for backends that new connections do not go to, and after a silence. Also what its reply entry is to the new one.
+#[inline(always)]
+pub(super) fn may_live<F: Family, T: Tables<F>>(
+    headers: &Headers<F>,
+    tables: &mut T,
+    service: ServiceId,
+    list: List,
+) -> Option<(Flow<F::Address>, Former)> {
+    if headers.protocol == Protocol::Udp {
+        return None;
+    }
+    let key = FlowKey::new(headers.source(), headers.destination(), headers.protocol, Direction::Original);
+    let (flow, _) = find(tables, &key)?;
+    let client = client(headers, &flow);
+    let key = FlowKey::new(flow.to(), client, headers.protocol, Direction::Reply);
+    let (reply, table) = find(tables, &key)?;
+    let is_its = flow.service() == service
+        && reply.to() == headers.destination()
+        && reply.client_port().unwrap_or(client.1) == headers.source().1;
+    let said = reply.state();
+    let has_answered = said != TcpState::NONE && !said.is_closing();
+    let idle = tables.now().saturating_sub(reply.last_seen());
+    let is_silent = idle > tables.settings().half_closed_timeout().min(timeout(tables, headers.protocol));
+    let may_be_left_there = match current(tables, &flow) {
+        Some(backend) => list.has(&backend),
+        None => said.contains(TcpState::DATA) && !flow.state().is_closing(),
     };
-    (is_same || has_ended(tables, headers.protocol, client, backend, &other)).then_some(former)
+    (is_its && has_answered && !is_silent && may_be_left_there).then_some((flow, Former::of(table)))
 }
 
 /// A client connects to what is no frontend, from a port from which it reaches, or reached, the same address and port
@@ -217,7 +258,7 @@ pub(super) fn note_own<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: &m
 ///
 /// A datagram does for as long as its backend is an endpoint and its frontend the Service's. `at` is where the flow's entry is. So
 /// does a SYN or INIT, if no side has ended the connection: then
-/// it is a retransmission, or an SCTP peer's restart; otherwise it begins a new one.
+/// it is a retransmission, or an SCTP peer's restart; otherwise it begins a new one, maybe at the same place (see [`may_live`]).
 #[inline(always)]
 pub(super) fn goes_on<F: Family, T: Tables<F>>(
     headers: &Headers<F>,
@@ -312,12 +353,17 @@ pub(super) fn client<F: Family>(headers: &Headers<F>, original: &Flow<F::Address
     (headers.source().0, original.client_port().unwrap_or(headers.source().1))
 }
 
-/// Whether the backend of an original entry is still an endpoint of its Service.
+/// The backend of an original entry, if it is still an endpoint of its Service.
+#[inline(always)]
+fn current<F: Family, T: Tables<F>>(tables: &T, flow: &Flow<F::Address>) -> Option<Backend<F::Address>> {
+    let backend = tables.backend(flow.backend())?;
+    let is_its = backend.service() == flow.service() && (backend.address(), backend.port()) == flow.to();
+    is_its.then_some(backend)
+}
+
 #[inline(always)]
 fn is_current<F: Family, T: Tables<F>>(tables: &T, flow: &Flow<F::Address>) -> bool {
-    tables
-        .backend(flow.backend())
-        .is_some_and(|backend| backend.service() == flow.service() && (backend.address(), backend.port()) == flow.to())
+    current(tables, flow).is_some()
 }
 
 /// Seconds without a packet after which a flow has ended. Most of TCP's and SCTP's end before, by what they say; see
@@ -377,7 +423,7 @@ fn has_ended<F: Family, T: Tables<F>>(
 
 /// The original entry of the TCP connection or SCTP association of a reply entry, unless it has ended: by the reply entry's state and the
 /// time since its last packet, and by what the original entry knows. `client` and `backend` are the reply entry's key. One FIN
-/// ends one direction only.
+/// ends one direction only, and so does a RST of the client's, which anybody may have sent.
 #[inline(always)]
 fn living<F: Family, T: Tables<F>>(
     tables: &mut T,
@@ -401,7 +447,7 @@ fn living<F: Family, T: Tables<F>>(
     let has_ended = original.to() != backend
         || original.client_port().unwrap_or(sender.1) != client.1
         || both
-        || either.contains(TcpState::RST)
+        || replied.contains(TcpState::RST)
         || (either.is_closing() && idle > half_closed);
     (!has_ended).then_some(original)
 }

@@ -41,14 +41,8 @@ pub fn ingress<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mu
             work.supersedes = true;
             Verdict::Continue(Stage::Admit)
         }
-        Known::Unknown | Known::Nobody if forward::is_wanted(packet, tables) => {
-            work.supersedes = false;
-            Verdict::Continue(Stage::Return)
-        }
-        Known::Unknown => {
-            work.supersedes = false;
-            Verdict::Continue(Stage::Young)
-        }
+        Known::Unknown | Known::Nobody if forward::is_wanted(packet, tables) => Verdict::Continue(Stage::Return),
+        Known::Unknown => Verdict::Continue(Stage::Young),
         Known::Nobody if headers.may_begin_connection() => {
             work.supersedes = false;
             Verdict::Continue(Stage::Admit)
@@ -86,10 +80,16 @@ pub fn admit<F: TcFamily, P: Packet, T: Tables<F>>(packet: &P, tables: &mut T, w
 /// The first packet of a flow that [`admit`] admitted: chooses a backend.
 #[inline(always)]
 pub fn choose<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> Verdict {
-    let Work { headers, admitted, chosen, .. } = work;
+    let Work { headers, admitted, chosen, supersedes, .. } = work;
     let service = &admitted.service;
     let client = affinity::Client::Address(headers.source().0);
     let recalled = affinity::recall(tables, client, service, admitted.list);
+    if *supersedes && let Some((flow, former)) = flows::may_live(headers, tables, service.id(), admitted.list) {
+        let client_port = flow.client_port().unwrap_or(headers.source().1);
+        let (backend, to) = (flow.backend(), flow.to());
+        *chosen = Chosen { backend, to, client_port, former, is_recalled: recalled.is_some(), evasions: 0 };
+        return Verdict::Continue(Stage::Remember);
+    }
     let mut attempt = 0;
     while attempt < choose::ATTEMPTS {
         let candidate = match recalled {

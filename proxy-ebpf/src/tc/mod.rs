@@ -118,7 +118,7 @@ pub struct Work<F: Family> {
     is_first_fragment: bool,
     /// The Service port whose frontend the packet was translated for, if it is a first fragment.
     translated: Option<ServiceId>,
-    /// The packet belonged to a confirmed flow that is over.
+    /// The packet belonged to a flow that is over.
     supersedes: bool,
     /// Answers of the packet's flow have been sent on.
     is_sent_on: bool,

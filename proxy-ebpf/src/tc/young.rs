@@ -12,7 +12,7 @@ use proxy_common::{Direction, Flow, FlowKey, FlowTable, Protocol, ServiceEntry, 
 
 use super::{
     Admitted, Chosen, Stage, TcFamily, Verdict, Work, egress, flows,
-    flows::{Former, Noted},
+    flows::{Former, Known, Noted},
 };
 use crate::{
     headers::Headers,
@@ -25,8 +25,13 @@ use crate::{
 #[inline(always)]
 pub fn young<F: TcFamily, P: Packet, T: Tables<F>>(packet: &P, tables: &mut T, work: &mut Work<F>) -> Verdict {
     let headers = &work.headers;
-    let Some(flow) = asked(packet, headers, tables) else {
-        return if headers.may_begin_connection() { Verdict::Continue(Stage::Admit) } else { Verdict::Pass };
+    let flow = match asked(packet, headers, tables) {
+        Known::GoesOn(flow) => flow,
+        known if headers.may_begin_connection() => {
+            work.supersedes = matches!(known, Known::IsOver);
+            return Verdict::Continue(Stage::Admit);
+        }
+        Known::IsOver | Known::Unknown | Known::Nobody => return Verdict::Pass,
     };
     let service = ServiceEntry::new(flow.service(), ServiceFlags::NONE, SlotRange::EMPTY, SlotRange::EMPTY);
     work.admitted = Admitted { service, range: SlotRange::EMPTY, list: List::Cluster, flags: flow.flags() };
@@ -57,21 +62,22 @@ pub fn young_reply<F: TcFamily, P: Packet, T: Tables<F>>(
 
 /// The young flow that a packet into the node belongs to, if it goes where it went before. Confirms it if it may.
 #[inline(always)]
-fn asked<F: TcFamily, P: Packet, T: Tables<F>>(
-    packet: &P,
-    headers: &Headers<F>,
-    tables: &mut T,
-) -> Option<Flow<F::Address>> {
+fn asked<F: TcFamily, P: Packet, T: Tables<F>>(packet: &P, headers: &Headers<F>, tables: &mut T) -> Known<F::Address> {
     let timeout = flows::timeout(tables, headers.protocol);
     let key = FlowKey::new(headers.source(), headers.destination(), headers.protocol, Direction::Original);
-    let Noted { mut flow, idle, now } = flows::note(tables, FlowTable::Young, &key, headers.tcp, timeout)?;
+    let Some(Noted { mut flow, idle, now }) = flows::note(tables, FlowTable::Young, &key, headers.tcp, timeout) else {
+        return Known::Unknown;
+    };
     if idle > timeout {
-        return None;
+        return Known::IsOver;
     }
     let client = flows::client(headers, &flow);
     let reply_key = FlowKey::new(flow.to(), client, headers.protocol, Direction::Reply);
     let reply = tables.with_flow(FlowTable::Young, &reply_key, |reply| {
-        reply.note(now, TcpState::NONE);
+        // What may begin another connection does not keep this one.
+        if headers.protocol == Protocol::Udp || !headers.may_begin_connection() {
+            reply.note(now, TcpState::NONE);
+        }
         *reply
     });
     let said = reply.map(|reply| reply.state());
@@ -79,7 +85,7 @@ fn asked<F: TcFamily, P: Packet, T: Tables<F>>(
         || said.is_none() && flows::needs_reply_entry(headers, &flow)
     {
         flows::forget_datagrams(headers, tables, &key, &reply_key);
-        return None;
+        return Known::IsOver;
     }
     if let Some(reply) = reply
         && is_confirmed(packet, headers, &flow, &reply)
@@ -90,7 +96,7 @@ fn asked<F: TcFamily, P: Packet, T: Tables<F>>(
         let _ = tables.insert_flow(FlowTable::Confirmed, &reply_key, &reply, Insertion::New);
         let _ = tables.insert_flow(FlowTable::Confirmed, &key, &flow, Insertion::New);
     }
-    Some(flow)
+    Known::GoesOn(flow)
 }
 
 /// The young flow that a packet out of the node is a reply of.
