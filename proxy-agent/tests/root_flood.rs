@@ -12,6 +12,7 @@ use aya::{
     maps::{Array, HashMap, PerCpuArray},
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
+use marks::mark;
 use proxy_agent::dataplane::object::OBJECT;
 use proxy_common::{
     Backend, BackendId, Counter, Family, FamilyFlows, FamilySettings, FlowTable, FrontendFilterPlace, PlainAddress,
@@ -19,8 +20,6 @@ use proxy_common::{
     maps,
 };
 use proxy_ebpf::fixtures::frames::{self, SEQUENCE, Segment};
-
-use marks::mark;
 
 const TC_ACT_UNSPEC: u32 = u32::MAX;
 

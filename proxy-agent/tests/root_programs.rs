@@ -17,6 +17,7 @@ use aya::{
     },
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
 };
+use marks::mark;
 use proxy_agent::dataplane::object::OBJECT;
 use proxy_common::{
     ALLOWED, AffinityEntry, AffinityKey, Backend, BackendId, Counter, Decision, DropKey, DropReason, Family, FilterRow,
@@ -27,8 +28,6 @@ use proxy_ebpf::{
     fixtures::{self, Case, Outcome},
     host::{self, Hook, HostPacket, HostTables},
 };
-
-use marks::mark;
 
 /// Length of the link layer's header.
 const ETHERNET: usize = 14;
