@@ -138,18 +138,20 @@ fn who_does_not_see_a_connection_does_not_change_its_port() {
     }
 }
 
-/// Neither by another frontend nor directly.
+/// A client that resets its connections, as health checks of load balancers do, has its port for another way to the same endpoint.
 #[test]
-fn who_does_not_see_a_connection_does_not_get_its_answers() {
+fn a_client_that_resets_a_connection_has_its_port_for_another() {
     for stage in stages() {
-        for end in ENDS {
-            for world in stage.connection(Some(List::Cluster), TcpState::DATA) {
-                let mut world = world.cluster_ip(stage.elsewhere, stage.protocol, &[stage.backend]);
-                stage.goes_to(&mut world, end, stage.client, stage.backend);
-                for to in [stage.elsewhere, stage.backend] {
-                    stage.pass(&mut world, Hook::Ingress, stage.packet(stage.client, to, Segment::Syn));
-                    stage.lives(&mut world, stage.client);
-                }
+        for world in stage.connection(Some(List::Cluster), TcpState::DATA) {
+            let world = world.cluster_ip(stage.elsewhere, stage.protocol, &[stage.backend]);
+            for to in [stage.elsewhere, stage.backend] {
+                let mut world = world.clone();
+                stage.goes_to(&mut world, Segment::Rst, stage.client, stage.backend);
+                let sent = stage.pass(&mut world, Hook::Ingress, stage.packet(stage.client, to, Segment::Syn));
+                assert_eq!(sent, stage.packet(stage.client, stage.backend, Segment::Syn), "from its own port");
+                let answer = stage.packet(stage.backend, stage.client, Segment::SynAck);
+                let answer = stage.pass(&mut world, Hook::Egress, answer);
+                assert_eq!(answer, stage.packet(to, stage.client, Segment::SynAck));
             }
         }
     }

@@ -423,7 +423,8 @@ fn has_ended<F: Family, T: Tables<F>>(
 
 /// The original entry of the TCP connection or SCTP association of a reply entry, unless it has ended: by the reply entry's state and the
 /// time since its last packet, and by what the original entry knows. `client` and `backend` are the reply entry's key. One FIN
-/// ends one direction only, and so does a RST of the client's, which anybody may have sent.
+/// ends one direction only. A RST of the client's counts, although anybody may have sent it: a client that resets all its connections, as
+/// health checks do, would soon find all ports taken.
 #[inline(always)]
 fn living<F: Family, T: Tables<F>>(
     tables: &mut T,
@@ -447,7 +448,7 @@ fn living<F: Family, T: Tables<F>>(
     let has_ended = original.to() != backend
         || original.client_port().unwrap_or(sender.1) != client.1
         || both
-        || replied.contains(TcpState::RST)
+        || either.contains(TcpState::RST)
         || (either.is_closing() && idle > half_closed);
     (!has_ended).then_some(original)
 }
