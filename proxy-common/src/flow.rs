@@ -307,15 +307,17 @@ impl<A: Copy> Flow<A> {
         self.awaited = generation;
     }
 
-    /// Whether a SYN (INIT) has passed this original entry of TCP or SCTP in this second or the one before.
+    /// Of an original entry of TCP or SCTP, what tells its last SYN (INIT) from one of another connection: the lower half of its
+    /// sequence number (of the association's Initiate Tag).
     #[must_use]
-    pub const fn has_just_opened(&self, now: u32) -> bool {
-        lower_half(now).wrapping_sub(self.awaited) <= 1
+    pub const fn opening(&self) -> u16 {
+        // Only reply entries of TCP await anything.
+        self.awaited
     }
 
-    /// Notes a SYN (INIT) of an original entry of TCP or SCTP.
-    pub const fn note_opening(&mut self, now: u32) {
-        self.awaited = lower_half(now);
+    /// Sets what [`Self::opening`] gives.
+    pub const fn note_opening(&mut self, number: u16) {
+        self.awaited = number;
     }
 
     /// Sets what [`Self::awaited`] gives.
@@ -334,9 +336,4 @@ impl<A: Copy> Flow<A> {
             self.state = state;
         }
     }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "half a day of seconds")]
-const fn lower_half(seconds: u32) -> u16 {
-    seconds as u16
 }

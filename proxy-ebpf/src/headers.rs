@@ -36,6 +36,9 @@ const FRAGMENT_HEADER: usize = 8;
 /// Offset of IPv4's time to live, which protocol, header checksum and addresses follow (RFC 791 §3.1).
 pub(crate) const V4_REST: usize = 8;
 
+/// Offset of TCP's sequence number (RFC 9293 §3.1).
+const TCP_SEQUENCE: usize = 4;
+
 /// TCP header bytes up to and including the flags.
 const TCP_FLAGS_END: usize = 14;
 
@@ -498,8 +501,20 @@ impl<F: Family> Headers<F> {
     /// [`Truncated`] if the packet ends before it.
     #[inline(always)]
     pub fn sequence<P: Packet>(&self, packet: &P) -> Result<u32, Truncated> {
-        const OFFSET: usize = 4;
-        packet.load(self.l4 + OFFSET).map(u32::from_be_bytes)
+        packet.load(self.l4 + TCP_SEQUENCE).map(u32::from_be_bytes)
+    }
+
+    /// What tells this SYN or INIT from one of another connection between the same ends: the lower half of its sequence number, or of
+    /// its Initiate Tag (RFC 9260 §3.3.2). One that is sent again has the same. Zero for UDP, and for an INIT that ends before it.
+    #[inline(always)]
+    pub fn opening<P: Packet>(&self, packet: &P) -> u16 {
+        const LOWER_HALF: usize = 2;
+        let number = match self.protocol {
+            Protocol::Udp => return 0,
+            Protocol::Tcp => TCP_SEQUENCE,
+            Protocol::Sctp => SCTP_HEADER + SCTP_CHUNK_HEADER,
+        };
+        packet.load(self.l4 + number + LOWER_HALF).map_or(0, u16::from_be_bytes)
     }
 
     /// The acknowledgment number of a TCP segment, which means something if [`Self::acknowledges`].

@@ -180,3 +180,21 @@ fn what_the_node_asks_from_a_frontend_is_answered_to_the_node() {
     let request = pass(&mut world, Hook::Ingress, frames::udp(other, frontend, b"request"));
     assert_eq!(request, frames::udp(other, former, b"request"), "others are served");
 }
+
+/// An endpoint's answer is the frontend's where it leaves the second device: that is no exchange of the node's own.
+#[test]
+fn an_answer_that_passes_two_devices_takes_its_flow_along() {
+    let Stage { client, frontend, former: backend, .. } = stage();
+    let mut world = World::default()
+        .node_address(frontend.ip(), NodeAddress::NODE_PORTS)
+        .serve(Frontend::node_port(frontend, Protocol::Udp).cluster(&[backend]));
+    for _ in 0..3 {
+        let request = pass(&mut world, Hook::Ingress, frames::udp(client, frontend, b"request"));
+        assert_eq!(request, frames::udp(client, backend, b"request"));
+        for _ in 0..2 {
+            let answer = pass(&mut world, Hook::Egress, frames::udp(backend, client, b"answer"));
+            assert_eq!(answer, frames::udp(frontend, client, b"answer"));
+            assert_eq!(pass(&mut world, Hook::Egress, answer.clone()), answer);
+        }
+    }
+}

@@ -123,6 +123,25 @@ fn who_does_not_see_a_connection_does_not_move_it() {
     }
 }
 
+/// Nor does who is faster than the backend's answers.
+#[test]
+fn who_does_not_wait_for_answers_does_not_move_a_connection() {
+    for stage in stages() {
+        for end in ENDS {
+            for mut world in stage.connection(Some(List::Cluster), TcpState::DATA) {
+                for _ in 0..3 {
+                    stage.goes_to(&mut world, end, stage.client, stage.backend);
+                    stage.goes_to(&mut world, Segment::Syn, stage.client, stage.backend);
+                }
+                stage.lives(&mut world, stage.client);
+                stage.goes_to(&mut world, end, stage.client, stage.backend);
+                let mut world = world.later(HALF_CLOSED_TIMEOUT + 1);
+                stage.goes_to(&mut world, Segment::Syn, stage.client, stage.other);
+            }
+        }
+    }
+}
+
 /// Nor one that its backend knows by another port.
 #[test]
 fn who_does_not_see_a_connection_does_not_change_its_port() {

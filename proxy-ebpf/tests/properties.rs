@@ -372,19 +372,24 @@ proptest! {
         [client, frontend, backend, _] in addresses(),
         is_sctp in any::<bool>(),
         is_half_closed in any::<bool>(),
+        has_just_begun in any::<bool>(),
     ) {
         let protocol = if is_sctp { Protocol::Sctp } else { Protocol::Tcp };
-        let mut world = World::default()
-            .cluster_ip(frontend, protocol, &[backend])
-            .connection(client, frontend, protocol, backend, TcpState::DATA);
-        if is_half_closed {
+        let mut world = World::default().cluster_ip(frontend, protocol, &[backend]);
+        if has_just_begun {
+            run(&mut world, Hook::Ingress, packet(protocol, client, frontend, Segment::Syn, b""));
+            run(&mut world, Hook::Egress, packet(protocol, backend, client, Segment::SynAck, b""));
+        } else {
+            world = world.connection(client, frontend, protocol, backend, TcpState::DATA);
+        }
+        if is_half_closed && !has_just_begun {
             world = world.half_closed(client, frontend, protocol);
         }
         run(&mut world, Hook::Ingress, packet(protocol, client, frontend, Segment::Ack, b""));
-        let (_, syn) = run(&mut world, Hook::Ingress, packet(protocol, client, backend, Segment::Syn, b""));
+        let (_, syn) = run(&mut world, Hook::Ingress, frames::another_opening(client, backend, protocol));
         let known = SocketAddr::new(client.ip(), source_port(&syn));
         prop_assert_ne!(known, client);
-        prop_assert_eq!(syn, packet(protocol, known, backend, Segment::Syn, b""));
+        prop_assert_eq!(syn, frames::another_opening(known, backend, protocol));
         for (asked, client_there) in [(frontend, client), (backend, known)] {
             let (_, reply) = run(&mut world, Hook::Egress, packet(protocol, backend, client_there, Segment::Ack, b"x"));
             prop_assert_eq!(reply, packet(protocol, asked, client, Segment::Ack, b"x"));
@@ -444,6 +449,8 @@ proptest! {
                 let asked = twice(&mut world, Hook::Ingress, between(client, frontend, segment));
                 prop_assert_eq!(asked, between(known, backend, segment));
             }
+            let asked = twice(&mut world, Hook::Ingress, frames::another_opening(client, frontend, protocol));
+            prop_assert_eq!(asked, frames::another_opening(known, backend, protocol));
         }
     }
 

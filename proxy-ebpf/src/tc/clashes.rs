@@ -36,7 +36,7 @@ pub fn evade<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> V
 #[inline(always)]
 pub(super) fn step_aside<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> Verdict {
     let headers = &work.headers;
-    let Some(other) = flows::in_the_way(headers, tables) else { return Verdict::Pass };
+    let Some(other) = flows::in_the_way(headers, tables, work.opening) else { return Verdict::Pass };
     let service = ServiceEntry::new(other.service(), ServiceFlags::NONE, SlotRange::EMPTY, SlotRange::EMPTY);
     work.admitted = Admitted { service, range: SlotRange::EMPTY, list: List::Cluster, flags: FlowFlags::NONE };
     work.chosen = Chosen {
@@ -44,6 +44,7 @@ pub(super) fn step_aside<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut W
         to: headers.destination(),
         client_port: headers.source().1,
         former: Former::None,
+        may_live: false,
         is_recalled: true,
         evasions: 0,
     };

@@ -7,6 +7,7 @@ use proxy_common::{
 use crate::{
     frontend::{self, Loopback},
     headers::Headers,
+    packet::Packet,
     policy::List,
     tables::{Insertion, Tables},
 };
@@ -57,7 +58,11 @@ impl Former {
 
 /// The confirmed flow that a packet into the node belongs to.
 #[inline(always)]
-pub(super) fn established<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: &mut T) -> Known<F::Address> {
+pub(super) fn established<F: Family, P: Packet, T: Tables<F>>(
+    packet: &P,
+    headers: &Headers<F>,
+    tables: &mut T,
+) -> Known<F::Address> {
     let key = FlowKey::new(headers.source(), headers.destination(), headers.protocol, Direction::Original);
     if !tables.may_have_flow(&key) {
         return Known::Nobody;
@@ -70,7 +75,7 @@ pub(super) fn established<F: Family, T: Tables<F>>(headers: &Headers<F>, tables:
     let reply_key = || FlowKey::new(flow.to(), client(headers, &flow), headers.protocol, Direction::Reply);
     let replied = |tables: &mut T| tables.with_flow(FlowTable::Confirmed, &reply_key(), |reply| reply.state());
     let is_over = idle > timeout
-        || !goes_on(headers, tables, (FlowTable::Confirmed, &key), &flow, replied)
+        || !goes_on(packet, headers, tables, (FlowTable::Confirmed, &key), &flow, replied)
         || idle > 0 && !keep(tables, FlowTable::Confirmed, &reply_key(), now) && needs_reply_entry(headers, &flow);
     if is_over {
         forget_datagrams(headers, tables, &key, &reply_key());
@@ -202,10 +207,15 @@ pub(super) fn may_live<F: Family, T: Tables<F>>(
 /// through a frontend: that connection's reply entry, if answers have been seen and it has not ended. It would give the new
 /// one's answers the frontend's name. One that has ended is removed.
 ///
-/// Where a packet passes two devices, what was translated at the first one is no connection to the endpoint itself: that one is just
-/// before this. Nothing tells such datagrams from others, so UDP is not asked for. In TCP and SCTP, only what begins a connection comes here.
+/// Where a packet passes two devices, what was translated at the first one is no connection to the endpoint itself: `opening` is that of the
+/// connection's own last SYN or INIT. Nothing tells such datagrams from others, so UDP is not asked for. In TCP and SCTP, only what begins a
+/// connection comes here.
 #[inline(always)]
-pub(super) fn in_the_way<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: &mut T) -> Option<Flow<F::Address>> {
+pub(super) fn in_the_way<F: Family, T: Tables<F>>(
+    headers: &Headers<F>,
+    tables: &mut T,
+    opening: u16,
+) -> Option<Flow<F::Address>> {
     if headers.protocol == Protocol::Udp {
         return None;
     }
@@ -220,8 +230,7 @@ pub(super) fn in_the_way<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: 
         tables.remove_flow(FlowTable::Young, &key);
         return None;
     };
-    let is_this = reply.state() == TcpState::NONE || original.has_just_opened(tables.now());
-    (!is_this).then_some(reply)
+    (original.opening() != opening).then_some(reply)
 }
 
 /// Notes that the answers to a datagram that leaves from a frontend of `service` are no flow of its clients. Nobody outside can
@@ -260,7 +269,8 @@ pub(super) fn note_own<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: &m
 /// does a SYN or INIT, if no side has ended the connection: then
 /// it is a retransmission, or an SCTP peer's restart; otherwise it begins a new one, maybe at the same place (see [`may_live`]).
 #[inline(always)]
-pub(super) fn goes_on<F: Family, T: Tables<F>>(
+pub(super) fn goes_on<F: Family, P: Packet, T: Tables<F>>(
+    packet: &P,
     headers: &Headers<F>,
     tables: &mut T,
     at: (FlowTable, &FlowKey<F::Address>),
@@ -280,8 +290,8 @@ pub(super) fn goes_on<F: Family, T: Tables<F>>(
                 && is_current(tables, flow)
                 && replied(tables).is_some_and(|said| !said.is_closing());
             if is_known {
-                let now = tables.now();
-                tables.with_flow(at.0, at.1, |flow| flow.note_opening(now));
+                let opening = headers.opening(packet);
+                tables.with_flow(at.0, at.1, |flow| flow.note_opening(opening));
             }
             is_known
         }
@@ -345,6 +355,12 @@ pub(super) fn forget<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: &mut
         tables.remove_flow(FlowTable::Confirmed, &key);
         tables.remove_flow(FlowTable::Young, &key);
     }
+}
+
+/// What an entry has seen, wherever it is; nothing if it is gone.
+#[inline(always)]
+pub(super) fn seen<F: Family, T: Tables<F>>(tables: &mut T, key: &FlowKey<F::Address>) -> TcpState {
+    find(tables, key).map_or(TcpState::NONE, |(flow, _)| flow.state())
 }
 
 /// The client of an original entry as the backend knows it.

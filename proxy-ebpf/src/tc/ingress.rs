@@ -26,7 +26,7 @@ use crate::{
 #[inline(always)]
 pub fn ingress<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mut T, work: &mut Work<F>) -> Verdict {
     let headers = &work.headers;
-    match flows::established(headers, tables) {
+    match flows::established(packet, headers, tables) {
         Known::GoesOn(flow) if flow.flags().contains(FlowFlags::OWN) => Verdict::Pass,
         Known::GoesOn(flow) => {
             let client_port = flow.client_port().unwrap_or(headers.source().1);
@@ -54,6 +54,7 @@ pub fn ingress<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mu
 /// The first packet of what may be a Service's connection: finds the frontend, and from where its client may be served.
 #[inline(always)]
 pub fn admit<F: TcFamily, P: Packet, T: Tables<F>>(packet: &P, tables: &mut T, work: &mut Work<F>) -> Verdict {
+    work.opening = work.headers.opening(packet);
     let headers = &work.headers;
     let Some(service) = frontend::find(tables, headers.destination(), headers.protocol, Loopback::IsNobody) else {
         flows::forget(headers, tables);
@@ -87,7 +88,8 @@ pub fn choose<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> 
     if *supersedes && let Some((flow, former)) = flows::may_live(headers, tables, service.id(), admitted.list) {
         let client_port = flow.client_port().unwrap_or(headers.source().1);
         let (backend, to) = (flow.backend(), flow.to());
-        *chosen = Chosen { backend, to, client_port, former, is_recalled: recalled.is_some(), evasions: 0 };
+        let is_recalled = recalled.is_some();
+        *chosen = Chosen { backend, to, client_port, former, may_live: true, is_recalled, evasions: 0 };
         return Verdict::Continue(Stage::Remember);
     }
     let mut attempt = 0;
@@ -102,7 +104,8 @@ pub fn choose<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> 
         let client_port = headers.source().1;
         let room = flows::room(headers, tables, to, client_port);
         let former = room.unwrap_or(Former::None);
-        *chosen = Chosen { backend, to, client_port, former, is_recalled: recalled.is_some(), evasions: 0 };
+        let is_recalled = recalled.is_some();
+        *chosen = Chosen { backend, to, client_port, former, may_live: false, is_recalled, evasions: 0 };
         return Verdict::Continue(if room.is_some() { Stage::Remember } else { Stage::Evade });
     }
     // Every backend that was hit had just been removed.
@@ -128,6 +131,10 @@ pub fn remember<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -
     if client.1 != headers.source().1 {
         flow = flow.with_client_port(headers.source().1);
     }
+    if chosen.may_live {
+        // Or else whoever is faster than the backend's answer could have the connection taken for one that nobody defends.
+        flow.note(now, flows::seen(tables, &key));
+    }
     let mut inserted = tables.insert_flow(FlowTable::Young, &key, &flow, chosen.former.insertion());
     // Another CPU was faster. If it was with a packet of the same flow, both mean the same.
     if inserted == Err(InsertError::Exists) && flows::room(headers, tables, chosen.to, chosen.client_port).is_some() {
@@ -149,7 +156,7 @@ pub fn remember<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -
     flow.note(now, headers.tcp);
     match headers.protocol {
         Protocol::Udp => flow.note_generation(tables.settings().generation()),
-        Protocol::Tcp | Protocol::Sctp => flow.note_opening(now),
+        Protocol::Tcp | Protocol::Sctp => flow.note_opening(work.opening),
     }
     if tables.insert_flow(FlowTable::Young, &key, &flow, Insertion::Replace).is_err() {
         return drop(work, service, DropReason::FlowTableFull);

@@ -120,6 +120,8 @@ pub struct Work<F: Family> {
     translated: Option<ServiceId>,
     /// The packet belonged to a flow that is over.
     supersedes: bool,
+    /// If the packet may begin a connection: [`Headers::opening`].
+    opening: u16,
     /// Answers of the packet's flow have been sent on.
     is_sent_on: bool,
     admitted: Admitted,
@@ -157,6 +159,7 @@ impl<F: Family> Default for Work<F> {
             to: nobody,
             client_port: nobody.1,
             former: Former::None,
+            may_live: false,
             is_recalled: false,
             evasions: 0,
         };
@@ -170,6 +173,7 @@ impl<F: Family> Default for Work<F> {
             is_first_fragment: false,
             translated: None,
             supersedes: false,
+            opening: 0,
             is_sent_on: false,
             admitted: Admitted::default(),
             chosen,
@@ -232,6 +236,8 @@ struct Chosen<A> {
     client_port: Port,
     /// What the reply entry takes the place of.
     former: Former,
+    /// That is the same connection's, which may live nevertheless.
+    may_live: bool,
     /// Session affinity remembers a backend that is still one to choose, whether it is this one or not.
     is_recalled: bool,
     /// Other ports of the client that were tried and are taken.

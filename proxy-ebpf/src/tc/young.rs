@@ -40,6 +40,7 @@ pub fn young<F: TcFamily, P: Packet, T: Tables<F>>(packet: &P, tables: &mut T, w
         to: flow.to(),
         client_port: flow.client_port().unwrap_or(headers.source().1),
         former: Former::None,
+        may_live: false,
         is_recalled: true,
         evasions: 0,
     };
@@ -81,7 +82,7 @@ fn asked<F: TcFamily, P: Packet, T: Tables<F>>(packet: &P, headers: &Headers<F>,
         *reply
     });
     let said = reply.map(|reply| reply.state());
-    if !flows::goes_on(headers, tables, (FlowTable::Young, &key), &flow, |_| said)
+    if !flows::goes_on(packet, headers, tables, (FlowTable::Young, &key), &flow, |_| said)
         || said.is_none() && flows::needs_reply_entry(headers, &flow)
     {
         flows::forget_datagrams(headers, tables, &key, &reply_key);
