@@ -246,10 +246,16 @@ fn a_range_that_does_not_fit_fails_the_change_and_stops_nothing_else() {
     changes.v4.source_ranges = vec![SourceRangeKey::new(SERVICE, [192, 0, 2, 0], 24)];
     changes.v4.services = vec![(key, entry)];
     changes.v6.services = vec![(key6, entry)];
+    // What is gone is gone for everybody.
+    let backend = Backend::new([10, 0, 0, 1], Port::new(80), 0, SERVICE);
+    changes.v4.backends = vec![(BackendId::new(1), backend), (BackendId::new(2), backend)];
+    changes.v4.retired_backends = vec![BackendId::new(1)];
     let error = tables.apply(&changes).expect_err("the range does not fit").to_string();
     assert!(error.contains("source_ranges_v4") && error.contains("Cannot allocate memory"), "{error}");
     assert_eq!(tables.read().v4.services.get(&key).expect("readable"), Some(entry));
     assert_eq!(tables.read().v6.services.get(&key6).expect("readable"), Some(entry));
+    let backends = tables.snapshot().expect("readable").v4.backends;
+    assert_eq!(backends.keys().collect::<Vec<_>>(), [&BackendId::new(2)]);
     ranges.remove(&filling[0]).expect("is removed");
     tables.apply(&changes).expect("there is room now");
 }

@@ -32,6 +32,28 @@ struct Flag {
     help: &'static str,
 }
 
+impl Flag {
+    /// The field that the flag stands for in this mode.
+    fn field(&self, mode: Option<&str>) -> &'static str {
+        if mode == Some("nftables") { self.nftables_field().unwrap_or(self.field) } else { self.field }
+    }
+
+    /// The field of nftables mode, if the flag stands for another one there (kube-proxy's `processV1Alpha1Flags` and its conversion to
+    /// v1alpha1).
+    fn nftables_field(&self) -> Option<&'static str> {
+        match self.name {
+            "masquerade-all" => Some("nftables.masqueradeAll"),
+            "iptables-sync-period" => Some("nftables.syncPeriod"),
+            "iptables-min-sync-period" => Some("nftables.minSyncPeriod"),
+            _ => None,
+        }
+    }
+
+    fn stands_for(&self, field: &str) -> bool {
+        self.field == field || self.nftables_field() == Some(field)
+    }
+}
+
 const fn flag(name: &'static str, field: &'static str, kind: Kind, help: &'static str) -> Flag {
     Flag { name, field, kind, help }
 }
@@ -109,10 +131,11 @@ impl FieldFlags {
     pub(super) fn tree(&self) -> (Node, Vec<ConfigError>) {
         let mut root = Vec::new();
         let mut errors = Vec::new();
+        let mode = self.get("proxy-mode");
         for flag in &FLAGS {
             let Some(values) = self.0.get(flag.name) else { continue };
             match content(flag.kind, values) {
-                Ok(content) => insert(&mut root, flag.field, Node { line: 0, content }),
+                Ok(content) => insert(&mut root, flag.field(mode), Node { line: 0, content }),
                 Err(reason) => errors.push(ConfigError::Flag { flag: flag.name, reason }),
             }
         }
@@ -129,7 +152,7 @@ pub(super) fn place(error: &ConfigError) -> usize {
 /// What is wrong with a field, as something that is wrong with its flag.
 pub(super) fn as_flag(error: ConfigError) -> ConfigError {
     let ConfigError::Field { field, reason, .. } = &error else { return error };
-    let Some(flag) = FLAGS.iter().find(|flag| flag.field == field) else { return error };
+    let Some(flag) = FLAGS.iter().find(|flag| flag.stands_for(field)) else { return error };
     // Fields that the reason names are flags too.
     let mut reason = reason.clone();
     for other in &FLAGS {
@@ -140,8 +163,9 @@ pub(super) fn as_flag(error: ConfigError) -> ConfigError {
 
 /// The flag that stands for a field; the field itself if there is none.
 pub(super) fn name_of(field: &str) -> String {
-    let is_it =
-        |flag: &&Flag| field == flag.field || field.strip_prefix(flag.field).is_some_and(|rest| rest.starts_with('.'));
+    let is_it = |flag: &&Flag| {
+        flag.stands_for(field) || field.strip_prefix(flag.field).is_some_and(|rest| rest.starts_with('.'))
+    };
     FLAGS.iter().find(is_it).map_or_else(|| field.to_owned(), |flag| format!("--{}", flag.name))
 }
 

@@ -169,9 +169,6 @@ impl RunFlags {
         errors.extend(wrong.into_iter().map(as_flag));
         errors.sort_by_key(place);
 
-        // The flag is about any mode, where a file has a field for each.
-        let masquerade_all = self.fields.get("masquerade-all").map(values::boolean);
-        config.masquerade_all |= masquerade_all == Some(Ok(true));
         let mut read = Reader { errors: &mut errors };
         config.verbosity = read.value("v", self.verbosity.as_ref(), values::verbosity);
         let healthz_port = read.value("healthz-port", self.healthz_port.as_ref(), port);

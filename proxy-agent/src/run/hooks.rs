@@ -60,7 +60,10 @@ impl Configuration {
         let (external, Datagrams { external: is_external, generation }) =
             (SettingsFlags::EXTERNAL_DATAGRAMS, progress.datagrams);
         // Nobody has looked at Services yet when a former agent's tables are taken over.
-        let former = self.former.unwrap_or(Settings::UNSET);
+        let former = self.former.map_or(Settings::UNSET, |former| {
+            // It may have been killed after a frontend had become another Service's, and before it raised the number.
+            former.with_generation(former.generation().wrapping_add(1))
+        });
         let flags = if is_external || former.flags().contains(external) { flags.with(external) } else { flags };
         let generation = former.generation().wrapping_add(generation);
         let flags = if self.host_routing { flags.with(SettingsFlags::HOST_ROUTING) } else { flags };
@@ -204,5 +207,17 @@ mod tests {
         assert_eq!(prefix(&configuration.settings(&progress(None)).0), Some([10, 9, 0, 0]));
         let (settings, warning) = configuration.settings(&progress(Some(&[])));
         assert!(prefix(&settings).is_none() && warning.is_some(), "they may be those of another mode");
+    }
+
+    /// A former agent may have ended before it told of the last frontend that became another Service's.
+    #[test]
+    fn datagrams_of_a_former_agents_time_look_their_frontends_up_again() {
+        let former = Settings::UNSET.with_generation(u16::MAX);
+        let mut configuration = configuration(DetectLocal::ClusterCidr, Some(former));
+        let mut generation = |changes| {
+            let datagrams = Datagrams { generation: changes, ..Datagrams::default() };
+            configuration.settings(&Progress { datagrams, ..Progress::default() }).0.generation()
+        };
+        assert_eq!([generation(0), generation(0), generation(1)], [0, 0, 1]);
     }
 }

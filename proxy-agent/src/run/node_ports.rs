@@ -13,8 +13,8 @@ use crate::{config::NodePortAddresses, server::ALL_ADDRESSES};
 /// The tables of the node's addresses.
 ///
 /// `primary` are the Node's addresses as the API has them, the preferred ones first; none means that they are not known.
-/// Without any prefix, or primary address, of its family, an address serves nodePorts: kube-proxy's `NodePortAddresses` of pkg/proxy/util, and
-/// its `newProxyServer`.
+/// Without any prefix, or primary address but loopback, of its family, an address serves nodePorts: kube-proxy's `NodePortAddresses` of
+/// pkg/proxy/util, and its `newProxyServer`.
 #[must_use]
 pub fn node_addresses(
     own: &BTreeSet<IpAddr>,
@@ -25,7 +25,7 @@ pub fn node_addresses(
     let serves = |address: IpAddr| match configured {
         NodePortAddresses::All => true,
         NodePortAddresses::Primary => match primary.iter().find(|primary| primary.is_ipv4() == address.is_ipv4()) {
-            Some(primary) => *primary == address,
+            Some(primary) => primary.is_loopback() || *primary == address,
             None => !primary.is_empty(),
         },
         NodePortAddresses::Prefixes(prefixes) => {
@@ -63,6 +63,7 @@ pub(super) fn health_check_addresses(
             NodePortAddresses::Primary => {
                 let primary = primary.unwrap_or_default();
                 match primary.iter().find(is_of_family) {
+                    Some(primary) if primary.is_loopback() => vec![any],
                     Some(primary) => own.filter(|address| address == primary).collect(),
                     None if primary.is_empty() => Vec::new(),
                     None => vec![any],
@@ -142,6 +143,13 @@ mod tests {
         assert_eq!(serving(&NodePortAddresses::Primary, &[], Localhost::Served), [""; 0]);
         let of_one_family = serving(&NodePortAddresses::Primary, &primary[..1], Localhost::NotServed);
         assert_eq!(of_one_family, ["192.0.2.1", "2001:db8::1", "fe80::1"], "all of the other family");
+        let loopback = ["127.0.0.1", "192.0.2.1", "2001:db8::1"].map(ip);
+        let served = serving(&NodePortAddresses::Primary, &loopback, Localhost::NotServed);
+        assert_eq!(
+            served,
+            ["10.0.0.1", "192.0.2.1", "2001:db8::1"],
+            "all of a family whose primary address is loopback"
+        );
     }
 
     fn listening(configured: &NodePortAddresses, primary: Option<&[IpAddr]>) -> Option<Vec<String>> {
@@ -166,6 +174,8 @@ mod tests {
         assert_eq!(listening(&NodePortAddresses::Primary, Some(&primary)), words(&["192.0.2.1"]));
         assert_eq!(listening(&NodePortAddresses::Primary, Some(&primary[..1])), words(&["192.0.2.1", "::"]));
         assert_eq!(listening(&NodePortAddresses::Primary, Some(&[])), words(&[]));
+        let loopback = ["127.0.0.1", "192.0.2.1", "2001:db8::1"].map(ip);
+        assert_eq!(listening(&NodePortAddresses::Primary, Some(&loopback)), words(&["0.0.0.0", "2001:db8::1"]));
     }
 
     #[test]

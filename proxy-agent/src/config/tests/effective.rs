@@ -111,6 +111,16 @@ fn effective_of(arguments: &[&str]) -> String {
 }
 
 #[test]
+fn what_is_written_means_the_same_in_each_mode() {
+    for mode in ["iptables", "ipvs", "nftables"] {
+        let flags = [&format!("--proxy-mode={mode}"), "--masquerade-all", "--iptables-sync-period=1m", "--v=0"];
+        let config = load(&flags).expect("good flags").kube_proxy;
+        assert!(config.masquerade_all);
+        assert_eq!(parse(&effective_of(&flags)).expect("it is valid"), config, "{mode}");
+    }
+}
+
+#[test]
 fn a_file_is_written_with_the_defaults_of_what_it_leaves_out() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("config.yaml");

@@ -108,9 +108,9 @@ impl plan::Tables for KernelTables {
         // Before the writes: if one of them fails, those before it have flipped services all the same.
         self.unsettled |= flips(v4) || flips(v6);
         // What fails in one family is not the other's affair.
-        let refused_v4 = write(&mut self.tables.v4, &mut self.filter, v4, &self.former.v4);
-        let refused_v6 = write(&mut self.tables.v6, &mut self.filter, v6, &self.former.v6);
-        let refused = Refused { v4: refused_v4?, v6: refused_v6? };
+        let written_v4 = write(&mut self.tables.v4, &mut self.filter, v4, &self.former.v4);
+        let written_v6 = write(&mut self.tables.v6, &mut self.filter, v6, &self.former.v6);
+        let (written_v4, written_v6) = (written_v4?, written_v6?);
         self.in_force = Some(Instant::now());
         if retires(v4) || retires(v6) {
             self.settle()?;
@@ -129,7 +129,10 @@ impl plan::Tables for KernelTables {
                 self.tables.drops.remove(&DropKey::new(*id, reason))?;
             }
         }
-        Ok(refused)
+        match written_v4.no_memory.or(written_v6.no_memory) {
+            None => Ok(Refused { v4: written_v4.refused, v6: written_v6.refused }),
+            Some(error) => Err(error),
+        }
     }
 
     fn name_pods(&mut self, pods: &Pods<'_>) {
@@ -156,17 +159,24 @@ fn retires<F: Family>(changes: &FamilyChanges<F>) -> bool {
     !changes.retired_backends.is_empty() || !changes.removed_source_ranges.is_empty()
 }
 
-/// Everything but what is retired, in order; returns the frontends for which there is no room.
+/// What [`write`] could not write.
+struct Written<K> {
+    /// The frontends for which there is no room.
+    refused: Vec<K>,
+    /// There was no memory for a source range: those who may use the Service are shut out until it is tried again. All else is written.
+    no_memory: Option<TableError>,
+}
+
+/// Everything but what is retired, in order.
 ///
 /// # Errors
-/// A write failed, or there was no memory for a source range: everything else is written then, and those who may use the Service are shut
-/// out until it is tried again.
+/// A write failed.
 fn write<F: Family<Address: PlainAddress>>(
     tables: &mut FamilyTables<F>,
     filter: &mut FrontendFilter,
     changes: &FamilyChanges<F>,
     former: &FamilyFrontends<F>,
-) -> Result<Vec<ServiceKey<F::Address>>, TableError> {
+) -> Result<Written<ServiceKey<F::Address>>, TableError> {
     let FamilyChanges {
         backends,
         slots,
@@ -193,7 +203,8 @@ fn write<F: Family<Address: PlainAddress>>(
     }
     former.apply(services, removed_services)?;
     // The plan counts what there is room for.
-    if refused_ranges.is_empty() { Ok(refused) } else { Err(tables.source_ranges.no_memory()) }
+    let no_memory = (!refused_ranges.is_empty()).then(|| tables.source_ranges.no_memory());
+    Ok(Written { refused, no_memory })
 }
 
 fn clear<F>(tables: &mut FamilyTables<F>, changes: &FamilyChanges<F>) -> Result<(), TableError>
