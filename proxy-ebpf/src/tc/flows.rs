@@ -204,7 +204,7 @@ pub(super) fn may_live<F: Family, T: Tables<F>>(
 }
 
 /// A client connects to what is no frontend, from a port from which it reaches, or reached, the same address and port
-/// through a frontend: that connection's reply entry, if answers have been seen and it has not ended. It would give the new
+/// through a frontend: that connection's reply entry, if it has not ended. It would give the new
 /// one's answers the frontend's name. One that has ended is removed.
 ///
 /// Where a packet passes two devices, what was translated at the first one is no connection to the endpoint itself: `opening` is that of the
