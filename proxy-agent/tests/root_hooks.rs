@@ -25,7 +25,7 @@ use libtest_mimic::Arguments;
 use proxy_agent::{
     dataplane::{
         AttachedHooks, Config, Dataplane, cleanup,
-        devices::{PodDevices, Selection},
+        devices::{Peers, PodDevices, Selection},
         features::{Feature, Features},
         object::OBJECT,
         pins::{Direction, Pins},
@@ -34,7 +34,9 @@ use proxy_agent::{
     },
     plan::Changes,
 };
-use proxy_common::{Backend, BackendId, Port, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange};
+use proxy_common::{
+    Backend, BackendId, Port, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SlotRange, maps,
+};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use support::{Netns, Node, eventually, features, needs, patience, prompt, run, settings, slowness};
 
@@ -85,6 +87,7 @@ fn main() -> ExitCode {
         ),
         needs(&[], "how_long_devices_wait", how_long_devices_wait),
         needs(&[], "pod_devices_follow_the_bridge", pod_devices_follow_the_bridge),
+        needs(&[], "peer_devices_follow_their_other_ends", peer_devices_follow_their_other_ends),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
@@ -533,22 +536,38 @@ fn an_nftables_table_that_could_not_be_made_is_made_later() {
     });
 }
 
+/// Only what has its other end in another network namespace: the kernel drops what is handed to one in the same.
+fn peer_devices_follow_their_other_ends() {
+    let (node, other) = (Node::default(), Netns::new());
+    let config = Config { peers: Peers::VirtualEthernet, ..node.config() };
+    let peers = || indexes(&node, maps::PEER_DEVICES);
+    node.netns.block_on(async || {
+        let mut hooks = attach(&config, mechanism_here()).await;
+        node.netns.veth("veth1", &other, "eth0");
+        node.netns.ip("link add veth2 type veth peer name veth3");
+        node.netns.ip("link add veth4 type veth peer name veth5");
+        node.netns.ip(&format!("link set veth5 netns {}", other.name()));
+        node.netns.ip("link set veth4 up");
+        while peers() != BTreeSet::from(["veth1", "veth4"].map(|device| index(&node, device))) {
+            tokio::time::timeout(patience(), hooks.follow()).await.expect("reported").expect("follows");
+        }
+        node.netns.ip("link del veth1");
+        while peers() != BTreeSet::from([index(&node, "veth4")]) {
+            tokio::time::timeout(patience(), hooks.follow()).await.expect("reported").expect("follows");
+        }
+        drop(hooks);
+    });
+    // An agent that hands nothing over leaves nothing behind.
+    let hooks = node.netns.block_on(async || attach(&node.config(), mechanism_here()).await);
+    assert_eq!(peers(), BTreeSet::new());
+    drop(hooks);
+}
+
 fn pod_devices_follow_the_bridge() {
     let (node, other) = (Node::default(), Netns::new());
     let config = Config { pod_devices: PodDevices::Bridge("cni0".to_owned()), ..node.config() };
-    let table = || {
-        let path = node.pins.path().join("pod_devices");
-        let json = run(Command::new("bpftool").args(["-j", "map", "dump", "pinned"]).arg(path));
-        let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
-        let keys =
-            json.as_array().expect("a list").iter().map(|entry| entry["formatted"]["key"].as_u64().expect("a key"));
-        keys.collect::<BTreeSet<u64>>()
-    };
-    let index = |device: &str| -> u64 {
-        let json: serde_json::Value =
-            serde_json::from_str(&node.netns.ip(&format!("-j link show {device}"))).expect("JSON");
-        json[0]["ifindex"].as_u64().expect("an index")
-    };
+    let table = || indexes(&node, maps::POD_DEVICES);
+    let index = |device: &str| index(&node, device);
     node.netns.block_on(async || {
         let mut hooks = attach(&config, mechanism_here()).await;
         assert_eq!(table(), BTreeSet::new());
@@ -564,4 +583,18 @@ fn pod_devices_follow_the_bridge() {
             tokio::time::timeout(patience(), hooks.follow()).await.expect("reported").expect("follows");
         }
     });
+}
+
+/// What a table of devices holds.
+fn indexes(node: &Node, table: &str) -> BTreeSet<u64> {
+    let json = run(Command::new("bpftool").args(["-j", "map", "dump", "pinned"]).arg(node.pins.path().join(table)));
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    let keys = json.as_array().expect("a list").iter().map(|entry| entry["formatted"]["key"].as_u64().expect("a key"));
+    keys.collect()
+}
+
+fn index(node: &Node, device: &str) -> u64 {
+    let json: serde_json::Value =
+        serde_json::from_str(&node.netns.ip(&format!("-j link show {device}"))).expect("JSON");
+    json[0]["ifindex"].as_u64().expect("an index")
 }

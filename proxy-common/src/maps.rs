@@ -77,6 +77,8 @@ pub const NAMES: &str = "names";
 pub const SETTINGS: &str = "settings";
 /// Interface index → 1, for the devices behind which pods live. Hash.
 pub const POD_DEVICES: &str = "pod_devices";
+/// Interface index → 1, for the devices to whose other end packets may be handed, past the device itself. Hash.
+pub const PEER_DEVICES: &str = "peer_devices";
 /// [`Counter`](crate::Counter) → number. Per-CPU array.
 pub const COUNTERS: &str = "counters";
 /// [`DropKey`](crate::DropKey) → how many packets and calls. LRU hash.
@@ -98,10 +100,11 @@ pub const TRACE_RATES: &str = "trace_rates";
 pub const EVENTS: [&str; crate::TRACES] = ["events_0", "events_1", "events_2", "events_3"];
 
 /// The maps that exist once.
-pub const SHARED_MAPS: [&str; 15] = [
+pub const SHARED_MAPS: [&str; 16] = [
     NAMES,
     SETTINGS,
     POD_DEVICES,
+    PEER_DEVICES,
     COUNTERS,
     DROPS,
     FLOW_FILTER,
@@ -123,7 +126,7 @@ pub const SHARED_MAPS: [&str; 15] = [
 #[must_use]
 pub fn since(name: &str) -> u32 {
     match name {
-        FRONTEND_FILTER => 6,
+        FRONTEND_FILTER | PEER_DEVICES => 6,
         FLOW_FILTER | COUNTED | TRAFFIC | TRACES | TRACE_RATES => 5,
         _ if EVENTS.contains(&name) => 5,
         SETTINGS => 4,
@@ -148,6 +151,8 @@ pub const SOCKETS_CAPACITY: usize = 131_072;
 pub const NAMES_CAPACITY: usize = 131_072;
 /// Devices behind which pods live.
 pub const POD_DEVICES_CAPACITY: usize = 16_384;
+/// Devices to whose other end packets may be handed.
+pub const PEER_DEVICES_CAPACITY: usize = POD_DEVICES_CAPACITY;
 /// Counters.
 pub const COUNTERS_CAPACITY: usize = 64;
 /// Source ranges of all Service ports, per family.

@@ -13,7 +13,7 @@ use super::{
     fields::{FieldFlags, as_flag, place},
     file::configuration,
     kube_proxy::KubeProxy,
-    own::{Own, SocketLb, flow_table_size},
+    own::{HostRouting, Own, SocketLb, flow_table_size},
     section::{ConfigError, Section},
     values,
 };
@@ -43,8 +43,9 @@ pub struct RunFlags {
     /// Mark nodePort traffic under policy Local for Kube-OVN (bit 0x80000).
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub kube_ovn: Option<String>,
-    /// Let TC programs send packets of established flows that keep their source straight on, past netfilter (Linux 5.12).
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    /// Let TC programs send packets of established flows that keep their source straight on, past netfilter (Linux 5.12); with `peers`, to pods
+    /// also past their devices on the node.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL|peers")]
     pub host_routing: Option<String>,
     /// cgroup v2 folder whose processes are served at their sockets. Default: the root of the cgroup v2 mount.
     #[arg(long, value_name = "DIR")]
@@ -143,7 +144,7 @@ impl RunFlags {
         let own = Own {
             socket_lb: read.value("socket-lb", self.socket_lb.as_ref(), SocketLb::parse),
             kube_ovn: read.value("kube-ovn", self.kube_ovn.as_ref(), values::boolean),
-            host_routing: read.value("host-routing", self.host_routing.as_ref(), values::boolean),
+            host_routing: read.value("host-routing", self.host_routing.as_ref(), HostRouting::parse),
             devices: self.devices.clone(),
             metrics_services: read.value("metrics-services", self.metrics_services.as_ref(), values::count),
             cgroup_root: self.cgroup_root.clone(),

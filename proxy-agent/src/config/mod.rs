@@ -27,7 +27,7 @@ pub use self::fields::FieldFlags;
 pub use self::file::parse;
 pub use self::flags::{Action, RunFlags};
 pub use self::kube_proxy::{Conntrack, DetectLocal, KubeProxy, Mode};
-pub use self::own::{Own, SocketLb, parse as parse_own};
+pub use self::own::{HostRouting, Own, SocketLb, parse as parse_own};
 pub use self::section::ConfigError;
 pub use self::values::{Cidrs, NodePortAddresses};
 use crate::{
@@ -48,8 +48,8 @@ pub struct Config {
     pub socket_lb: SocketLb,
     /// Whether nodePort traffic under policy Local is marked as Kube-OVN expects it.
     pub kube_ovn: bool,
-    /// Whether TC programs send packets of confirmed flows on by themselves, past netfilter.
-    pub host_routing: bool,
+    /// Whether TC programs send packets of confirmed flows on by themselves, past netfilter, and how.
+    pub host_routing: HostRouting,
     /// cgroup v2 folder whose processes are served at their sockets; `None`: the root of the mount.
     pub cgroup_root: Option<PathBuf>,
     /// Where maps and links are pinned.
@@ -151,12 +151,13 @@ impl Config {
             bpffs_root,
             flow_table_size,
         } = own;
+        let host_routing = host_routing.unwrap_or_default();
         Self {
             objects,
             node_name: given(&flags.hostname_override).or_else(|| given(&kube_proxy.hostname_override)),
             socket_lb: socket_lb.unwrap_or_default(),
             kube_ovn: kube_ovn.unwrap_or_default(),
-            host_routing: host_routing.unwrap_or_default(),
+            host_routing,
             metrics_services,
             cgroup_root,
             bpffs_root: bpffs_root.unwrap_or_else(|| pins::DEFAULT_ROOT.into()),
@@ -164,7 +165,10 @@ impl Config {
             devices,
             verbosity: kube_proxy.verbosity.unwrap_or(0),
             // What conntrack sees of the flows that pass by it is outside of what it takes for their window.
-            kube_proxy: if host_routing == Some(true) { kube_proxy.with_liberal_conntrack() } else { kube_proxy },
+            kube_proxy: match host_routing {
+                HostRouting::Off => kube_proxy,
+                HostRouting::On | HostRouting::Peers => kube_proxy.with_liberal_conntrack(),
+            },
             ignored_flags: Vec::new(),
             without_effect: Vec::new(),
         }

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::section::{ConfigError, Section, document};
+use super::{
+    section::{ConfigError, Section, document},
+    values,
+};
 use crate::dataplane::flow_tables::FlowTableSize;
 
 const API_VERSION: &str = "proxy-agent/v1alpha1";
@@ -15,8 +18,8 @@ pub struct Own {
     pub socket_lb: Option<SocketLb>,
     /// `kubeOvn`: whether nodePort traffic under policy Local is marked as Kube-OVN expects it.
     pub kube_ovn: Option<bool>,
-    /// `hostRouting`: whether TC programs send packets of confirmed flows on by themselves.
-    pub host_routing: Option<bool>,
+    /// `hostRouting`: whether TC programs send packets of confirmed flows on by themselves, and how.
+    pub host_routing: Option<HostRouting>,
     /// `devices`: names or patterns of the devices that get the TC programs.
     pub devices: Option<Vec<String>>,
     /// `metricsServices`: how many Service ports have series of their own in metrics.
@@ -48,6 +51,29 @@ impl SocketLb {
             "hostNamespaceOnly" => Ok(Self::HostNamespaceOnly),
             "off" => Ok(Self::Off),
             _ => Err(format!("{text:?} is none of all, hostNamespaceOnly, off")),
+        }
+    }
+}
+
+/// Whether TC programs send packets of confirmed flows on by themselves, past netfilter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HostRouting {
+    /// They do not.
+    #[default]
+    Off,
+    /// They send them out of the device that routing names (`bpf_redirect_neigh`).
+    On,
+    /// The same, and to pods past that device, too: straight to its other end (`bpf_redirect_peer`).
+    Peers,
+}
+
+impl HostRouting {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        match (text, values::boolean(text)) {
+            ("peers", _) => Ok(Self::Peers),
+            (_, Ok(true)) => Ok(Self::On),
+            (_, Ok(false)) => Ok(Self::Off),
+            _ => Err(format!("{text:?} is none of true, false, peers")),
         }
     }
 }
@@ -92,7 +118,7 @@ fn own(root: &mut Section<'_>) -> Own {
     Own {
         socket_lb: root.parsed("socketLB", SocketLb::parse),
         kube_ovn: root.boolean("kubeOvn"),
-        host_routing: root.boolean("hostRouting"),
+        host_routing: root.word_or_boolean("hostRouting", HostRouting::parse),
         devices: (!devices.is_empty()).then(|| devices.into_iter().map(str::to_owned).collect()),
         metrics_services: root
             .integer("metricsServices", 0..=i64::from(u32::MAX))

@@ -115,6 +115,19 @@ impl<'a> Section<'a> {
         self.scalar(key, "true or false", Value::is_boolean)?.as_bool()
     }
 
+    /// A boolean, or a string, in the syntax that `parse` reads; `None` if missing.
+    pub(super) fn word_or_boolean<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let is_either = |value: &Value| value.is_boolean() || value.is_string();
+        let value = self.scalar(key, "true, false or a word", is_either)?;
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let result = parse(&text);
+        self.checked(key, result)
+    }
+
     /// A whole number in `range`; `None` if missing.
     pub(super) fn integer(&mut self, key: &'static str, range: RangeInclusive<i64>) -> Option<i64> {
         let number = self.scalar(key, "a number", Value::is_number)?;

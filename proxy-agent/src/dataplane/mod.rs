@@ -67,19 +67,18 @@ pub use self::{
     tc::DeviceError,
 };
 use self::{
-    devices::{PodDevices, Selection, SelectionError},
+    devices::{Peers, PodDevices, Selection, SelectionError},
     features::{Feature, FeatureError, Features},
     flow_tables::FlowTableSize,
     former::{FormerTables, Writers},
     frontends::FormerFrontends,
+    hooks::DeviceTable,
     loaded::Programs,
     lock::{Lock, LockError},
     memlock::LimitError,
     mounts::MountError,
     pins::Pins,
-    tables::{
-        FreshnessTable, HashTable, KernelTables, NodeAddressTables, SettingsTable, SocketTables, TableError, Writes,
-    },
+    tables::{FreshnessTable, KernelTables, NodeAddressTables, SettingsTable, SocketTables, TableError, Writes},
 };
 use crate::freshness::Times;
 
@@ -96,6 +95,8 @@ pub struct Config {
     pub socket_hooks: SocketHooks,
     /// Behind which devices pods live.
     pub pod_devices: PodDevices,
+    /// To the other end of which devices packets are handed.
+    pub peers: Peers,
     /// The mark bit that asks for masquerading.
     pub masquerade_mark: u32,
     /// What the programs tell of packets.
@@ -187,6 +188,7 @@ impl Dataplane {
             devices,
             socket_hooks,
             pod_devices,
+            peers,
             masquerade_mark,
             packet_log,
             flow_table_size,
@@ -241,7 +243,9 @@ impl Dataplane {
             pod_devices: pod_devices.clone(),
             masquerade_mark: *masquerade_mark,
             settings: SettingsTable::open(&pins)?,
-            pod_table: HashTable::open(&pins.map(proxy_common::maps::POD_DEVICES), writes)?,
+            peers: *peers,
+            pod_table: DeviceTable::open(&pins, proxy_common::maps::POD_DEVICES, writes)?,
+            peer_table: DeviceTable::open(&pins, proxy_common::maps::PEER_DEVICES, writes)?,
             former,
             frontends: frontends.clone(),
             lock,

@@ -19,10 +19,10 @@ use super::{
     network, node_name,
 };
 use crate::{
-    config::{Config, KubeProxy, Mode, Objects, RunFlags, SocketLb},
+    config::{Config, HostRouting, KubeProxy, Mode, Objects, RunFlags, SocketLb},
     dataplane::{
         self, Dataplane, OpenError, PacketLog, SocketHooks,
-        devices::Selection,
+        devices::{Peers, Selection},
         mounts,
         nft::{self, Presence},
         pins::Pins,
@@ -103,7 +103,7 @@ pub async fn run(flags: &RunFlags, config: Config, writer: Handle, stop: impl Fu
         kube_proxy,
         socket_lb,
         kube_ovn,
-        host_routing,
+        host_routing: host_routing != HostRouting::Off,
         node_name: node_name.clone(),
         former,
         last: None,
@@ -199,6 +199,10 @@ fn dataplane_config(config: &Config) -> Result<dataplane::Config> {
             SocketLb::Off => SocketHooks::Detached,
         },
         pod_devices: detector::pod_devices(&config.kube_proxy),
+        peers: match config.host_routing {
+            HostRouting::Off | HostRouting::On => Peers::Nobody,
+            HostRouting::Peers => Peers::VirtualEthernet,
+        },
         masquerade_mark: 1 << config.kube_proxy.masquerade_bit,
         packet_log,
         flow_table_size: config.flow_table_size.unwrap_or_default(),

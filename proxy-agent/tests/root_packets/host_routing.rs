@@ -40,6 +40,39 @@ fn established_flows_pass_by_netfilter() {
     }
 }
 
+/// And by the node's own ends of the devices that they are sent on, if they are handed to the other ends.
+#[test]
+fn established_flows_pass_by_devices_to_their_peers() {
+    let mut network = Network::new(Routers::None, [(Family::V4, Policy::Local), (Family::V6, Policy::Local)]);
+    network.host_routing();
+    count_forwarded(&network);
+    for (is_handed, names) in [(false, "sent on"), (true, "handed to peers")] {
+        if is_handed {
+            network.hand_to_peers();
+        }
+        for stage in network.stages() {
+            let sent = || ["left", "right"].map(|device| packets_sent(&stage, device));
+            let before = sent();
+            let forwarded = [udp_exchanges(&stage), tcp_exchanges(&stage)];
+            let [answers, requests] = [0, 1].map(|device| sent()[device] - before[device]);
+            // What begins and ends goes the ordinary way; and there are a few packets of the neighbours' own.
+            let is_far_from_all = |packets: u64| packets < EXCHANGES;
+            let has_host_routing = features().has(Feature::HostRouting);
+            assert_eq!(forwarded == [0, 0], has_host_routing, "{names}: {forwarded:?}");
+            for packets in [answers, requests] {
+                assert_eq!(is_far_from_all(packets), is_handed && has_host_routing, "{names}: {packets}");
+            }
+        }
+    }
+}
+
+/// Packets that the node has sent through the device.
+fn packets_sent(stage: &Stage<'_>, device: &str) -> u64 {
+    let text = stage.node().ip(&format!("-j -s link show dev {device}"));
+    let json: Value = serde_json::from_str(&text).expect("ip speaks JSON");
+    json[0]["stats64"]["tx"]["packets"].as_u64().expect("a number")
+}
+
 /// It sees how they begin and how they end, and nothing in between: without the end, each would take its room for as long as an idle one.
 #[test]
 fn connection_tracking_hears_of_the_end() {

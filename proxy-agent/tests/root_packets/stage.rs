@@ -7,12 +7,16 @@ use std::{
 };
 
 use proxy_agent::{
-    dataplane::AttachedHooks,
+    dataplane::{
+        AttachedHooks,
+        devices::Peers,
+        tables::{HashTable, Writes},
+    },
     plan::{Changes, FamilyChanges},
 };
 use proxy_common::{
     Backend, BackendId, Port, PortName, Protocol, ServiceEntry, ServiceFlags, ServiceId, ServiceKey, SettingsFlags,
-    SlotRange,
+    SlotRange, maps,
 };
 
 use super::support::{Netns, Node, patience, settings, slowness};
@@ -132,6 +136,16 @@ impl Network {
     /// The node's namespace.
     pub const fn node(&self) -> &Netns {
         &self.node.netns
+    }
+
+    /// Has packets that are sent on handed to the other ends of these devices, as the agent does with `hostRouting: peers`.
+    pub fn hand_to_peers(&self) {
+        let path = self.node.pins.path().join(maps::PEER_DEVICES);
+        let mut table: HashTable<u32, u32> = HashTable::open(&path, Writes::Single).expect("pinned");
+        let peers = Peers::VirtualEthernet.select(self.hooks.devices());
+        let entries: Vec<(u32, u32)> = peers.into_iter().map(|device| (device, 1)).collect();
+        assert_eq!(entries.len(), 2, "towards client and backend");
+        assert_eq!(table.insert(&entries).expect("writes"), Vec::<u32>::new());
     }
 
     /// Switches host routing on.

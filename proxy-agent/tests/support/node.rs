@@ -5,7 +5,7 @@ use std::{fmt::Debug, net::IpAddr};
 use proxy_agent::{
     dataplane::{
         AttachedHooks, Config, Dataplane, PacketLog, SocketHooks,
-        devices::{PodDevices, Selection},
+        devices::{Peers, PodDevices, Selection},
         features::Features,
         flow_tables::FlowTableSize,
         tables::{HashTable, KernelTables, Writes},
@@ -39,6 +39,7 @@ impl Node {
             devices: Selection::Automatic,
             socket_hooks: SocketHooks::Attached,
             pod_devices: PodDevices::None,
+            peers: Peers::Nobody,
             masquerade_mark: DEFAULT_MASQUERADE_MARK,
             packet_log: PacketLog::Off,
             flow_table_size: FlowTableSize::of_memory(0),

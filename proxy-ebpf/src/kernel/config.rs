@@ -12,7 +12,7 @@ static HAS_SET_RETVAL: Global<u8> = Global::new(0);
 static HAS_NETNS_COOKIE: Global<u8> = Global::new(0);
 
 /// 1 if the kernel's `bpf_fib_lookup` goes by a packet's length (5.12, kernel commit e1850ea9bd9e); it has `bpf_redirect_neigh`
-/// then (5.10, kernel commit b4ab31414970).
+/// (5.10, kernel commit b4ab31414970) and `bpf_redirect_peer` then (5.10, kernel commit 9aa1206e8f48).
 #[unsafe(no_mangle)]
 static HAS_HOST_ROUTING: Global<u8> = Global::new(0);
 

@@ -13,9 +13,9 @@ use proxy_common::{
     Settings, SocketAffinityKey, SocketEntry, SocketKey, SourceRange, TRACES, Trace, TraceRate, Traffic, V4, V6,
     maps::{
         AFFINITY_CAPACITY, BACKENDS_CAPACITY, COUNTED_CAPACITY, COUNTERS_CAPACITY, DROPS_CAPACITY, EVENTS_BYTES,
-        FLOWS_CAPACITY, FRAGMENTS_CAPACITY, NAMES_CAPACITY, NODE_ADDRESSES_CAPACITY, POD_DEVICES_CAPACITY,
-        SERVICES_CAPACITY, SLOTS_CAPACITY, SOCKET_AFFINITY_CAPACITY, SOCKETS_CAPACITY, SOURCE_RANGES_CAPACITY,
-        TRAFFIC_CAPACITY, YOUNG_FLOWS_CAPACITY,
+        FLOWS_CAPACITY, FRAGMENTS_CAPACITY, NAMES_CAPACITY, NODE_ADDRESSES_CAPACITY, PEER_DEVICES_CAPACITY,
+        POD_DEVICES_CAPACITY, SERVICES_CAPACITY, SLOTS_CAPACITY, SOCKET_AFFINITY_CAPACITY, SOCKETS_CAPACITY,
+        SOURCE_RANGES_CAPACITY, TRAFFIC_CAPACITY, YOUNG_FLOWS_CAPACITY,
     },
 };
 use proxy_ebpf::tc::Work;
@@ -99,6 +99,8 @@ pub(super) static NAMES: HashMap<ServiceId, PortName, NAMES_CAPACITY, ON_DEMAND>
 pub(super) static SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map(name = "pod_devices")]
 pub(super) static POD_DEVICES: HashMap<u32, u32, POD_DEVICES_CAPACITY, ON_DEMAND> = HashMap::new();
+#[btf_map(name = "peer_devices")]
+pub(super) static PEER_DEVICES: HashMap<u32, u32, PEER_DEVICES_CAPACITY, ON_DEMAND> = HashMap::new();
 #[btf_map(name = "counters")]
 pub(super) static COUNTERS: PerCpuArray<u64, COUNTERS_CAPACITY> = PerCpuArray::new();
 #[btf_map(name = "flow_filter")]

@@ -5,9 +5,12 @@ use aya_ebpf::{
         __sk_buff, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup, bpf_redir_neigh,
         bpf_redir_neigh__bindgen_ty_1,
     },
-    helpers::{bpf_fib_lookup, bpf_redirect_neigh},
+    helpers::{bpf_fib_lookup, bpf_redirect_neigh, bpf_redirect_peer},
+    programs::TcContext,
 };
 use proxy_ebpf::packet::Journey;
+
+use super::maps::PEER_DEVICES;
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -18,6 +21,8 @@ pub(super) struct Way {
     device: u32,
     family: u8,
     neighbour: [u32; 4],
+    /// An Ethernet header's: the neighbour's, then the device's own.
+    addresses: [u8; 12],
 }
 
 /// Where the kernel would forward a packet to that comes from the skb's device. It is asked with the packet's length, so what
@@ -44,7 +49,9 @@ pub(super) fn look_up(raw: *mut __sk_buff, journey: &Journey) -> Option<Way> {
     }
     // SAFETY: whatever the helper wrote there, four words are four words.
     let neighbour = unsafe { query.__bindgen_anon_4.ipv6_dst };
-    Some(Way { device: query.ifindex, family: query.family, neighbour })
+    let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (query.dmac, query.smac);
+    let addresses = [a, b, c, d, e, f, g, h, i, j, k, l];
+    Some(Way { device: query.ifindex, family: query.family, neighbour, addresses })
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "64 bytes")]
@@ -53,9 +60,15 @@ const LENGTH: i32 = size_of::<FibLookup>() as i32;
 #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "20 bytes")]
 const NEIGHBOUR_LENGTH: i32 = size_of::<bpf_redir_neigh>() as i32;
 
-/// Notes where the packet goes when the program says so.
+/// Notes where the packet goes when the program says so: to the neighbour, or at once to the other end of the device that leads there, if the
+/// agent says that it is in another network namespace. (Elsewhere the kernel would drop the packet.)
 #[inline(always)]
-pub(super) fn send(way: &Way) {
+pub(super) fn send(context: &TcContext, way: &Way) {
+    if PEER_DEVICES.get_ptr(way.device).is_some() && context.store(0, &way.addresses, 0).is_ok() {
+        // SAFETY: the helper only notes the device; the kernel acts on it after the program ended.
+        let _ = unsafe { bpf_redirect_peer(way.device, 0) };
+        return;
+    }
     let mut to = bpf_redir_neigh {
         nh_family: u32::from(way.family),
         __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: way.neighbour },

@@ -193,6 +193,6 @@ impl Packet for Skb {
 
     #[inline(always)]
     fn send_on(&mut self, way: &Way) {
-        route::send(way);
+        route::send(&self.context, way);
     }
 }

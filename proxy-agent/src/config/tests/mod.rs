@@ -326,7 +326,7 @@ fn flags_alone() {
         },
         socket_lb: SocketLb::All,
         kube_ovn: false,
-        host_routing: false,
+        host_routing: HostRouting::Off,
         metrics_services: None,
         cgroup_root: None,
         bpffs_root: "/sys/fs/bpf/proxy-agent".into(),
@@ -462,7 +462,8 @@ fn our_own_settings_come_from_a_file_and_flags_go_before_it() {
     let file = format!("--agent-config={}", path.display());
     let config = load(&[&file]).expect("a good file");
     assert_eq!((config.socket_lb, config.kube_ovn), (SocketLb::HostNamespaceOnly, true));
-    assert!(config.host_routing && config.kube_proxy.conntrack.tcp_be_liberal, "it does not see what comes in between");
+    assert_eq!(config.host_routing, HostRouting::On);
+    assert!(config.kube_proxy.conntrack.tcp_be_liberal, "it does not see what comes in between");
     assert_eq!(config.devices, Some(vec!["eth0".to_owned(), "pod*".to_owned()]));
     assert_eq!((config.cgroup_root, config.bpffs_root), (Some("/c".into()), "/b".into()));
     assert_eq!(config.metrics_services, Some(7));
@@ -481,7 +482,20 @@ fn our_own_settings_come_from_a_file_and_flags_go_before_it() {
     .expect("good flags");
     assert_eq!(config.flow_table_size, FlowTableSize::new(8192));
     assert_eq!((config.socket_lb, config.kube_ovn), (SocketLb::Off, false));
-    assert!(!config.host_routing && !config.kube_proxy.conntrack.tcp_be_liberal);
+    assert!(config.host_routing == HostRouting::Off && !config.kube_proxy.conntrack.tcp_be_liberal);
+    let own = parse_own(&format!("{OWN_HEAD}hostRouting: peers\n")).expect("valid");
+    assert_eq!(own.host_routing, Some(HostRouting::Peers));
+    for (flag, expected) in [
+        ("--host-routing", HostRouting::On),
+        ("--host-routing=F", HostRouting::Off),
+        ("--host-routing=peers", HostRouting::Peers),
+    ] {
+        assert_eq!(load(&[flag]).expect("a good flag").host_routing, expected);
+    }
+    let error = load(&["--host-routing=all"]).expect_err("no such way").to_string();
+    assert_eq!(error, "--host-routing: \"all\" is none of true, false, peers");
+    let wrong = parse_own(&format!("{OWN_HEAD}hostRouting: 1\n")).expect_err("a number");
+    assert_eq!(wrong[0].to_string(), "line 3: hostRouting: 1 is not true, false or a word");
     assert_eq!(config.devices, Some(vec!["eth1".to_owned()]));
     assert_eq!((config.cgroup_root, config.bpffs_root), (Some("/c".into()), "/other".into()));
     assert_eq!(config.metrics_services, Some(0));

@@ -9,7 +9,7 @@ mod watch;
 use std::collections::BTreeMap;
 
 pub use self::{
-    policy::{PodDevices, Selection, SelectionError},
+    policy::{Peers, PodDevices, Selection, SelectionError},
     watch::{WatchError, Watcher},
 };
 
@@ -27,6 +27,8 @@ pub struct Device {
     pub kind: Option<String>,
     /// Index of the bridge, bond, team or VRF that it belongs to.
     pub master: Option<u32>,
+    /// What it is linked to, such as its other end, is in another network namespace (`IFLA_LINK_NETNSID`).
+    pub leads_elsewhere: bool,
 }
 
 /// What the packets of a device begin with.

@@ -156,6 +156,27 @@ impl PodDevices {
     }
 }
 
+/// To the other end of which devices packets may be handed, past the devices themselves (`bpf_redirect_peer`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Peers {
+    /// Of none.
+    #[default]
+    Nobody,
+    /// Of virtual Ethernet devices whose other end is in another network namespace. The kernel drops what is handed to another.
+    VirtualEthernet,
+}
+
+impl Peers {
+    /// Those devices.
+    #[must_use]
+    pub fn select(self, devices: &Devices) -> BTreeSet<u32> {
+        let is_one = |device: &Device| {
+            self == Self::VirtualEthernet && device.kind.as_deref() == Some("veth") && device.leads_elsewhere
+        };
+        devices.iter().filter(|(_, device)| is_one(device)).map(|(&index, _)| index).collect()
+    }
+}
+
 /// Whether a device gets programs when the user names none.
 fn qualifies(index: u32, device: &Device, devices: &Devices) -> bool {
     match device.kind.as_deref() {

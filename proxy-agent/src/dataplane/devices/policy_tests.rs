@@ -16,7 +16,9 @@ fn node(list: &[(&str, &str, Option<&str>)]) -> Devices {
                 _ => LinkLayer::Ethernet,
             };
             let kind = (!kind.is_empty()).then(|| kind.to_owned());
-            (index(name), Device { name: name.to_owned(), link_layer, kind, master: master.map(index) })
+            let leads_elsewhere = ["cali", "vxlan"].iter().any(|prefix| name.starts_with(prefix));
+            let master = master.map(index);
+            (index(name), Device { name: name.to_owned(), link_layer, kind, master, leads_elsewhere })
         })
         .collect()
 }
@@ -123,4 +125,19 @@ fn pods_live_behind_devices_with_a_prefix() {
     let devices = node(&[("eth0", "", None), ("cali1", "veth", None), ("cali2", "veth", None)]);
     assert_eq!(names(&PodDevices::Prefix("cali".to_owned()).select(&devices), &devices), ["cali1", "cali2"]);
     assert!(PodDevices::None.select(&devices).is_empty());
+}
+
+/// What is linked to another network namespace without being one end of two, such as a tunnel, has no other end.
+#[test]
+fn peers_are_ends_of_virtual_ethernet_in_other_network_namespaces() {
+    let devices = node(&[
+        ("lo", "", None),
+        ("eth0", "", None),
+        ("cali1", "veth", None),
+        ("veth2", "veth", None),
+        ("vxlan3", "vxlan", None),
+        ("cali4", "veth", None),
+    ]);
+    assert_eq!(names(&Peers::VirtualEthernet.select(&devices), &devices), ["cali1", "cali4"]);
+    assert!(Peers::Nobody.select(&devices).is_empty());
 }

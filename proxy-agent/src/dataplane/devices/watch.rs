@@ -152,11 +152,13 @@ fn device(link: LinkMessage) -> Option<Device> {
     let mut name = None;
     let mut kind = None;
     let mut master = None;
+    let mut leads_elsewhere = false;
     for attribute in link.attributes {
         match attribute {
             LinkAttribute::IfName(value) => name = Some(value),
             LinkAttribute::Controller(0) => {}
             LinkAttribute::Controller(value) => master = Some(value),
+            LinkAttribute::LinkNetNsId(_) => leads_elsewhere = true,
             LinkAttribute::LinkInfo(infos) => {
                 kind = kind.or_else(|| {
                     infos
@@ -172,7 +174,7 @@ fn device(link: LinkMessage) -> Option<Device> {
         LinkLayerType::Loopback => LinkLayer::Loopback,
         _ => LinkLayer::Ip,
     };
-    Some(Device { name: name?, link_layer, kind, master })
+    Some(Device { name: name?, link_layer, kind, master, leads_elsewhere })
 }
 
 #[cfg(test)]
@@ -222,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn kind_and_master_are_read() {
+    fn kind_master_and_namespace_of_the_other_end_are_read() {
         let mut message = link(4, "veth2");
         message
             .attributes
@@ -233,8 +235,11 @@ mod tests {
             link_layer: LinkLayer::Ethernet,
             kind: Some("veth".to_owned()),
             master: Some(9),
+            leads_elsewhere: false,
         };
-        assert_eq!(device(message), Some(expected));
+        assert_eq!(device(message.clone()), Some(expected.clone()));
+        message.attributes.push(LinkAttribute::LinkNetNsId(0));
+        assert_eq!(device(message), Some(Device { leads_elsewhere: true, ..expected }));
     }
 
     #[test]

@@ -1,22 +1,23 @@
 //! Attaches the programs, and keeps them on the devices that come and go.
 
 use std::{
-    collections::BTreeSet,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use proxy_common::{Settings, SettingsFlags, maps};
+use proxy_common::{Settings, SettingsFlags};
 
+mod device_table;
 mod handover;
 
+pub(super) use self::device_table::DeviceTable;
 pub use self::handover::HandoverStep;
 use super::{
     SocketHooks,
     anchors::Anchors,
     cgroup::{self, CgroupError},
-    devices::{Devices, PodDevices, Selection, WatchError, Watcher},
+    devices::{Devices, Peers, PodDevices, Selection, WatchError, Watcher},
     features::{Feature, Features},
     former::FormerTables,
     frontends::FormerFrontends,
@@ -28,7 +29,7 @@ use super::{
     pins::{Direction, Pins, SocketHook},
     programs::{LoadError, map_names},
     served::{ServedDevices, Tools},
-    tables::{FRESHNESS, HashTable, PODS, SettingsTable, TableError},
+    tables::{FRESHNESS, PODS, SettingsTable, TableError},
 };
 use crate::error::one_line;
 
@@ -74,7 +75,9 @@ pub struct Hooks {
     pub(super) pod_devices: PodDevices,
     pub(super) masquerade_mark: u32,
     pub(super) settings: SettingsTable,
-    pub(super) pod_table: HashTable<u32, u32>,
+    pub(super) peers: Peers,
+    pub(super) pod_table: DeviceTable,
+    pub(super) peer_table: DeviceTable,
     pub(super) former: FormerTables,
     pub(super) frontends: FormerFrontends,
     pub(super) lock: Arc<Lock>,
@@ -122,7 +125,6 @@ impl Hooks {
             .map_err(|error| AttachError::Pins { path: self.pins.links(), error })?;
         let mut hooks = AttachedHooks {
             served,
-            pods: self.pod_table.all()?.into_keys().collect(),
             hooks: self,
             netns_cookie,
             watcher,
@@ -130,7 +132,7 @@ impl Hooks {
             anchors: Anchors::default(),
             verified: Instant::now(),
         };
-        hooks.sync_pods();
+        hooks.sync_tables();
         // Sockets are served before packets: a flow that a packet began would be taken for that of a socket which gets the
         // same port soon after and reaches the endpoint by itself. Where sockets shall not be served any more, packets are first.
         hooks.hooks.former.begin()?;
@@ -157,7 +159,6 @@ pub struct AttachedHooks {
     watcher: Watcher,
     masquerading: Masquerading,
     served: ServedDevices,
-    pods: BTreeSet<u32>,
     anchors: Anchors,
     /// When it was last looked whether everything is still where it was put.
     verified: Instant,
@@ -181,7 +182,7 @@ impl AttachedHooks {
                 self.watcher = Watcher::start().await?;
             }
         }
-        self.sync_pods();
+        self.sync_tables();
         self.sync_devices();
         self.masquerading.keep(self.hooks.masquerade_mark);
         if self.verified.elapsed() >= VERIFY {
@@ -273,20 +274,10 @@ impl AttachedHooks {
         served.sync(&wanted, &removed, watcher.devices(), Tools { programs, pins, features, anchors });
     }
 
-    /// Brings the `pod_devices` table in step.
-    fn sync_pods(&mut self) {
-        let wanted = self.hooks.pod_devices.select(self.watcher.devices());
-        let table = &mut self.hooks.pod_table;
-        let new: Vec<(u32, u32)> = wanted.difference(&self.pods).map(|&index| (index, 1)).collect();
-        let result = table.insert(&new).and_then(|refused| {
-            if !refused.is_empty() {
-                tracing::warn!(table = maps::POD_DEVICES, devices = refused.len(), "the table is full");
-            }
-            self.pods.difference(&wanted).try_for_each(|index| table.remove(index))
-        });
-        match result {
-            Ok(()) => self.pods = wanted,
-            Err(error) => tracing::warn!(%error),
-        }
+    /// Brings the tables of devices in step.
+    fn sync_tables(&mut self) {
+        let Self { hooks, watcher, .. } = self;
+        hooks.pod_table.sync(hooks.pod_devices.select(watcher.devices()));
+        hooks.peer_table.sync(hooks.peers.select(watcher.devices()));
     }
 }

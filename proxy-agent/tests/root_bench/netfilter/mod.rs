@@ -53,7 +53,7 @@ impl Way {
 
     /// The node, with all Services; and how long it took to write kube-proxy's rules, if they are written.
     fn lay(self, size: Size) -> (Stage, Option<Duration>) {
-        let arguments: &[&str] = if self == Self::HostRouting { &["--host-routing"] } else { &[] };
+        let arguments: &[&str] = if self == Self::HostRouting { &["--host-routing=peers"] } else { &[] };
         let mut stage = scene::lay(arguments);
         // On a node with a CNI that masquerades something, netfilter tracks each connection, also those that are nobody's Service's.
         let others = "table ip cni { chain nat-post { type nat hook postrouting priority 90; \
