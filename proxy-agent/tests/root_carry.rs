@@ -484,6 +484,24 @@ fn connections_outlive_an_upgrade_that_was_interrupted_before_the_filter_was_mar
     connection.exchange(3);
 }
 
+/// A version before left no such table, and nothing is known by numbers in it.
+#[test]
+fn a_table_that_lacks_and_follows_from_others_costs_nothing() {
+    let scene = Scene::new();
+    let pins = scene.node.pins.path();
+    let mut first = scene.open(16_384);
+    first.tables.apply(&Scene::changes()).expect("the tables can be written");
+    scene.attach(first);
+    let mut connection = scene.connect();
+    connection.exchange(1);
+    std::fs::remove_file(pins.join(maps::PEER_DEVICES)).expect("it is pinned");
+    let dataplane = scene.open(16_384);
+    assert_eq!(dataplane.adoption, Adoption::Adopted);
+    assert_eq!(read_tables(pins).expect("of this layout").v4.affinity.count().expect("readable"), 1);
+    scene.attach(dataplane);
+    connection.exchange(2);
+}
+
 /// What cannot go over is lost alone; if it is the agent's, everything that is known by number is lost with it, and is filled anew
 /// before a program is replaced. Connections go on.
 #[test]

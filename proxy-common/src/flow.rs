@@ -325,6 +325,11 @@ impl<A: Copy> Flow<A> {
         self.awaited = number;
     }
 
+    /// Takes over what the former entry of the same packets saw, awaits, and when it was used last.
+    pub const fn succeed(&mut self, former: &Self) {
+        (self.state, self.awaited, self.last_seen) = (former.state, former.awaited, former.last_seen);
+    }
+
     /// Notes a packet. Writes only what changes, so that an established flow's cache line stays
     /// clean for most packets.
     pub const fn note(&mut self, now: u32, seen: TcpState) {

@@ -116,6 +116,24 @@ fn what_a_backend_refuses_is_never_confirmed() {
     assert!(!is_confirmed(&world));
 }
 
+/// Nor does beginning anew make a number known that nobody was told.
+#[test]
+fn whoever_begins_anew_has_to_guess_again() {
+    for end in [Segment::FinAck, Segment::Rst] {
+        let (stage, mut world) = stage(Protocol::Tcp);
+        ask(&mut world, &stage, tcp(Segment::Syn));
+        answer(&mut world, &stage, tcp(Segment::SynAck));
+        for _ in 0..2 {
+            ask(&mut world, &stage, tcp(end));
+            ask(&mut world, &stage, tcp(Segment::Syn));
+            ask(&mut world, &stage, ack(0));
+            assert!(!is_confirmed(&world), "{end:?}");
+        }
+        ask(&mut world, &stage, ack(SEQUENCE + 1));
+        assert!(is_confirmed(&world), "{end:?}: it is the same connection's");
+    }
+}
+
 #[test]
 fn a_flow_of_datagrams_is_confirmed_by_the_first_after_an_answer() {
     let (stage, mut world) = stage(Protocol::Udp);

@@ -1,6 +1,6 @@
 //! When a connection is over: on its client's word, which anybody can say who invents senders, and on the backend's.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use proxy_common::{Protocol, TcpState};
 use proxy_ebpf::{
@@ -182,6 +182,30 @@ fn a_connection_to_an_endpoint_that_is_gone_is_left_alone() {
         for mut world in stage.connection_to_what_is_gone() {
             stage.goes_to(&mut world, Segment::Syn, stage.client, stage.backend);
             stage.lives(&mut world, stage.client);
+        }
+    }
+}
+
+/// Who does begin anew asks twice: nobody has answered the first time.
+#[test]
+fn a_client_of_an_endpoint_that_is_gone_meets_another_when_it_asks_again() {
+    for stage in stages() {
+        for world in stage.connection_to_what_is_gone() {
+            let mut world = world.later(1);
+            stage.goes_to(&mut world, Segment::Syn, stage.client, stage.backend);
+            let mut world = world.later(1);
+            stage.goes_to(&mut world, Segment::Syn, stage.client, stage.other);
+        }
+        for end in ENDS {
+            for mut world in stage.connection(Some(List::Cluster), TcpState::DATA) {
+                stage.goes_to(&mut world, end, stage.client, stage.backend);
+                stage.goes_to(&mut world, Segment::Syn, stage.client, stage.backend);
+                world.v4.backends.retain(|_, backend| IpAddr::from(backend.address()) != stage.backend.ip());
+                world.v6.backends.retain(|_, backend| IpAddr::from(backend.address()) != stage.backend.ip());
+                stage.goes_to(&mut world, Segment::Syn, stage.client, stage.backend);
+                let mut world = world.later(1);
+                stage.goes_to(&mut world, Segment::Syn, stage.client, stage.other);
+            }
         }
     }
 }

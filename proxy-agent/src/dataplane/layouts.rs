@@ -105,7 +105,7 @@ impl Filler {
         let by_address = [maps::FLOWS, maps::YOUNG_FLOWS, maps::SOCKETS, maps::FRAGMENTS];
         if [maps::DROPS, maps::COUNTED, maps::TRAFFIC].contains(&name) || by_ids.iter().any(|&map| is(name, map)) {
             Self::ProgramsById
-        } else if name == maps::FRONTEND_FILTER {
+        } else if [maps::FRONTEND_FILTER, maps::PEER_DEVICES].contains(&name) {
             Self::AgentAnew
         } else if [maps::COUNTERS, maps::FLOW_FILTER].contains(&name)
             || is_of_traces(name)

@@ -58,7 +58,7 @@ fn everything() -> Value {
         "apiServer": {"url": "https://marked.example:6443"},
         "config": {
             "kubeProxy": {"detectLocalMode": "InterfaceNamePrefix", "clusterCIDR": "", "detectLocal": {"interfaceNamePrefix": "marked"}},
-            "agent": {"socketLB": "off", "kubeOvn": true, "devices": ["marked-device*"]},
+            "agent": {"socketLB": "off", "kubeOvn": true, "hostRouting": "peers", "devices": ["marked-device*"]},
         },
         "ports": {"healthz": 20256, "metrics": 20249},
         "logLevel": 4,
@@ -107,6 +107,7 @@ pub fn marks() -> Vec<String> {
         "\"scrapeTimeout\":\"13s\"",
         "\"type\":\"OnDelete\"",
         "socketLB: \\\"off\\\"",
+        "hostRouting: peers",
     ];
     marks.extend(others.map(str::to_owned));
     marks

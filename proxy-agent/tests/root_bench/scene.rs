@@ -8,6 +8,7 @@ use super::{
     manifests, sized,
     stage::{Family, NODE, Stage},
     support::eventually,
+    visitor::on_one_processor,
 };
 
 pub const CLUSTER_IP: ([u8; 4], u16) = ([10, 96, 0, 10], 80);
@@ -28,7 +29,7 @@ pub fn start() -> Stage {
 
 /// The node and its manifests; its agent, which will have these arguments, does not run.
 pub fn lay(arguments: &[&str]) -> Stage {
-    let stage = Stage::new(&[&["--healthz-bind-address", ""], arguments].concat());
+    let stage = on_one_processor(|| Stage::new(&[&["--healthz-bind-address", ""], arguments].concat()));
     for (name, objects) in ["shop", "silent", "local"].iter().zip(services(&stage)) {
         stage.write(name, &objects);
     }

@@ -3,7 +3,10 @@
 
 use proxy_common::{Direction, DropReason, FlowFlags, Port, ServiceEntry, ServiceFlags, SlotRange};
 
-use super::{Admitted, Chosen, Stage, TcFamily, Verdict, Work, drop, flows, flows::Former};
+use super::{
+    Admitted, Chosen, Stage, TcFamily, Verdict, Work, drop, flows,
+    flows::{Defence, Former},
+};
 use crate::{
     packet::{Packet, Truncated},
     policy::List,
@@ -44,7 +47,7 @@ pub(super) fn step_aside<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut W
         to: headers.destination(),
         client_port: headers.source().1,
         former: Former::None,
-        may_live: false,
+        defence: Defence::Nobody,
         is_recalled: true,
         evasions: 0,
     };

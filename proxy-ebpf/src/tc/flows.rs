@@ -56,6 +56,16 @@ impl Former {
     }
 }
 
+/// Who defends a connection that may live against what seems to begin another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Defence {
+    /// Nobody for sure, or there is no such connection.
+    Nobody = 0,
+    /// Its backend, an endpoint of the Service.
+    Endpoint = 1,
+}
+
 /// The confirmed flow that a packet into the node belongs to.
 #[inline(always)]
 pub(super) fn established<F: Family, P: Packet, T: Tables<F>>(
@@ -134,7 +144,10 @@ pub(super) fn needs_reply_entry<F: Family>(headers: &Headers<F>, original: &Flow
 
 /// An entry, wherever it is.
 #[inline(always)]
-fn find<F: Family, T: Tables<F>>(tables: &mut T, key: &FlowKey<F::Address>) -> Option<(Flow<F::Address>, FlowTable)> {
+pub(super) fn find<F: Family, T: Tables<F>>(
+    tables: &mut T,
+    key: &FlowKey<F::Address>,
+) -> Option<(Flow<F::Address>, FlowTable)> {
     match tables.with_flow(FlowTable::Confirmed, key, |flow| *flow) {
         Some(flow) => Some((flow, FlowTable::Confirmed)),
         None => tables.with_flow(FlowTable::Young, key, |flow| *flow).map(|flow| (flow, FlowTable::Young)),
@@ -174,13 +187,15 @@ pub(super) fn room<F: Family, T: Tables<F>>(
 /// sends in the client's name without seeing the answers can end it or begin it as he likes. Its backend knows: it defends a
 /// connection that lives (RFC 9293 §3.10.7.4, RFC 9260 §5.2.2) and begins anew after one that does not. So only its word is taken for an
 /// end, but for backends that new connections do not go to, and after a silence. Also what its reply entry is to the new one.
+///
+/// To an endpoint that is gone, one SYN goes: a second one without an answer in between looks for another.
 #[inline(always)]
 pub(super) fn may_live<F: Family, T: Tables<F>>(
     headers: &Headers<F>,
     tables: &mut T,
     service: ServiceId,
     list: List,
-) -> Option<(Flow<F::Address>, Former)> {
+) -> Option<(Flow<F::Address>, Former, Defence)> {
     if headers.protocol == Protocol::Udp {
         return None;
     }
@@ -196,11 +211,11 @@ pub(super) fn may_live<F: Family, T: Tables<F>>(
     let has_answered = said != TcpState::NONE && !said.is_closing();
     let idle = tables.now().saturating_sub(reply.last_seen());
     let is_silent = idle > tables.settings().half_closed_timeout().min(timeout(tables, headers.protocol));
-    let may_be_left_there = match current(tables, &flow) {
-        Some(backend) => list.has(&backend),
-        None => said.contains(TcpState::DATA) && !flow.state().is_closing(),
-    };
-    (is_its && has_answered && !is_silent && may_be_left_there).then_some((flow, Former::of(table)))
+    let defence = match current(tables, &flow) {
+        Some(backend) => list.has(&backend).then_some(Defence::Endpoint),
+        None => (said.contains(TcpState::DATA) && !flow.state().is_closing()).then_some(Defence::Nobody),
+    }?;
+    (is_its && has_answered && !is_silent).then_some((flow, Former::of(table), defence))
 }
 
 /// A client connects to what is no frontend, from a port from which it reaches, or reached, the same address and port
@@ -355,12 +370,6 @@ pub(super) fn forget<F: Family, T: Tables<F>>(headers: &Headers<F>, tables: &mut
         tables.remove_flow(FlowTable::Confirmed, &key);
         tables.remove_flow(FlowTable::Young, &key);
     }
-}
-
-/// What an entry has seen, wherever it is; nothing if it is gone.
-#[inline(always)]
-pub(super) fn seen<F: Family, T: Tables<F>>(tables: &mut T, key: &FlowKey<F::Address>) -> TcpState {
-    find(tables, key).map_or(TcpState::NONE, |(flow, _)| flow.state())
 }
 
 /// The client of an original entry as the backend knows it.

@@ -9,7 +9,7 @@ use super::{
     Admitted, Chosen, Stage, TcFamily, Verdict, Work, allows_source,
     clashes::step_aside,
     drop,
-    flows::{self, Former, Known},
+    flows::{self, Defence, Former, Known},
     forward,
 };
 use crate::{
@@ -85,11 +85,12 @@ pub fn choose<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> 
     let service = &admitted.service;
     let client = affinity::Client::Address(headers.source().0);
     let recalled = affinity::recall(tables, client, service, admitted.list);
-    if *supersedes && let Some((flow, former)) = flows::may_live(headers, tables, service.id(), admitted.list) {
+    if *supersedes && let Some((flow, former, defence)) = flows::may_live(headers, tables, service.id(), admitted.list)
+    {
         let client_port = flow.client_port().unwrap_or(headers.source().1);
         let (backend, to) = (flow.backend(), flow.to());
         let is_recalled = recalled.is_some();
-        *chosen = Chosen { backend, to, client_port, former, may_live: true, is_recalled, evasions: 0 };
+        *chosen = Chosen { backend, to, client_port, former, defence, is_recalled, evasions: 0 };
         return Verdict::Continue(Stage::Remember);
     }
     let mut attempt = 0;
@@ -105,7 +106,7 @@ pub fn choose<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> 
         let room = flows::room(headers, tables, to, client_port);
         let former = room.unwrap_or(Former::None);
         let is_recalled = recalled.is_some();
-        *chosen = Chosen { backend, to, client_port, former, may_live: false, is_recalled, evasions: 0 };
+        *chosen = Chosen { backend, to, client_port, former, defence: Defence::Nobody, is_recalled, evasions: 0 };
         return Verdict::Continue(if room.is_some() { Stage::Remember } else { Stage::Evade });
     }
     // Every backend that was hit had just been removed.
@@ -131,9 +132,11 @@ pub fn remember<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -
     if client.1 != headers.source().1 {
         flow = flow.with_client_port(headers.source().1);
     }
-    if chosen.may_live {
-        // Or else whoever is faster than the backend's answer could have the connection taken for one that nobody defends.
-        flow.note(now, flows::seen(tables, &key));
+    // Or else whoever is faster than the backend's answer could have the connection taken for one that nobody defends.
+    if chosen.defence == Defence::Endpoint
+        && let Some((former, _)) = flows::find(tables, &key)
+    {
+        flow.succeed(&former);
     }
     let mut inserted = tables.insert_flow(FlowTable::Young, &key, &flow, chosen.former.insertion());
     // Another CPU was faster. If it was with a packet of the same flow, both mean the same.

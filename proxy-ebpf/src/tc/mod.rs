@@ -19,7 +19,7 @@ use proxy_common::{
     SourceRangeKey,
 };
 
-use self::flows::Former;
+use self::flows::{Defence, Former};
 pub use self::{
     clashes::{ATTEMPTS, change_port, evade},
     egress::{egress, leave},
@@ -159,7 +159,7 @@ impl<F: Family> Default for Work<F> {
             to: nobody,
             client_port: nobody.1,
             former: Former::None,
-            may_live: false,
+            defence: Defence::Nobody,
             is_recalled: false,
             evasions: 0,
         };
@@ -236,8 +236,8 @@ struct Chosen<A> {
     client_port: Port,
     /// What the reply entry takes the place of.
     former: Former,
-    /// That is the same connection's, which may live nevertheless.
-    may_live: bool,
+    /// Who defends the connection that it is of, if it is the same one.
+    defence: Defence,
     /// Session affinity remembers a backend that is still one to choose, whether it is this one or not.
     is_recalled: bool,
     /// Other ports of the client that were tried and are taken.

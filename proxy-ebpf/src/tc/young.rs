@@ -12,7 +12,7 @@ use proxy_common::{Direction, Flow, FlowKey, FlowTable, Protocol, ServiceEntry, 
 
 use super::{
     Admitted, Chosen, Stage, TcFamily, Verdict, Work, egress, flows,
-    flows::{Former, Known, Noted},
+    flows::{Defence, Former, Known, Noted},
 };
 use crate::{
     headers::Headers,
@@ -40,7 +40,7 @@ pub fn young<F: TcFamily, P: Packet, T: Tables<F>>(packet: &P, tables: &mut T, w
         to: flow.to(),
         client_port: flow.client_port().unwrap_or(headers.source().1),
         former: Former::None,
-        may_live: false,
+        defence: Defence::Nobody,
         is_recalled: true,
         evasions: 0,
     };

@@ -195,31 +195,39 @@ impl Client {
 
 /// For each way but the first, its times divided by those of the first; and the median time of the first in microseconds.
 fn compare(row: &Row, lanes: &[(Way, Stage)], rounds: usize) -> (Vec<Vec<f64>>, f64) {
-    let medians: Vec<Vec<f64>> = thread::scope(|scope| {
-        let clients: Vec<Client> = lanes
-            .iter()
-            .map(|(way, stage)| {
-                let place = match row.from {
-                    From::Outside => stage.outside_client(),
-                    From::Node => stage.host(),
-                };
-                let pod = stage.backends[0].endpoint(Family::V4);
-                Client::start(scope, *way, place, row.deed, row.to.map_or(pod, |service| way.address(stage, service)))
-            })
-            .collect();
-        // Caches and neighbours get warm.
-        for client in &clients {
-            let _ = client.block();
-        }
-        let round = |first: usize| {
-            let mut medians = vec![0.0; clients.len()];
-            // Who is first changes, so that nobody profits.
-            for index in (0..clients.len()).map(|offset| (first + offset) % clients.len()) {
-                medians[index] = clients[index].block();
+    let medians: Vec<Vec<f64>> = visitor::on_one_processor(|| {
+        thread::scope(|scope| {
+            let clients: Vec<Client> = lanes
+                .iter()
+                .map(|(way, stage)| {
+                    let place = match row.from {
+                        From::Outside => stage.outside_client(),
+                        From::Node => stage.host(),
+                    };
+                    let pod = stage.backends[0].endpoint(Family::V4);
+                    Client::start(
+                        scope,
+                        *way,
+                        place,
+                        row.deed,
+                        row.to.map_or(pod, |service| way.address(stage, service)),
+                    )
+                })
+                .collect();
+            // Caches and neighbours get warm.
+            for client in &clients {
+                let _ = client.block();
             }
-            medians
-        };
-        (0..rounds).map(round).collect()
+            let round = |first: usize| {
+                let mut medians = vec![0.0; clients.len()];
+                // Who is first changes, so that nobody profits.
+                for index in (0..clients.len()).map(|offset| (first + offset) % clients.len()) {
+                    medians[index] = clients[index].block();
+                }
+                medians
+            };
+            (0..rounds).map(round).collect()
+        })
     });
     let ratios = (1..lanes.len()).map(|lane| medians.iter().map(|times| times[lane] / times[0]).collect());
     (ratios.collect(), Sorted::new(medians.iter().map(|times| times[0]).collect()).at(0.5))
