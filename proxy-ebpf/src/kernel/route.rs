@@ -21,8 +21,15 @@ pub(super) struct Way {
     device: u32,
     family: u8,
     neighbour: [u32; 4],
-    /// An Ethernet header's: the neighbour's, then the device's own.
-    addresses: [u8; 12],
+    addresses: EthernetAddresses,
+}
+
+/// What an Ethernet header begins with (IEEE 802.3 §3.2).
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct EthernetAddresses {
+    destination: [u8; 6],
+    source: [u8; 6],
 }
 
 /// Where the kernel would forward a packet to that comes from the skb's device. It is asked with the packet's length, so what
@@ -49,8 +56,7 @@ pub(super) fn look_up(raw: *mut __sk_buff, journey: &Journey) -> Option<Way> {
     }
     // SAFETY: whatever the helper wrote there, four words are four words.
     let neighbour = unsafe { query.__bindgen_anon_4.ipv6_dst };
-    let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (query.dmac, query.smac);
-    let addresses = [a, b, c, d, e, f, g, h, i, j, k, l];
+    let addresses = EthernetAddresses { destination: query.dmac, source: query.smac };
     Some(Way { device: query.ifindex, family: query.family, neighbour, addresses })
 }
 

@@ -390,7 +390,7 @@ fn each_mode_has_its_own_masquerade_all_and_the_flag_is_for_any() {
 fn flags_for_any_mode_have_their_effect_in_nftables_mode_and_are_told_by_their_names() {
     let periods = ["--proxy-mode=nftables", "--iptables-sync-period=1m", "--iptables-min-sync-period=2s"];
     let config = load(&periods).expect("good flags");
-    assert_eq!(config.kube_proxy.sync_period, Duration::from_secs(60));
+    assert_eq!(config.kube_proxy.sync_period, Duration::from_mins(1));
     assert_eq!(config.without_effect, ["--iptables-min-sync-period"]);
     for mode in ["iptables", "nftables"] {
         let wrong = [&format!("--proxy-mode={mode}"), "--iptables-sync-period=nonsense"];
