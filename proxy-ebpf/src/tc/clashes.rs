@@ -37,9 +37,14 @@ pub fn evade<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> V
 /// The first packet of a connection to what is no frontend: if a connection through a frontend is in its way, it is treated
 /// like one through a frontend of the same Service.
 #[inline(always)]
-pub(super) fn step_aside<F: TcFamily, T: Tables<F>>(tables: &mut T, work: &mut Work<F>) -> Verdict {
+pub(super) fn step_aside<F: TcFamily, P: Packet, T: Tables<F>>(
+    packet: &P,
+    tables: &mut T,
+    work: &mut Work<F>,
+) -> Verdict {
     let headers = &work.headers;
-    let Some(other) = flows::in_the_way(headers, tables, work.opening) else { return Verdict::Pass };
+    let Some((other, opening)) = flows::in_the_way(packet, headers, tables) else { return Verdict::Pass };
+    work.opening = opening;
     let service = ServiceEntry::new(other.service(), ServiceFlags::NONE, SlotRange::EMPTY, SlotRange::EMPTY);
     work.admitted = Admitted { service, range: SlotRange::EMPTY, list: List::Cluster, flags: FlowFlags::NONE };
     work.chosen = Chosen {

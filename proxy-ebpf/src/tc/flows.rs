@@ -222,15 +222,15 @@ pub(super) fn may_live<F: Family, T: Tables<F>>(
 /// through a frontend: that connection's reply entry, if it has not ended. It would give the new
 /// one's answers the frontend's name. One that has ended is removed.
 ///
-/// Where a packet passes two devices, what was translated at the first one is no connection to the endpoint itself: `opening` is that of the
-/// connection's own last SYN or INIT. Nothing tells such datagrams from others, so UDP is not asked for. In TCP and SCTP, only what begins a
+/// Where a packet passes two devices, what was translated at the first one is no connection to the endpoint itself: it is the
+/// connection's own last SYN or INIT, by its number. Of any other, gives that number, too. Nothing tells such datagrams from others, so UDP is not asked for. In TCP and SCTP, only what begins a
 /// connection comes here.
 #[inline(always)]
-pub(super) fn in_the_way<F: Family, T: Tables<F>>(
+pub(super) fn in_the_way<F: Family, P: Packet, T: Tables<F>>(
+    packet: &P,
     headers: &Headers<F>,
     tables: &mut T,
-    opening: u16,
-) -> Option<Flow<F::Address>> {
+) -> Option<(Flow<F::Address>, u16)> {
     if headers.protocol == Protocol::Udp {
         return None;
     }
@@ -245,7 +245,8 @@ pub(super) fn in_the_way<F: Family, T: Tables<F>>(
         tables.remove_flow(FlowTable::Young, &key);
         return None;
     };
-    (original.opening() != opening).then_some(reply)
+    let opening = headers.opening(packet);
+    (original.opening() != opening).then_some((reply, opening))
 }
 
 /// Notes that the answers to a datagram that leaves from a frontend of `service` are no flow of its clients. Nobody outside can

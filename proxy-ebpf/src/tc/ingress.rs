@@ -54,12 +54,12 @@ pub fn ingress<F: TcFamily, P: Packet, T: Tables<F>>(packet: &mut P, tables: &mu
 /// The first packet of what may be a Service's connection: finds the frontend, and from where its client may be served.
 #[inline(always)]
 pub fn admit<F: TcFamily, P: Packet, T: Tables<F>>(packet: &P, tables: &mut T, work: &mut Work<F>) -> Verdict {
-    work.opening = work.headers.opening(packet);
     let headers = &work.headers;
     let Some(service) = frontend::find(tables, headers.destination(), headers.protocol, Loopback::IsNobody) else {
         flows::forget(headers, tables);
-        return step_aside(tables, work);
+        return step_aside(packet, tables, work);
     };
+    work.opening = headers.opening(packet);
     if !allows_source(tables, &service, headers.source().0) {
         return drop(work, service.id(), DropReason::SourceNotAllowed);
     }
