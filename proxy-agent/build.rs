@@ -1,6 +1,13 @@
-//! Builds the datapath and puts its object file where the agent embeds it from, `OUT_DIR/proxy-ebpf`.
+//! Builds the datapath and puts its object file where the agent embeds it from, `OUT_DIR/proxy-ebpf`. Tells the agent a hash of it.
 
-use std::{env, error::Error, fs, path::Path, process::ExitCode};
+use std::{
+    env,
+    error::Error,
+    fs,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    path::Path,
+    process::ExitCode,
+};
 
 #[path = "build/object.rs"]
 mod object;
@@ -30,5 +37,8 @@ fn embed() -> Result<(), Box<dyn Error>> {
     let object = object::build(&tools, workspace, &env::var("CARGO_CFG_TARGET_ARCH")?)?;
     let embedded = Path::new(&env::var("OUT_DIR")?).join(object::PROGRAM);
     fs::copy(&object, &embedded).map_err(|error| format!("{} to {}: {error}", object.display(), embedded.display()))?;
+    let mut hasher = DefaultHasher::new();
+    fs::read(&embedded)?.hash(&mut hasher);
+    println!("cargo::rustc-env=PROXY_EBPF_HASH={:016x}", hasher.finish());
     Ok(())
 }

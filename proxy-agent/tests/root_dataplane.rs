@@ -3,11 +3,11 @@
 
 mod support;
 
-use std::{collections::BTreeMap, fs, process::Command};
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use proxy_agent::{
     dataplane::{
-        Adoption, Config, Dataplane, cleanup,
+        Adoption, Config, Dataplane, PacketLog, cleanup,
         features::Feature,
         pins::{Pins, SocketHook},
         read_tables, status,
@@ -42,9 +42,8 @@ fn changes() -> Changes {
 /// The link and the program at each hook.
 fn links(node: &Node) -> BTreeMap<String, (u64, u64)> {
     let entries = fs::read_dir(Pins::new(node.pins.path()).links()).expect("links are pinned");
-    let link = |path: &std::path::Path| {
-        let json = run(Command::new("bpftool").args(["-j", "link", "show", "pinned"]).arg(path));
-        let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    let link = |path: &Path| {
+        let json = bpftool(&["link", "show", "pinned"], path);
         (json["id"].as_u64().expect("an id"), json["prog_id"].as_u64().expect("a program"))
     };
     entries
@@ -108,7 +107,7 @@ fn a_second_agent_on_the_same_pins_is_refused() {
 }
 
 #[test]
-fn a_restart_keeps_tables_and_links_and_replaces_the_programs() {
+fn a_restart_keeps_tables_links_and_programs() {
     let node = Node::default();
     node.netns.ip("link add veth1 type veth peer name veth2");
     let first = node.start(&changes());
@@ -125,12 +124,68 @@ fn a_restart_keeps_tables_and_links_and_replaces_the_programs() {
     let dataplane = Dataplane::open(&node.config()).expect("opens");
     assert_eq!(dataplane.adoption, Adoption::Adopted);
     let _second = node.netns.block_on(async || dataplane.hooks.attach(&settings()).await.expect("attaches"));
-    let after = links(&node);
-    assert_eq!(after.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
-    for (name, (link, program)) in &before {
-        assert_eq!(after[name].0, *link, "{name} keeps its link");
-        assert_ne!(after[name].1, *program, "{name} has the new program");
+    assert_eq!(links(&node), before);
+}
+
+#[test]
+fn programs_that_are_not_the_same_take_the_place_of_the_former_ones() {
+    let node = Node::default();
+    node.netns.ip("link add veth1 type veth peer name veth2");
+    let mut former = BTreeMap::new();
+    for packet_log in [PacketLog::Off, PacketLog::Drops, PacketLog::Off] {
+        let dataplane = Dataplane::open(&Config { packet_log, ..node.config() }).expect("opens");
+        let _running = node.netns.block_on(async || dataplane.hooks.attach(&settings()).await.expect("attaches"));
+        let present = links(&node);
+        assert!(!present.is_empty());
+        for (name, (link, program)) in &former {
+            assert_eq!(present[name].0, *link, "{name} keeps its link");
+            assert_ne!(present[name].1, *program, "{name} has the new program");
+        }
+        let kept = identities(&node);
+        assert_eq!(kept.len(), usize::from(packet_log == PacketLog::Off), "{kept:?}");
+        former = present;
     }
+}
+
+#[test]
+fn programs_of_tables_that_are_gone_are_not_kept() {
+    let node = Node::default();
+    drop(node.start(&changes()));
+    let (links_before, kept_before) = (links(&node), identities(&node));
+    fs::remove_file(node.pins.path().join("sockets_v4")).expect("pinned");
+    drop(node.start(&changes()));
+    let table = bpftool(&["map", "show", "pinned"], &node.pins.path().join("sockets_v4"));
+    let program = links(&node)["connect4"].1.to_string();
+    let program = bpftool(&["prog", "show", "id"], program.as_ref());
+    let tables = program["map_ids"].as_array().expect("it uses tables");
+    assert!(tables.contains(&table["id"]), "{program} {table}");
+    assert!(links(&node).iter().all(|(name, (_, program))| links_before[name].1 != *program));
+    assert_eq!(identities(&node).len(), 1, "the former ones' pins are gone");
+    assert_ne!(identities(&node), kept_before);
+}
+
+#[test]
+fn what_others_put_beside_the_programs_stops_nothing() {
+    let node = Node::default();
+    drop(node.start(&changes()));
+    let before = links(&node);
+    let foreign = node.pins.path().join("loaded/foreign/directory");
+    fs::create_dir_all(&foreign).expect("makes");
+    drop(node.start(&changes()));
+    assert!(foreign.exists());
+    assert!(links(&node).iter().all(|(name, (link, program))| before[name].0 == *link && before[name].1 != *program));
+}
+
+/// What programs are kept for the next agent.
+fn identities(node: &Node) -> Vec<String> {
+    let directory = fs::read_dir(node.pins.path().join("loaded"));
+    let entries = directory.into_iter().flatten().map(|entry| entry.expect("readable"));
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+fn bpftool(arguments: &[&str], last: &Path) -> serde_json::Value {
+    let output = run(Command::new("bpftool").arg("-j").args(arguments).arg(last));
+    serde_json::from_str(&output).expect("JSON")
 }
 
 fn links_of(node: &Node, devices: &[&str]) -> Vec<String> {
@@ -201,7 +256,7 @@ fn cleanup_leaves_nothing_of_ours_and_everything_of_others() {
     fs::create_dir(&foreign).expect("makes");
     let removed = node.netns.enter(|| cleanup(node.pins.path(), Some(node.cgroup.path())).expect("removes"));
     let filters = if features().has(Feature::Tcx) { 0 } else { 2 };
-    assert_eq!(removed.len(), 3 + filters, "links, tables, filters and the nftables table: {removed:?}");
+    assert_eq!(removed.len(), 4 + filters, "links, programs, tables, filters and the nftables table: {removed:?}");
     assert!(!node.pins.path().exists());
     assert_eq!(run(node.netns.command("nft").args(["list", "tables"])), "");
     assert_eq!(hooks_at(&node.cgroup), []);
@@ -258,6 +313,9 @@ fn without_cgroup_links_programs_are_attached_by_themselves_and_replaced() {
     assert_eq!(hooks.len(), SocketHook::ALL.len());
     assert!(hooks.iter().all(|hook| hook.cgroup.is_none()));
 
+    drop(node.start_with(&features, &Changes::default()));
+    assert_eq!(show(), first);
+    node.pins.forget_programs();
     drop(node.start_with(&features, &Changes::default()));
     let second = show();
     assert_eq!(second.keys().collect::<Vec<_>>(), first.keys().collect::<Vec<_>>());

@@ -201,6 +201,7 @@ fn programs_for_devices_without_ethernet_are_loaded_when_one_comes() {
         drop(hooks);
 
         // The next agent finds the devices there.
+        node.pins.forget_programs();
         let hooks = attach(&node.config(), mechanism_here()).await;
         let second = at(&hooks, "tun0");
         assert_eq!(names(&second), expected);
@@ -257,6 +258,9 @@ fn programs_of_others_stay_and_run_after_ours() {
     let first = order();
     assert_eq!((first.len(), first.last()), (2, Some(&id)), "ours, then the other: {first:?}");
     drop(node.start(&Changes::default()));
+    assert_eq!(order(), first);
+    node.pins.forget_programs();
+    drop(node.start(&Changes::default()));
     let second = order();
     assert!(second.len() == 2 && second[0] != first[0] && second[1] == id, "{first:?} {second:?}");
     node.netns.enter(|| cleanup(node.pins.path(), None).expect("removes"));
@@ -279,6 +283,9 @@ fn clsact_filters_are_replaced_in_place_and_foreign_ones_stay() {
     };
     drop(node.start_with(&features, &Changes::default()));
     let first = programs();
+    drop(node.start_with(&features, &Changes::default()));
+    assert_eq!(programs(), first);
+    node.pins.forget_programs();
     drop(node.start_with(&features, &Changes::default()));
     let second = programs();
     assert_eq!((first.len(), second.len()), (4, 4), "two devices, two directions: {first:?} {second:?}");

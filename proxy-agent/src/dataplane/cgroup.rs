@@ -163,16 +163,23 @@ fn attach_program(program: BorrowedFd<'_>, cgroup: &File, hook: SocketHook, pins
     let path = pins.socket_program(hook);
     let present = bpf::attached(Target::Cgroup(cgroup.as_fd()), hook.kernel_name())?;
     let number = bpf::program_id(program)?;
-    if path.exists() && present.iter().any(|present| present.program == number) {
+    let former = match bpf::open_pinned(&path) {
+        Ok(former) => Some(bpf::program_id(former.as_fd())?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    let is_there = present.iter().any(|present| present.program == number);
+    if is_there && former == Some(number) {
         return Ok(Attachment::Replaced);
     }
-    bpf::attach_program(program, cgroup.as_fd(), hook.kernel_name())?;
-    let former = path.exists();
-    if former {
+    if !is_there {
+        bpf::attach_program(program, cgroup.as_fd(), hook.kernel_name())?;
+    }
+    if former.is_some_and(|former| former != number) {
         detach_program(&path, cgroup, hook)?;
     }
     pin_over(program, &path)?;
-    Ok(if former { Attachment::Replaced } else { Attachment::Made })
+    Ok(if former.is_some() { Attachment::Replaced } else { Attachment::Made })
 }
 
 fn detach_program(path: &Path, cgroup: &File, hook: SocketHook) -> io::Result<()> {

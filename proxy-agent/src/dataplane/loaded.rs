@@ -18,30 +18,38 @@ use aya::{
 use super::{
     devices::LinkLayer,
     features::Features,
+    kept::KeptPrograms,
     pins::{Direction, SocketHook},
     programs::{LoadError, PacketLog},
 };
 
-/// The programs. They go when this is dropped, but for those that are attached by then.
+/// The programs. They go when this is dropped, but for those that are kept, or attached by then.
 pub(super) struct Programs {
     sockets: BTreeMap<SocketHook, OwnedFd>,
     classifiers: BTreeMap<&'static str, OwnedFd>,
     /// The programs as they are handed to the kernel. They name their maps by descriptors, which stay open as long as this.
     object: Ebpf,
+    kept: Option<KeptPrograms>,
 }
 
 impl Programs {
-    /// Loads the programs for socket calls, as far as the kernel has their hooks, and those for devices with an Ethernet header.
+    /// Loads the programs for socket calls, as far as the kernel has their hooks, and those for devices with an Ethernet header; or opens
+    /// those that are kept.
     ///
     /// Programs that tell of packets are all loaded: the map for that is taken from the object by who reads it, and may be
     /// closed when a device comes.
     ///
     /// # Errors
     /// The kernel refuses one.
-    pub(super) fn load(mut object: Ebpf, features: &Features, log: PacketLog) -> Result<Self, LoadError> {
-        let mut sockets = BTreeMap::new();
+    pub(super) fn load(
+        object: Ebpf,
+        kept: Option<KeptPrograms>,
+        features: &Features,
+        log: PacketLog,
+    ) -> Result<Self, LoadError> {
+        let mut programs = Self { sockets: BTreeMap::new(), classifiers: BTreeMap::new(), object, kept };
         for hook in SocketHook::ALL.into_iter().filter(|hook| features.has(hook.feature())) {
-            let program = load(&mut object, hook.name(), |program| {
+            let program = programs.load_one(hook.name(), |program| {
                 if hook == SocketHook::Release {
                     let program: &mut CgroupSock = program.try_into()?;
                     program.load()?;
@@ -51,9 +59,8 @@ impl Programs {
                 program.load()?;
                 Ok(program.fd()?.as_fd().try_clone_to_owned()?)
             })?;
-            sockets.insert(hook, program);
+            programs.sockets.insert(hook, program);
         }
-        let mut programs = Self { sockets, classifiers: BTreeMap::new(), object };
         programs.require(LinkLayer::Ethernet)?;
         match log {
             PacketLog::Off => {}
@@ -70,7 +77,7 @@ impl Programs {
         for direction in Direction::ALL {
             let name = classifier_name(direction, link_layer);
             if !self.classifiers.contains_key(name) {
-                let program = load(&mut self.object, name, |program| {
+                let program = self.load_one(name, |program| {
                     let program: &mut SchedClassifier = program.try_into()?;
                     program.load()?;
                     Ok(program.fd()?.as_fd().try_clone_to_owned()?)
@@ -79,6 +86,36 @@ impl Programs {
             }
         }
         Ok(())
+    }
+
+    /// Opens a program that is kept, or loads it.
+    fn load_one(
+        &mut self,
+        name: &str,
+        load: impl Fn(&mut Program) -> Result<OwnedFd, ProgramError>,
+    ) -> Result<OwnedFd, LoadError> {
+        if let Some(program) = self.kept.as_ref().and_then(|kept| kept.find(name)) {
+            return Ok(program);
+        }
+        let program = self.object.program_mut(name).ok_or_else(|| LoadError::Incomplete { name: name.to_owned() })?;
+        let mut loaded = load(program);
+        for _ in 0..ATTEMPTS {
+            if !loaded.as_ref().is_err_and(is_interrupted) {
+                break;
+            }
+            thread::sleep(PAUSE);
+            loaded = load(program);
+        }
+        let loaded = loaded.map_err(|error| {
+            if let ProgramError::LoadError { verifier_log, .. } = &error {
+                tracing::debug!(program = name, "the verifier says: {verifier_log}");
+            }
+            LoadError::Program { name: name.to_owned(), error }
+        })?;
+        if let Some(kept) = &self.kept {
+            kept.keep(name, loaded.as_fd());
+        }
+        Ok(loaded)
     }
 
     /// The programs for the socket calls, as far as the kernel has their hooks.
@@ -114,26 +151,4 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// The verifier gives up with EAGAIN when a signal is pending (kernel commit c3494801cd17); libbpf tries again, too.
 fn is_interrupted(error: &ProgramError) -> bool {
     matches!(error, ProgramError::LoadError { io_error, .. } if io_error.raw_os_error() == Some(libc::EAGAIN))
-}
-
-fn load(
-    object: &mut Ebpf,
-    name: &str,
-    load: impl Fn(&mut Program) -> Result<OwnedFd, ProgramError>,
-) -> Result<OwnedFd, LoadError> {
-    let program = object.program_mut(name).ok_or_else(|| LoadError::Incomplete { name: name.to_owned() })?;
-    let mut loaded = load(program);
-    for _ in 0..ATTEMPTS {
-        if !loaded.as_ref().is_err_and(is_interrupted) {
-            break;
-        }
-        thread::sleep(PAUSE);
-        loaded = load(program);
-    }
-    loaded.map_err(|error| {
-        if let ProgramError::LoadError { verifier_log, .. } = &error {
-            tracing::debug!(program = name, "the verifier says: {verifier_log}");
-        }
-        LoadError::Program { name: name.to_owned(), error }
-    })
 }

@@ -9,7 +9,7 @@ use std::{
     os::fd::BorrowedFd,
     ptr::NonNull,
     slice,
-    sync::atomic::{AtomicU32, Ordering, fence},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering, fence},
 };
 
 use aya::Pod;
@@ -95,11 +95,12 @@ impl<T: Pod> Mapped<T> {
 
     /// The index of the first such element, from this one on.
     fn next_nonzero(&self, from: u32) -> Option<u32> {
-        const WORD: usize = size_of::<u32>();
+        const WORD: usize = size_of::<u64>();
         let elements = usize::try_from(self.elements).ok()?;
         let words = elements * Self::STRIDE / WORD;
-        // SAFETY: as in `words`; that many words are within the mapping, also those between elements.
-        let memory = unsafe { slice::from_raw_parts(self.memory.cast::<AtomicU32>().as_ptr(), words) };
+        // SAFETY: the mapping is aligned and has that many words of 64 bits, also those between elements. Words of another size are only
+        // stored with `&mut self`, so never at the same time in this process; the kernel is beyond the memory model.
+        let memory = unsafe { slice::from_raw_parts(self.memory.cast::<AtomicU64>().as_ptr(), words) };
         let mut at = usize::try_from(from).ok()? * Self::STRIDE / WORD;
         while at < words {
             if memory[at].load(Ordering::Relaxed) != 0 {

@@ -24,6 +24,7 @@ mod frontends;
 mod grace;
 mod hooks;
 mod ipv6;
+mod kept;
 mod kube_proxy;
 mod layouts;
 mod loaded;
@@ -78,6 +79,7 @@ use self::{
     memlock::LimitError,
     mounts::MountError,
     pins::Pins,
+    programs::Prepared,
     tables::{FreshnessTable, KernelTables, NodeAddressTables, SettingsTable, SocketTables, TableError, Writes},
 };
 use crate::freshness::Times;
@@ -211,9 +213,10 @@ impl Dataplane {
         anchors::make_room();
         let pins = Pins::new(bpffs_root);
         pins.make_directories().map_err(|error| OpenError::Pins { path: bpffs_root.clone(), error })?;
-        let prepared = programs::prepare(object::OBJECT, &pins, &features, *packet_log, *flow_table_size);
-        let loaded =
-            prepared.and_then(|(adoption, object)| Ok((adoption, Programs::load(object, &features, *packet_log)?)));
+        let prepared = programs::prepare(&pins, &features, *packet_log, *flow_table_size);
+        let loaded = prepared.and_then(|Prepared { adoption, object, kept }| {
+            Ok((adoption, Programs::load(object, kept, &features, *packet_log)?))
+        });
         let (adoption, mut programs) = loaded.map_err(|error| match limit {
             Err(limit) if error.is_denied() && !features.has(Feature::CgroupMemory) => {
                 FeatureError::from(LimitError { release: features.release().to_owned(), limit }).into()

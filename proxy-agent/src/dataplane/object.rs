@@ -2,3 +2,6 @@
 
 /// The ELF object with all maps and programs.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/proxy-ebpf"));
+
+/// A hash of [`OBJECT`], which tells it from the objects of other builds.
+pub(super) const HASH: &str = env!("PROXY_EBPF_HASH");

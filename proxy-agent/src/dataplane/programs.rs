@@ -4,7 +4,7 @@
 
 use std::{borrow::Cow, fs, io, path::PathBuf};
 
-use aya::{Ebpf, EbpfError, EbpfLoader, programs::ProgramError};
+use aya::{Ebpf, EbpfError, EbpfLoader, maps::MapInfo, programs::ProgramError};
 use proxy_common::{V4, V6, maps};
 
 use super::{
@@ -12,7 +12,10 @@ use super::{
     features::{Feature, Features},
     flow_filter,
     flow_tables::FlowTableSize,
-    former, layouts,
+    former,
+    kept::{Identity, KeptPrograms},
+    layouts,
+    object::{self, OBJECT},
     pins::{Pins, unpin},
     tables::{TableError, Writes},
     untyped,
@@ -81,29 +84,48 @@ pub(super) fn map_names() -> impl Iterator<Item = &'static str> {
     maps::FAMILY_MAPS.iter().flat_map(|map| [map.name::<V4>(), map.name::<V6>()]).chain(maps::SHARED_MAPS)
 }
 
-/// A loader with the constants that the programs get on a kernel with these features.
-///
-/// As it is, it makes maps of its own; the agent's are made or opened by [`super::Dataplane::open`].
-#[must_use]
-pub fn loader(features: &Features, log: PacketLog) -> EbpfLoader<'static> {
-    let has_set_retval: &u8 = if features.has(Feature::SetRetval) { &1 } else { &0 };
-    let has_netns_cookie: &u8 = if features.has(Feature::NetnsCookie) { &1 } else { &0 };
-    let has_coarse_clock: &u8 = if features.has(Feature::CoarseClock) { &1 } else { &0 };
-    let has_host_routing: &u8 = if features.has(Feature::HostRouting) { &1 } else { &0 };
+/// A constant of the object: its name, its value, and whether the object has it in any case.
+type Constant = (&'static str, &'static u8, bool);
+
+/// The constants that the programs get on a kernel with these features.
+fn constants(features: &Features, log: PacketLog) -> [Constant; 6] {
+    let has = |feature| if features.has(feature) { &1 } else { &0 };
     // Both have CONFIG_HAVE_EFFICIENT_UNALIGNED_ACCESS, always.
     let reads_unaligned: &u8 = if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) { &1 } else { &0 };
     let log_level: &u8 = match log {
         PacketLog::Off => &0,
         PacketLog::Drops => &(aya_log::Level::Trace as u8),
     };
+    [
+        ("HAS_SET_RETVAL", has(Feature::SetRetval), true),
+        ("HAS_NETNS_COOKIE", has(Feature::NetnsCookie), true),
+        ("READS_UNALIGNED", reads_unaligned, true),
+        ("HAS_COARSE_CLOCK", has(Feature::CoarseClock), true),
+        ("HAS_HOST_ROUTING", has(Feature::HostRouting), true),
+        (aya_log::LEVEL, log_level, false),
+    ]
+}
+
+/// A loader with the constants that the programs get on a kernel with these features.
+///
+/// As it is, it makes maps of its own; the agent's are made or opened by [`super::Dataplane::open`].
+#[must_use]
+pub fn loader(features: &Features, log: PacketLog) -> EbpfLoader<'static> {
     let mut loader = EbpfLoader::new();
-    loader.override_global("HAS_SET_RETVAL", has_set_retval, true);
-    loader.override_global("HAS_NETNS_COOKIE", has_netns_cookie, true);
-    loader.override_global("READS_UNALIGNED", reads_unaligned, true);
-    loader.override_global("HAS_COARSE_CLOCK", has_coarse_clock, true);
-    loader.override_global("HAS_HOST_ROUTING", has_host_routing, true);
-    loader.override_global(aya_log::LEVEL, log_level, false);
+    for (name, value, is_there) in constants(features, log) {
+        loader.override_global(name, value, is_there);
+    }
     loader
+}
+
+/// The tables, and what is needed to load the programs that use them.
+pub(super) struct Prepared {
+    /// What became of the tables of a former agent.
+    pub(super) adoption: Adoption,
+    /// The object with its maps.
+    pub(super) object: Ebpf,
+    /// The programs that are loaded already. None if they shall not be those of a former agent, nor the next one's.
+    pub(super) kept: Option<KeptPrograms>,
 }
 
 /// Opens the maps pinned in the agent's directory, or creates and pins them, for the programs that this returns.
@@ -114,13 +136,12 @@ pub fn loader(features: &Features, log: PacketLog) -> EbpfLoader<'static> {
 /// # Errors
 /// The kernel refuses a map, or a pin cannot be read or removed.
 pub(super) fn prepare(
-    object: &[u8],
     pins: &Pins,
     features: &Features,
     log: PacketLog,
     size: FlowTableSize,
-) -> Result<(Adoption, Ebpf), LoadError> {
-    let object = if features.has(Feature::Btf) { Cow::Borrowed(object) } else { untyped::object(object).into() };
+) -> Result<Prepared, LoadError> {
+    let object = if features.has(Feature::Btf) { Cow::Borrowed(OBJECT) } else { untyped::object(OBJECT).into() };
     let object = &*object;
     let mut parsed = aya_obj::Object::parse(object).map_err(|error| LoadError::Object(error.into()))?;
     let mut loader = loader(features, log);
@@ -161,7 +182,26 @@ pub(super) fn prepare(
         flow_filter::mark_everything(&mut ebpf).map_err(|error| LoadError::Object(error.into()))?;
         fs::rename(&unmarked, pins.map(maps::FLOW_FILTER)).map_err(pin_failed)?;
     }
-    Ok((adoption, ebpf))
+    let kept = kept_programs(pins, features, log).unwrap_or_else(|error| {
+        tracing::warn!(%error, "programs are loaded anew at each start: {} cannot be used", pins.loaded_programs().display());
+        None
+    });
+    Ok(Prepared { adoption, object: ebpf, kept })
+}
+
+/// The programs that are loaded already.
+fn kept_programs(pins: &Pins, features: &Features, log: PacketLog) -> io::Result<Option<KeptPrograms>> {
+    // Each agent reads what its own programs tell; and where tables are exchanged, next programs are told from former ones by their numbers.
+    if log != PacketLog::Off || !pins.former_maps()?.is_empty() {
+        pins.remove_loaded_programs(|_| true)?;
+        return Ok(None);
+    }
+    let number = |name| MapInfo::from_pin(pins.map(name)).map(|table| table.id()).map_err(io::Error::other);
+    let tables: Vec<u32> = map_names().map(number).collect::<io::Result<_>>()?;
+    let constants = constants(features, log).map(|(name, value, _)| (name, *value));
+    let identity =
+        Identity { object: object::HASH, is_typed: features.has(Feature::Btf), constants: &constants, tables: &tables };
+    KeptPrograms::of(pins, &identity).map(Some)
 }
 
 /// Whether there are flows, also such as are being carried over, but no filter in which their ends are marked.

@@ -33,6 +33,12 @@ impl Pins {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Removes the pins of the programs that the next agent would go on with: it loads its own, as after an upgrade.
+    #[track_caller]
+    pub fn forget_programs(&self) {
+        fs::remove_dir_all(self.path.join("loaded")).expect("programs are kept");
+    }
 }
 
 impl Default for Pins {
