@@ -1,17 +1,40 @@
 //! What is booted, and what runs there.
 
-use std::fmt;
+use std::{cmp::Reverse, fmt};
 
 use clap::ValueEnum;
 
-/// Test programs that have a machine of their own, the longest first.
-const ALONE: [&str; 3] = ["root_faults", "root_traffic", "root_node"];
+/// The test programs that take long, and for how many seconds a guest with the newest kernel works on each. It need not be exact: they are
+/// spread over the machines by it.
+const LONG: [(&str, u32); 19] = [
+    ("root_traffic", 200),
+    ("root_carry", 170),
+    ("root_dataplane", 160),
+    ("root_hooks", 160),
+    ("root_faults", 150),
+    ("root_scenarios", 150),
+    ("root_handover", 140),
+    ("root_node", 130),
+    ("root_paths", 120),
+    ("root_tables", 100),
+    ("root_packets", 80),
+    ("root_settings", 60),
+    ("root_trace", 60),
+    ("root_cli", 50),
+    ("root_external", 40),
+    ("root_fallbacks", 40),
+    ("root_mark", 40),
+    ("root_programs", 40),
+    ("root_verifier", 40),
+];
+/// What each of the others takes.
+const SHORT: u32 = 15;
 
 /// Measures how fast it is, which an emulated machine cannot tell. It runs there if it is named.
 const BENCHMARK: &str = "root_bench";
 
-/// On how many machines the others are spread. Each boot takes as long as two starts of an agent.
-const PARTS: usize = 4;
+/// On how many complete machines all are spread. Each boot takes as long as two starts of an agent.
+const PARTS: usize = 6;
 
 /// The test program for machines that lack something.
 const NODE: &str = "root_node";
@@ -67,9 +90,7 @@ pub(super) struct Run {
 /// Which test programs run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Selection {
-    /// One that has a machine of its own.
-    Alone(&'static str),
-    /// One of several parts of the others, counted from 0.
+    /// One of several parts of all, counted from 0.
     Part(usize),
     Quick,
     /// Programs by how their names begin, or tests by a part of theirs.
@@ -86,11 +107,9 @@ pub(super) struct Boot {
 }
 
 impl Boot {
-    /// Complete machines that share all tests, then one for each thing that can be missing. What takes longest begins first, so that it is
-    /// not left at the end.
+    /// Complete machines that share all tests, then one for each thing that can be missing: they take less, and fill what is left at the end.
     pub(super) fn all() -> Vec<Self> {
-        let parts = (0..PARTS).map(Selection::Part);
-        let complete = parts.chain(ALONE.map(Selection::Alone)).map(|selection| Self { lack: None, selection });
+        let complete = (0..PARTS).map(|part| Self { lack: None, selection: Selection::Part(part) });
         complete.chain(Lack::ALL.map(Self::without)).collect()
     }
 
@@ -122,13 +141,7 @@ impl Boot {
             filter: filter.map(str::to_owned),
         };
         match &self.selection {
-            Selection::Alone(name) => {
-                programs.iter().filter(|program| *program == name).map(|name| run(name, None)).collect()
-            }
-            Selection::Part(part) => {
-                let others = programs.iter().filter(|program| !ALONE.contains(program) && **program != BENCHMARK);
-                others.skip(*part).step_by(PARTS).map(|program| run(program, None)).collect()
-            }
+            Selection::Part(part) => spread(programs)[*part].iter().map(|program| run(program, None)).collect(),
             Selection::Named(name) => {
                 let named: Vec<_> = programs.iter().filter(|program| program.starts_with(&**name)).collect();
                 if named.is_empty() {
@@ -152,11 +165,24 @@ impl Boot {
     }
 }
 
+/// The programs of each complete machine: the longest first, each where there is least to do yet.
+fn spread<'a>(programs: &[&'a str]) -> [Vec<&'a str>; PARTS] {
+    let seconds = |name: &str| LONG.iter().find(|(long, _)| *long == name).map_or(SHORT, |(_, seconds)| *seconds);
+    let mut programs: Vec<&str> = programs.iter().copied().filter(|program| *program != BENCHMARK).collect();
+    programs.sort_by_key(|program| Reverse(seconds(program)));
+    let mut parts = [const { (0, Vec::new()) }; PARTS];
+    for program in programs {
+        let (least, first) = parts.iter().enumerate().map(|(part, (sum, _))| (*sum, part)).min().unwrap_or_default();
+        parts[first].0 = least + seconds(program);
+        parts[first].1.push(program);
+    }
+    parts.map(|(_, programs)| programs)
+}
+
 impl fmt::Display for Boot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.lack, &self.selection) {
             (Some(lack), _) => write!(f, "-{}", lack.name()),
-            (None, Selection::Alone(name)) => write!(f, "-{name}"),
             (None, Selection::Part(part)) => write!(f, "-{}of{PARTS}", part + 1),
             (None, _) => Ok(()),
         }
@@ -185,6 +211,16 @@ mod tests {
         let mut runs: Vec<String> = parts.flat_map(|boot| boot.runs(&PROGRAMS)).map(|run| run.program).collect();
         runs.sort();
         assert_eq!(runs, PROGRAMS[1..], "all but the benchmark");
+    }
+
+    #[test]
+    fn machines_have_about_as_much_to_do() {
+        let short = (0..10).map(|number| format!("root_{number}")).collect::<Vec<_>>();
+        let programs: Vec<&str> = LONG.iter().map(|(name, _)| *name).chain(short.iter().map(String::as_str)).collect();
+        let seconds = |name: &&str| LONG.iter().find(|(long, _)| long == name).map_or(SHORT, |(_, seconds)| *seconds);
+        let sums = spread(&programs).map(|part| part.iter().map(seconds).sum::<u32>());
+        let (least, most) = (sums.iter().min(), sums.iter().max());
+        assert!(least.zip(most).is_some_and(|(least, most)| most - least <= 3 * SHORT), "{sums:?}");
     }
 
     #[test]
