@@ -1,4 +1,5 @@
-//! Builds the datapath and puts its object file where the agent embeds it from, `OUT_DIR/proxy-ebpf`. Tells the agent a hash of it.
+//! Builds the datapath and puts its object file where the agent embeds it from, `OUT_DIR/proxy-ebpf`. Tells the agent a hash of it, and of
+//! what loads it.
 
 use std::{
     env,
@@ -13,6 +14,9 @@ use std::{
 mod object;
 #[path = "build/toolchain.rs"]
 mod toolchain;
+
+/// What decides, besides the object, what the kernel gets of it.
+const LOADING: [&str; 3] = ["src/dataplane/loaded.rs", "src/dataplane/programs.rs", "src/dataplane/untyped.rs"];
 
 fn main() -> ExitCode {
     match embed() {
@@ -38,7 +42,13 @@ fn embed() -> Result<(), Box<dyn Error>> {
     let embedded = Path::new(&env::var("OUT_DIR")?).join(object::PROGRAM);
     fs::copy(&object, &embedded).map_err(|error| format!("{} to {}: {error}", object.display(), embedded.display()))?;
     let mut hasher = DefaultHasher::new();
-    fs::read(&embedded)?.hash(&mut hasher);
+    let loading = LOADING.map(|file| Path::new(&package).join(file));
+    // The loader itself is in there.
+    let lock = workspace.join("Cargo.lock");
+    for file in [&embedded, &lock].into_iter().chain(&loading) {
+        println!("cargo::rerun-if-changed={}", file.display());
+        fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?.hash(&mut hasher);
+    }
     println!("cargo::rustc-env=PROXY_EBPF_HASH={:016x}", hasher.finish());
     Ok(())
 }

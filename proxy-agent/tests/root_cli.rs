@@ -313,7 +313,7 @@ fn cleanup_says_what_it_removed() {
     assert_eq!(devices.len(), 2);
     let removed = agent(&node.netns, "cleanup", node.pins.path(), &[]).expect("removes");
     let root = node.pins.path().display();
-    let pinned = ["links", "programs", "tables"].map(|what| format!("removed {what} pinned at {root}\n"));
+    let pinned = ["links pinned", "programs kept", "tables pinned"].map(|what| format!("removed {what} at {root}\n"));
     let mut expected = pinned.concat();
     // Filters are removed one by one; TCX links are links.
     if !features().has(Feature::Tcx) {

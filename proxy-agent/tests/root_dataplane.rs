@@ -3,7 +3,12 @@
 
 mod support;
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    process::Command,
+};
 
 use proxy_agent::{
     dataplane::{
@@ -165,20 +170,38 @@ fn programs_of_tables_that_are_gone_are_not_kept() {
 }
 
 #[test]
-fn what_others_put_beside_the_programs_stops_nothing() {
+fn of_programs_that_are_kept_only_those_are_loaded_that_are_missing() {
     let node = Node::default();
+    node.netns.ip("link add veth1 type veth peer name veth2");
     drop(node.start(&changes()));
     let before = links(&node);
-    let foreign = node.pins.path().join("loaded/foreign/directory");
+    let [identity] = &identities(&node)[..] else { panic!("one identity") };
+    let kept = node.pins.path().join("kept").join(identity);
+    let names = || -> BTreeSet<String> {
+        let entries = fs::read_dir(&kept).expect("programs are kept").map(|entry| entry.expect("readable").file_name());
+        entries.map(|name| name.to_string_lossy().into_owned()).collect()
+    };
+    let all = names();
+    // One is missing, one is something else.
+    fs::remove_file(kept.join("connect4")).expect("kept");
+    fs::remove_file(kept.join("connect6")).expect("kept");
+    let table = node.pins.path().join("settings");
+    run(Command::new("bpftool").args(["map", "pin", "pinned"]).arg(table).arg(kept.join("connect6")));
+    let foreign = node.pins.path().join("kept/foreign/directory");
     fs::create_dir_all(&foreign).expect("makes");
     drop(node.start(&changes()));
+    for (name, (link, program)) in links(&node) {
+        let (link_before, program_before) = before[&name];
+        assert_eq!(link, link_before);
+        assert_eq!(program != program_before, ["connect4", "connect6"].contains(&&*name), "{name}");
+    }
+    assert_eq!(names(), all);
     assert!(foreign.exists());
-    assert!(links(&node).iter().all(|(name, (link, program))| before[name].0 == *link && before[name].1 != *program));
 }
 
 /// What programs are kept for the next agent.
 fn identities(node: &Node) -> Vec<String> {
-    let directory = fs::read_dir(node.pins.path().join("loaded"));
+    let directory = fs::read_dir(node.pins.path().join("kept"));
     let entries = directory.into_iter().flatten().map(|entry| entry.expect("readable"));
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
@@ -252,8 +275,8 @@ fn cleanup_leaves_nothing_of_ours_and_everything_of_others() {
         drop(node.start(&changes()));
     }
     let before = links(&other);
-    let foreign = other.pins.path().join("foreign");
-    fs::create_dir(&foreign).expect("makes");
+    let foreign = other.pins.path().join("kept");
+    fs::create_dir(foreign.join("foreign")).expect("makes");
     let removed = node.netns.enter(|| cleanup(node.pins.path(), Some(node.cgroup.path())).expect("removes"));
     let filters = if features().has(Feature::Tcx) { 0 } else { 2 };
     assert_eq!(removed.len(), 4 + filters, "links, programs, tables, filters and the nftables table: {removed:?}");

@@ -168,7 +168,8 @@ fn attach_program(program: BorrowedFd<'_>, cgroup: &File, hook: SocketHook, pins
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };
-    let is_there = present.iter().any(|present| present.program == number);
+    let is_present = |number| present.iter().any(|present| present.program == number);
+    let is_there = is_present(number);
     if is_there && former == Some(number) {
         return Ok(Attachment::Replaced);
     }
@@ -179,7 +180,7 @@ fn attach_program(program: BorrowedFd<'_>, cgroup: &File, hook: SocketHook, pins
         detach_program(&path, cgroup, hook)?;
     }
     pin_over(program, &path)?;
-    Ok(if former.is_some() { Attachment::Replaced } else { Attachment::Made })
+    Ok(if former.is_some_and(is_present) { Attachment::Replaced } else { Attachment::Made })
 }
 
 fn detach_program(path: &Path, cgroup: &File, hook: SocketHook) -> io::Result<()> {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    cgroup,
+    cgroup, kept,
     lock::{Lock, LockError},
     mounts::{self, MountError},
     nft::{self, Presence},
@@ -77,8 +77,7 @@ pub fn cleanup(bpffs_root: &Path, cgroup_root: Option<&Path>) -> Result<Removed,
             step(format!("programs at cgroup {}", root.display()), result.map(|()| true));
         }
         step(format!("links pinned at {}", bpffs_root.display()), pins.remove_links().map(|()| true));
-        let programs = pins.remove_loaded_programs(|_| true);
-        step(format!("programs pinned at {}", bpffs_root.display()), programs.map(|()| true));
+        step(format!("programs kept at {}", bpffs_root.display()), kept::remove(&pins).map(|()| true));
         let ours = |former: &FormerMap| map_names().any(|name| name == former.name);
         let pinned = map_names().chain([FRESHNESS, PODS]).map(|name| pins.map(name)).chain([pins.unmarked_filter()]);
         let tables = pins.former_maps().and_then(|former| {

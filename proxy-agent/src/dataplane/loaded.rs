@@ -1,7 +1,7 @@
 //! The programs in the kernel.
 //!
-//! Verifying the programs for devices without an Ethernet header takes as long as verifying all others, and most nodes have no such
-//! device: they are loaded when the first one comes. Attaches nothing.
+//! Verifying those for devices takes long, those with an Ethernet header as long as those without, and most nodes have only devices of one
+//! kind: they are loaded when the first device that needs them is served. Attaches nothing.
 
 use std::{
     collections::BTreeMap,
@@ -29,25 +29,26 @@ pub(super) struct Programs {
     classifiers: BTreeMap<&'static str, OwnedFd>,
     /// The programs as they are handed to the kernel. They name their maps by descriptors, which stay open as long as this.
     object: Ebpf,
-    kept: Option<KeptPrograms>,
+    kept: KeptPrograms,
+    /// How many of them are a former agent's.
+    reused: usize,
 }
 
 impl Programs {
-    /// Loads the programs for socket calls, as far as the kernel has their hooks, and those for devices with an Ethernet header; or opens
-    /// those that are kept.
+    /// Loads the programs for socket calls, as far as the kernel has their hooks, or opens those that are kept.
     ///
-    /// Programs that tell of packets are all loaded: the map for that is taken from the object by who reads it, and may be
+    /// Those for devices are loaded as well if they tell of packets: the map for that is taken from the object by who reads it, and may be
     /// closed when a device comes.
     ///
     /// # Errors
     /// The kernel refuses one.
     pub(super) fn load(
         object: Ebpf,
-        kept: Option<KeptPrograms>,
+        kept: KeptPrograms,
         features: &Features,
         log: PacketLog,
     ) -> Result<Self, LoadError> {
-        let mut programs = Self { sockets: BTreeMap::new(), classifiers: BTreeMap::new(), object, kept };
+        let mut programs = Self { sockets: BTreeMap::new(), classifiers: BTreeMap::new(), object, kept, reused: 0 };
         for hook in SocketHook::ALL.into_iter().filter(|hook| features.has(hook.feature())) {
             let program = programs.load_one(hook.name(), |program| {
                 if hook == SocketHook::Release {
@@ -61,10 +62,12 @@ impl Programs {
             })?;
             programs.sockets.insert(hook, program);
         }
-        programs.require(LinkLayer::Ethernet)?;
         match log {
             PacketLog::Off => {}
-            PacketLog::Drops => programs.require(LinkLayer::Ip)?,
+            PacketLog::Drops => {
+                programs.require(LinkLayer::Ethernet)?;
+                programs.require(LinkLayer::Ip)?;
+            }
         }
         Ok(programs)
     }
@@ -94,7 +97,8 @@ impl Programs {
         name: &str,
         load: impl Fn(&mut Program) -> Result<OwnedFd, ProgramError>,
     ) -> Result<OwnedFd, LoadError> {
-        if let Some(program) = self.kept.as_ref().and_then(|kept| kept.find(name)) {
+        if let Some(program) = self.kept.find(name) {
+            self.reused += 1;
             return Ok(program);
         }
         let program = self.object.program_mut(name).ok_or_else(|| LoadError::Incomplete { name: name.to_owned() })?;
@@ -112,10 +116,19 @@ impl Programs {
             }
             LoadError::Program { name: name.to_owned(), error }
         })?;
-        if let Some(kept) = &self.kept {
-            kept.keep(name, loaded.as_fd());
-        }
+        self.kept.keep(name, loaded.as_fd());
         Ok(loaded)
+    }
+
+    /// Removes the pins of programs in whose place these are now.
+    pub(super) fn replaced_others(&self) {
+        if self.reused > 0 {
+            let all = self.sockets.len() + self.classifiers.len();
+            tracing::info!("{} of {all} programs are those of a former agent, which are the same", self.reused);
+        }
+        if let Err(error) = self.kept.remove_others() {
+            tracing::warn!("programs of a former agent stay loaded: {error}");
+        }
     }
 
     /// The programs for the socket calls, as far as the kernel has their hooks.

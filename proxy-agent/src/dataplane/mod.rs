@@ -4,7 +4,7 @@
 //! Decides nothing about Services: what the tables hold comes from [`crate::plan`].
 //!
 //! [`Dataplane::open`] finds out what the kernel can do, creates or adopts the pinned tables and loads
-//! the programs; nothing that packets or sockets meet has changed by then. [`Hooks::attach`] changes it.
+//! programs; nothing that packets or sockets meet has changed by then. [`Hooks::attach`] changes it.
 //! Dropping any of this takes nothing away: only [`cleanup()`] does.
 
 mod adoption;

@@ -3,5 +3,5 @@
 /// The ELF object with all maps and programs.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/proxy-ebpf"));
 
-/// A hash of [`OBJECT`], which tells it from the objects of other builds.
+/// A hash of [`OBJECT`] and of what loads it, which tells them from those of other builds.
 pub(super) const HASH: &str = env!("PROXY_EBPF_HASH");

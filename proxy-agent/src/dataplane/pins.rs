@@ -7,7 +7,7 @@
 //! ROOT/links/ingress_7, egress_7 …  the link that holds a program to the device with index 7
 //! ROOT/links/next_ingress_7 …       the link of a program that shall take its place, while tables are exchanged
 //! ROOT/programs/connect4 …          a program attached to the cgroup without a link (before Linux 5.7)
-//! ROOT/loaded/0123456789abcdef/connect4 …  a program that the next agent can go on with, if it would load just the same one
+//! ROOT/kept/0123456789abcdef/connect4 …  a program that the next agent can go on with, if it would load just the same one
 //! ROOT/unmarked_flow_filter         the filter of a new layout, until the ends of the flows that are there have been marked in it
 //! ROOT/former/3/flows_v4 …          a table of layout 3 that is being replaced, until its entries have been carried over
 //! ROOT/former/begun                 a directory that is there when programs have begun to use what replaces these tables
@@ -262,23 +262,9 @@ impl Pins {
         self.root.join("programs")
     }
 
-    /// The directory of programs that stay loaded; it has a directory for each identity.
-    pub(super) fn loaded_programs(&self) -> PathBuf {
-        self.root.join("loaded")
-    }
-
-    /// Removes the pins of programs that stay loaded, of the identities that are asked for.
-    ///
-    /// # Errors
-    /// The BPF file system refuses.
-    pub(super) fn remove_loaded_programs(&self, is_unwanted: impl Fn(&str) -> bool) -> io::Result<()> {
-        let loaded = self.loaded_programs();
-        for identity in names(&loaded)?.into_iter().filter(|identity| is_unwanted(identity)) {
-            let directory = loaded.join(identity);
-            names(&directory)?.iter().try_for_each(|name| unpin(&directory.join(name)))?;
-            fs::remove_dir(directory)?;
-        }
-        Ok(())
+    /// The directory of programs that stay loaded for the next agent; it has a directory for each identity.
+    pub(super) fn kept(&self) -> PathBuf {
+        self.root.join("kept")
     }
 
     /// The link at a hook of the cgroup.
@@ -365,7 +351,7 @@ impl Pins {
     /// Removes the directories, as far as nothing is in them.
     pub(super) fn remove_directories(&self) {
         self.remove_former();
-        for directory in [&self.links(), &self.programs(), &self.loaded_programs(), &self.root] {
+        for directory in [&self.links(), &self.programs(), &self.root] {
             // Whatever is left there is somebody else's.
             drop(fs::remove_dir(directory));
         }

@@ -124,8 +124,8 @@ pub(super) struct Prepared {
     pub(super) adoption: Adoption,
     /// The object with its maps.
     pub(super) object: Ebpf,
-    /// The programs that are loaded already. None if they shall not be those of a former agent, nor the next one's.
-    pub(super) kept: Option<KeptPrograms>,
+    /// The programs that are loaded already.
+    pub(super) kept: KeptPrograms,
 }
 
 /// Opens the maps pinned in the agent's directory, or creates and pins them, for the programs that this returns.
@@ -183,25 +183,24 @@ pub(super) fn prepare(
         fs::rename(&unmarked, pins.map(maps::FLOW_FILTER)).map_err(pin_failed)?;
     }
     let kept = kept_programs(pins, features, log).unwrap_or_else(|error| {
-        tracing::warn!(%error, "programs are loaded anew at each start: {} cannot be used", pins.loaded_programs().display());
-        None
+        tracing::warn!(%error, "programs of a former agent are not looked for");
+        KeptPrograms::none(pins)
     });
     Ok(Prepared { adoption, object: ebpf, kept })
 }
 
 /// The programs that are loaded already.
-fn kept_programs(pins: &Pins, features: &Features, log: PacketLog) -> io::Result<Option<KeptPrograms>> {
-    // Each agent reads what its own programs tell; and where tables are exchanged, next programs are told from former ones by their numbers.
+fn kept_programs(pins: &Pins, features: &Features, log: PacketLog) -> io::Result<KeptPrograms> {
+    // Each agent reads what its own programs tell. And where tables are exchanged, next programs are attached beside former ones, which must
+    // be others: the kernel has a program only once at a device.
     if log != PacketLog::Off || !pins.former_maps()?.is_empty() {
-        pins.remove_loaded_programs(|_| true)?;
-        return Ok(None);
+        return Ok(KeptPrograms::none(pins));
     }
     let number = |name| MapInfo::from_pin(pins.map(name)).map(|table| table.id()).map_err(io::Error::other);
     let tables: Vec<u32> = map_names().map(number).collect::<io::Result<_>>()?;
     let constants = constants(features, log).map(|(name, value, _)| (name, *value));
-    let identity =
-        Identity { object: object::HASH, is_typed: features.has(Feature::Btf), constants: &constants, tables: &tables };
-    KeptPrograms::of(pins, &identity).map(Some)
+    let is_typed = features.has(Feature::Btf);
+    Ok(KeptPrograms::of(pins, &Identity { object: object::HASH, is_typed, constants: &constants, tables: &tables }))
 }
 
 /// Whether there are flows, also such as are being carried over, but no filter in which their ends are marked.

@@ -6,7 +6,7 @@ use k8s_openapi::api::discovery::v1 as discovery;
 use proxy_agent::{
     dataplane::{Dataplane, tables::KernelTables},
     model::{Change, EndpointSlice, NodeFacts, Service, Update},
-    plan::Capacities,
+    plan::{Capacities, Changes},
     run::Engine,
 };
 
@@ -55,6 +55,17 @@ fn change(engine: &mut Engine<KernelTables>, event: &[u8]) -> (Duration, Duratio
     (synced.in_force.duration_since(start), took)
 }
 
+/// From the start of an agent until its programs are attached, to a cgroup and two devices: of a first one, and of the next one.
+fn starts() -> [Duration; 2] {
+    let node = Node::default();
+    node.netns.ip("link add veth1 type veth peer name veth2");
+    [(); 2].map(|()| {
+        let start = Instant::now();
+        drop(node.start(&Changes::default()));
+        start.elapsed()
+    })
+}
+
 /// What was measured at one size.
 pub struct Times {
     /// From the complete lists to all programmed.
@@ -95,7 +106,10 @@ fn milliseconds(time: Duration) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "few writes")]
 pub fn run(size: Size) -> Vec<Figure> {
     let Times { start, written, in_force, ready, restart, unchanged } = measure(size);
+    let [first, next] = starts();
     vec![
+        Figure::single("from an agent's start to attached programs, the first", "ms", milliseconds(first), None),
+        Figure::single("the same, the next agent", "ms", milliseconds(next), None),
         Figure::single("a changed EndpointSlice is in force, median", "ms", in_force.at(0.5), Some(2.0)),
         Figure::single("a changed EndpointSlice is in force, 99th percentile", "ms", in_force.at(0.99), Some(20.0)),
         Figure::single("the next change can be taken, median", "ms", ready.at(0.5), None),

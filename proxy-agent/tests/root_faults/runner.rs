@@ -130,6 +130,10 @@ impl Runner {
             }
             Fault::KillAtStart => {
                 self.stage.kill();
+                // Sometimes the kernel has to verify its programs.
+                if self.random.bool() {
+                    self.stage.pins.forget_programs();
+                }
                 let mut agent = self.stage.spawn();
                 self.pause(700);
                 // It may have given up by itself: then the next one says why.
@@ -146,7 +150,7 @@ impl Runner {
             }
             Fault::Upgrade => {
                 self.stage.kill();
-                // Programs that tell of packets are others than those that do not.
+                self.stage.pins.forget_programs();
                 let verbosity = if self.random.bool() { "6" } else { "0" };
                 self.stage.replace_arguments(&["--flow-table-size", self.flows, "-v", verbosity]);
                 self.stage.start();

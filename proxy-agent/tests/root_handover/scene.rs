@@ -232,6 +232,7 @@ impl Scene {
     pub fn assert_nothing_is_left(&self) {
         let pins = self.node.pins.path();
         assert!(!pins.join("former").exists(), "former tables");
+        assert!(!pins.join("kept").exists(), "programs for the next agent, while others were there");
         let links = std::fs::read_dir(pins.join("links")).expect("readable");
         let next = links.filter(|link| link.as_ref().expect("readable").file_name().to_string_lossy().contains("next"));
         assert_eq!(next.count(), 0, "links of next programs");

@@ -107,6 +107,7 @@ fn expected(object: &Object, features: &Features) -> BTreeSet<String> {
 fn loaded_by_the_agent(features: &Features, packet_log: PacketLog) -> anyhow::Result<BTreeMap<String, Loaded>> {
     let node = Node::default();
     node.netns.ip("tuntap add dev tun0 mode tun");
+    node.netns.ip("link add veth1 type veth peer name veth2");
     let config = Config { packet_log, ..node.config() };
     let Dataplane { hooks, .. } = Dataplane::open_with(&config, features.clone())?;
     let _hooks = node.netns.block_on(async || hooks.attach(&settings()).await)?;

@@ -1,7 +1,7 @@
 //! Directories for pinned objects.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     sync::Once,
 };
@@ -34,10 +34,13 @@ impl Pins {
         &self.path
     }
 
-    /// Removes the pins of the programs that the next agent would go on with: it loads its own, as after an upgrade.
+    /// Removes the pins of programs that the next agent would go on with: it loads its own, as after an upgrade.
     #[track_caller]
     pub fn forget_programs(&self) {
-        fs::remove_dir_all(self.path.join("loaded")).expect("programs are kept");
+        match fs::remove_dir_all(self.path.join("kept")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed.expect("pins can be removed"),
+        }
     }
 }
 

@@ -165,9 +165,13 @@ impl Boot {
     }
 }
 
+/// For how long a guest works on a program, about.
+fn seconds(name: &str) -> u32 {
+    LONG.iter().find(|(long, _)| *long == name).map_or(SHORT, |(_, seconds)| *seconds)
+}
+
 /// The programs of each complete machine: the longest first, each where there is least to do yet.
 fn spread<'a>(programs: &[&'a str]) -> [Vec<&'a str>; PARTS] {
-    let seconds = |name: &str| LONG.iter().find(|(long, _)| *long == name).map_or(SHORT, |(_, seconds)| *seconds);
     let mut programs: Vec<&str> = programs.iter().copied().filter(|program| *program != BENCHMARK).collect();
     programs.sort_by_key(|program| Reverse(seconds(program)));
     let mut parts = [const { (0, Vec::new()) }; PARTS];
@@ -192,6 +196,7 @@ impl fmt::Display for Boot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workspace;
 
     const PROGRAMS: [&str; 4] = ["root_bench", "root_hooks", "root_node", "root_traffic"];
 
@@ -214,11 +219,18 @@ mod tests {
     }
 
     #[test]
+    fn there_are_programs_of_these_names() {
+        let tests = workspace::root().join("proxy-agent/tests");
+        for (name, _) in LONG {
+            assert!(tests.join(name).is_dir() || tests.join(format!("{name}.rs")).is_file(), "{name}");
+        }
+    }
+
+    #[test]
     fn machines_have_about_as_much_to_do() {
         let short = (0..10).map(|number| format!("root_{number}")).collect::<Vec<_>>();
         let programs: Vec<&str> = LONG.iter().map(|(name, _)| *name).chain(short.iter().map(String::as_str)).collect();
-        let seconds = |name: &&str| LONG.iter().find(|(long, _)| long == name).map_or(SHORT, |(_, seconds)| *seconds);
-        let sums = spread(&programs).map(|part| part.iter().map(seconds).sum::<u32>());
+        let sums = spread(&programs).map(|part| part.iter().map(|name| seconds(name)).sum::<u32>());
         let (least, most) = (sums.iter().min(), sums.iter().max());
         assert!(least.zip(most).is_some_and(|(least, most)| most - least <= 3 * SHORT), "{sums:?}");
     }

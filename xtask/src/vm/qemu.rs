@@ -29,7 +29,8 @@ const EMULATED: &str = "max,-erms,-fsrm,-la57";
 /// What the guest's kernel is told, so that a translated one need not do what tests do not ask for; most of it pays nothing on a processor:
 /// * The translator keeps what it has translated by virtual address as well: a program that is mapped elsewhere each time it starts
 ///   (`norandmaps`) is translated each time, which takes longer than most of them run.
-/// * Jumps that hide from a processor's guesses are three jumps to the translator (`mitigations`).
+/// * Jumps that hide from a processor's guesses are three jumps to the translator (`mitigations`). (Newer verifiers leave out checks then that
+///   a program without `CAP_PERFMON` would fail; on the machine itself they do not.)
 /// * Memory is cleared when it is handed out, and once more by who needs it so (`init_on_alloc`).
 /// * Whoever sleeps for a moment has the timer set, which is a device to the translator; ticks that come anyway cost less (`highres`, `nohz`).
 const PARAMETERS: &str = "console=ttyS0 panic=-1 norandmaps mitigations=off init_on_alloc=0 highres=off nohz=off";

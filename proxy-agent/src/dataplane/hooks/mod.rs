@@ -139,6 +139,7 @@ impl Hooks {
         hooks.replace_sockets(&mut tell)?;
         hooks.replace_devices(&mut tell)?;
         hooks.detach_sockets()?;
+        hooks.hooks.programs.replaced_others();
         hooks.hold();
         Ok(hooks)
     }

@@ -122,8 +122,9 @@ pub fn restart() {
     check(&stage, "after SIGKILL");
     // What changed while nobody looked takes effect at the next start.
     write_service(&stage, "other", 11, &[&stage.backends[0]]);
+    stage.pins.forget_programs();
     stage.start();
-    check(&stage, "after the second start");
+    check(&stage, "after the second start, with other programs");
     let to = cluster_ip(Family::V4, 11);
     // The programs serve from what was there before the new lists are complete.
     let (sights, _) = eventually("the new Service is served", || {
