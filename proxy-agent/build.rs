@@ -43,10 +43,12 @@ fn embed() -> Result<(), Box<dyn Error>> {
     fs::copy(&object, &embedded).map_err(|error| format!("{} to {}: {error}", object.display(), embedded.display()))?;
     let mut hasher = DefaultHasher::new();
     let loading = LOADING.map(|file| Path::new(&package).join(file));
+    for source in &loading {
+        println!("cargo::rerun-if-changed={}", source.display());
+    }
     // The loader itself is in there.
     let lock = workspace.join("Cargo.lock");
     for file in [&embedded, &lock].into_iter().chain(&loading) {
-        println!("cargo::rerun-if-changed={}", file.display());
         fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?.hash(&mut hasher);
     }
     println!("cargo::rustc-env=PROXY_EBPF_HASH={:016x}", hasher.finish());
